@@ -1,0 +1,9 @@
+//! One reading of one Linux machine: the [`Snapshot`] type and the parsers that fill it.
+//!
+//! Std only. The central server uses this library for the machine it runs on and for the text
+//! that the shell probe brings home; the agent program uses it for the machine it was uploaded to.
+//! It never computes a rate: a snapshot holds raw counters, and what is unknown is `None`.
+
+mod snapshot;
+
+pub use snapshot::*;

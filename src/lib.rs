@@ -1,0 +1,6 @@
+//! Roundsman: one program that looks after a fleet of Linux servers over SSH.
+//!
+//! The map of the code, in reading order. A module uses only modules above it.
+
+pub mod clock;
+pub mod model;

@@ -1,0 +1,3 @@
+//! Arguments, logs, exit code.
+
+fn main() {}

@@ -1,0 +1,56 @@
+//! What happened, for whoever listens: open pages, alerts.
+
+use std::sync::Arc;
+
+use super::{Health, OrganizationId, Reachability, Sample, ServerId, Timestamp};
+
+/// One change. Cheap to clone: it goes to every open page.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A reading arrived and is the latest of its server.
+    Reading {
+        organization: OrganizationId,
+        server: ServerId,
+        at: Timestamp,
+        samples: Arc<[Sample]>,
+    },
+    /// Health or reachability changed.
+    Health {
+        organization: OrganizationId,
+        server: ServerId,
+        health: Health,
+        reachability: Reachability,
+        at: Timestamp,
+    },
+    /// A server was added or edited.
+    ServerChanged {
+        organization: OrganizationId,
+        server: ServerId,
+    },
+    ServerRemoved {
+        organization: OrganizationId,
+        server: ServerId,
+    },
+}
+
+impl Event {
+    #[must_use]
+    pub const fn organization(&self) -> OrganizationId {
+        match self {
+            Self::Reading { organization, .. }
+            | Self::Health { organization, .. }
+            | Self::ServerChanged { organization, .. }
+            | Self::ServerRemoved { organization, .. } => *organization,
+        }
+    }
+
+    #[must_use]
+    pub const fn server(&self) -> ServerId {
+        match self {
+            Self::Reading { server, .. }
+            | Self::Health { server, .. }
+            | Self::ServerChanged { server, .. }
+            | Self::ServerRemoved { server, .. } => *server,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The vocabulary of the product: values that every other module speaks in.
+//!
+//! No I/O, no SQL, no clock. Values are parsed once at the edge; what exists is valid.
+
+mod access;
+mod event;
+mod ids;
+mod reading;
+mod sample;
+mod secret;
+mod server;
+mod time;
+
+pub use access::{Actor, Caller, Role, UnknownRole};
+pub use event::Event;
+pub use ids::{InvalidId, KeyId, OrganizationId, ServerId, SessionId, TokenId, UserId};
+pub use reading::ProcessUsage;
+pub use roundsman_agent::{
+    CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
+    Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
+};
+pub use sample::{Labels, MetricName, Sample, SeriesKey};
+pub use secret::Secret;
+pub use server::{
+    Health, InvalidServer, Layer, Port, Reachability, Server, ServerName, ServerNumber, Status, Tag,
+    Transport,
+};
+pub use time::Timestamp;

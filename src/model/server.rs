@@ -1,0 +1,324 @@
+//! A server: a managed machine, and what is known of its state.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{OrganizationId, ServerId, Timestamp};
+
+/// Why a field of a server was refused. The text is for a person and says what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidServer {
+    #[error(
+        "'{0}' is not a server name: use 1 to 63 letters, digits, dots, dashes or underscores, not only digits and not a UUID"
+    )]
+    Name(String),
+    #[error("'{0}' is not a port: use a number from 1 to 65535")]
+    Port(String),
+    #[error("'{0}' is not a tag: use 1 to 63 letters, digits or . _ - : / @ =")]
+    Tag(String),
+    #[error("'{0}' is not a transport: use ssh, local, http or push")]
+    Transport(String),
+    #[error("'{0}' is not a status: use active, maintenance or inactive")]
+    Status(String),
+    #[error("'{0}' is not a health: use healthy, degraded, critical, unreachable or unknown")]
+    Health(String),
+}
+
+/// Unique in its organization; `[A-Za-z0-9._-]{1,63}`, not numeric, not a UUID.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ServerName(String);
+
+impl ServerName {
+    /// # Errors
+    /// [`InvalidServer::Name`] with what would be accepted.
+    pub fn parse(text: &str) -> Result<Self, InvalidServer> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let numeric = text.chars().all(|c| c.is_ascii_digit());
+        let dots = text.chars().all(|c| c == '.');
+        let valid = (1..=63).contains(&text.len())
+            && text.chars().all(allowed)
+            && !numeric
+            && !dots
+            && uuid::Uuid::try_parse(text).is_err();
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidServer::Name(text.to_owned())) }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A TCP port, 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Port(u16);
+
+impl Port {
+    pub const SSH: Self = Self(22);
+
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// # Errors
+    /// [`InvalidServer::Port`] for 0 or more than 65535.
+    pub fn of(number: i64) -> Result<Self, InvalidServer> {
+        match u16::try_from(number) {
+            Ok(port) if port > 0 => Ok(Self(port)),
+            _ => Err(InvalidServer::Port(number.to_string())),
+        }
+    }
+
+    /// # Errors
+    /// [`InvalidServer::Port`] for what is not a number from 1 to 65535.
+    pub fn parse(text: &str) -> Result<Self, InvalidServer> {
+        let number = text.trim().parse::<i64>().map_err(|_| InvalidServer::Port(text.to_owned()))?;
+        Self::of(number)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A word to find and select servers by: `web`, `role:db`, `owner=ops`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Tag(String);
+
+impl Tag {
+    /// # Errors
+    /// [`InvalidServer::Tag`] with what would be accepted.
+    pub fn parse(text: &str) -> Result<Self, InvalidServer> {
+        let text = text.trim();
+        let allowed = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/' | '@' | '=');
+        if (1..=63).contains(&text.chars().count()) && text.chars().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidServer::Tag(text.to_owned()))
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An enum that is stored, sent and shown by its lower-case name.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident, $error:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vmeta])* $variant,)* }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidServer;
+            fn from_str(text: &str) -> Result<Self, InvalidServer> {
+                Self::ALL.iter().copied().find(|value| value.name() == text)
+                    .ok_or_else(|| InvalidServer::$error(text.to_owned()))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+words! {
+    /// How a server is reached.
+    Transport, Transport {
+        Ssh = "ssh",
+        /// The machine that Roundsman runs on.
+        Local = "local",
+        Http = "http",
+        Push = "push",
+    }
+}
+
+words! {
+    /// What an administrator says of a server.
+    Status, Status {
+        /// Read and watched.
+        Active = "active",
+        /// Read, but nobody is told of its troubles.
+        Maintenance = "maintenance",
+        /// Not contacted.
+        Inactive = "inactive",
+    }
+}
+
+words! {
+    /// What Roundsman says of a server.
+    Health, Health {
+        Healthy = "healthy",
+        Degraded = "degraded",
+        Critical = "critical",
+        Unreachable = "unreachable",
+        /// Not read yet, or inactive.
+        Unknown = "unknown",
+    }
+}
+
+/// Where on the way to a server something failed, in the order of the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    Name,
+    Tcp,
+    Banner,
+    KeyExchange,
+    HostKey,
+    Authentication,
+    Channel,
+    Shell,
+}
+
+impl Layer {
+    pub const ALL: [Self; 8] = [
+        Self::Name,
+        Self::Tcp,
+        Self::Banner,
+        Self::KeyExchange,
+        Self::HostKey,
+        Self::Authentication,
+        Self::Channel,
+        Self::Shell,
+    ];
+
+    /// As a person reads it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Tcp => "TCP",
+            Self::Banner => "SSH banner",
+            Self::KeyExchange => "key exchange",
+            Self::HostKey => "host key",
+            Self::Authentication => "authentication",
+            Self::Channel => "channel",
+            Self::Shell => "shell",
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.title())
+    }
+}
+
+/// Whether a server answers, and where it stops when it does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Reachability {
+    /// Not tried yet.
+    Unknown,
+    Connecting,
+    Reachable,
+    /// `reason` is one sentence for a person, with what to do about it.
+    Unreachable {
+        layer: Option<Layer>,
+        reason: String,
+        since: Timestamp,
+    },
+}
+
+/// A server's number in the history; given once, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerNumber(pub u32);
+
+/// A managed machine as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    pub id: ServerId,
+    pub number: ServerNumber,
+    pub organization: OrganizationId,
+    pub name: ServerName,
+    pub description: String,
+    pub transport: Transport,
+    /// Name or address. None for `local`.
+    pub hostname: Option<String>,
+    pub port: Port,
+    pub username: Option<String>,
+    pub region: Option<String>,
+    /// `production`, `staging`, `development`, or a word of one's own.
+    pub environment: Option<String>,
+    pub tags: Vec<Tag>,
+    pub metadata: BTreeMap<String, String>,
+    pub status: Status,
+    /// Time between two readings, 1 s to 1 h.
+    pub interval_ms: u32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_names_follow_the_rule() {
+        for good in ["web-1", "a", "db.example.com", "x_1", &"a".repeat(63)] {
+            assert!(ServerName::parse(good).is_ok(), "{good}");
+        }
+        let long = "a".repeat(64);
+        for bad in
+            ["", "12345", "a b", "<script>", "a'b", "ü", "..", "01890000-0000-7000-8000-000000000001", &long]
+        {
+            assert!(ServerName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_are_1_to_65535() {
+        assert_eq!(Port::parse("22"), Ok(Port::SSH));
+        for bad in ["0", "65536", "-1", "ssh", ""] {
+            assert!(Port::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
