@@ -2,5 +2,10 @@
 //!
 //! The map of the code, in reading order. A module uses only modules above it.
 
-pub mod clock;
 pub mod model;
+
+pub mod clock;
+
+pub mod history;
+
+pub mod fleet;
