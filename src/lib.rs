@@ -6,6 +6,14 @@ pub mod model;
 
 pub mod clock;
 
+pub mod config;
+
+pub mod vault;
+
+pub mod store;
+
 pub mod history;
+
+pub mod auth;
 
 pub mod fleet;

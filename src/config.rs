@@ -1,0 +1,332 @@
+//! What the operator decides: flags over environment over file, validated once.
+//!
+//! A [`Config`] that exists is valid. Nothing here touches the data directory.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::model::Secret;
+
+/// Where the file is looked for when `--config` does not name one.
+pub const DEFAULT_FILE: &str = "/etc/roundsman/config.toml";
+const DEFAULT_LISTEN: &str = "127.0.0.1:9083";
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest and longest time between two readings (SPEC 4.1).
+pub const INTERVAL_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
+/// Why the configuration was refused; the text says where and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {path}: {cause}")]
+    Unreadable { path: PathBuf, cause: String },
+    #[error("{path}, line {line}: {message}")]
+    Invalid { path: PathBuf, line: usize, message: String },
+    #[error("{source}: {message}", source = .origin)]
+    Value { origin: String, message: String },
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// The validated configuration of `roundsman serve`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data: PathBuf,
+    /// At least one address.
+    pub listen: Vec<SocketAddr>,
+    /// Actions on the machine that Roundsman runs on; whoever acts there owns every key.
+    pub allow_local_actions: bool,
+    /// Default time between two readings of a server.
+    pub interval: Duration,
+    pub log_format: LogFormat,
+    /// The first administrator's password, for unattended set-up.
+    pub admin_password: Option<Secret<String>>,
+    /// Replaces the master key file of the data directory.
+    pub master_key: Option<Secret<String>>,
+}
+
+/// What the command line said; `None` leaves it to the environment and the file.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub data: Option<PathBuf>,
+    pub listen: Vec<String>,
+    pub insecure_listen: bool,
+    pub interval: Option<String>,
+    pub log_format: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    listen: Option<Vec<String>>,
+    insecure_listen: Option<bool>,
+    allow_local_actions: Option<bool>,
+    interval: Option<String>,
+    log_format: Option<LogFormat>,
+}
+
+/// Reads one variable of the environment; tests pass a table.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Config {
+    /// # Errors
+    /// [`ConfigError`] names the flag, variable or line and what would be accepted.
+    pub fn load(flags: &Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let file = read_file(flags, environment)?;
+        let listen = listen(flags, environment, file.listen)?;
+        let insecure = flags.insecure_listen
+            || boolean(environment, "ROUNDSMAN_INSECURE_LISTEN")?
+                .or(file.insecure_listen)
+                .unwrap_or_default();
+        require_loopback(&listen, insecure)?;
+        let interval = match flags
+            .interval
+            .clone()
+            .map(|text| ("--interval", text))
+            .or_else(|| environment("ROUNDSMAN_INTERVAL").map(|text| ("ROUNDSMAN_INTERVAL", text)))
+            .or_else(|| file.interval.map(|text| ("interval", text)))
+        {
+            Some((source, text)) => parse_interval(&text).map_err(|message| value(source, message))?,
+            None => DEFAULT_INTERVAL,
+        };
+        let log_format =
+            match flags.log_format.clone().or_else(|| environment("ROUNDSMAN_LOG_FORMAT")).as_deref() {
+                None => file.log_format.unwrap_or_default(),
+                Some("text") => LogFormat::Text,
+                Some("json") => LogFormat::Json,
+                Some(other) => {
+                    return Err(value(
+                        "--log-format",
+                        format!("'{other}' is not a format; use text or json"),
+                    ));
+                }
+            };
+        Ok(Self {
+            data: data_directory(flags.data.clone().or(file.data), environment),
+            listen,
+            allow_local_actions: boolean(environment, "ROUNDSMAN_ALLOW_LOCAL_ACTIONS")?
+                .or(file.allow_local_actions)
+                .unwrap_or(false),
+            interval,
+            log_format,
+            admin_password: secret(environment, "ROUNDSMAN_ADMIN_PASSWORD")?,
+            master_key: secret(environment, "ROUNDSMAN_MASTER_KEY")?,
+        })
+    }
+}
+
+/// The data directory: as given, else `ROUNDSMAN_DATA`, else `/var/lib/roundsman` for root and `./data` for others.
+#[must_use]
+pub fn data_directory(given: Option<PathBuf>, environment: Environment<'_>) -> PathBuf {
+    given.or_else(|| environment("ROUNDSMAN_DATA").map(PathBuf::from)).unwrap_or_else(|| {
+        if is_root() { PathBuf::from("/var/lib/roundsman") } else { PathBuf::from("data") }
+    })
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+fn value(origin: &str, message: impl Into<String>) -> ConfigError {
+    ConfigError::Value { origin: origin.to_owned(), message: message.into() }
+}
+
+fn read_file(flags: &Flags, environment: Environment<'_>) -> Result<File, ConfigError> {
+    let named = flags.config.clone().or_else(|| environment("ROUNDSMAN_CONFIG").map(PathBuf::from));
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => parse_file(&path, &text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(File::default()),
+        Err(error) => Err(ConfigError::Unreadable { path, cause: error.to_string() }),
+    }
+}
+
+fn parse_file(path: &Path, text: &str) -> Result<File, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+        ConfigError::Invalid { path: path.to_owned(), line, message: error.message().to_owned() }
+    })
+}
+
+fn listen(
+    flags: &Flags,
+    environment: Environment<'_>,
+    file: Option<Vec<String>>,
+) -> Result<Vec<SocketAddr>, ConfigError> {
+    let (source, texts) = if !flags.listen.is_empty() {
+        ("--listen", flags.listen.clone())
+    } else if let Some(text) = environment("ROUNDSMAN_LISTEN") {
+        ("ROUNDSMAN_LISTEN", text.split(',').map(|part| part.trim().to_owned()).collect())
+    } else if let Some(texts) = file {
+        ("listen", texts)
+    } else {
+        ("default", vec![DEFAULT_LISTEN.to_owned()])
+    };
+    if texts.is_empty() {
+        return Err(value(source, "needs at least one address such as 127.0.0.1:9083"));
+    }
+    texts
+        .iter()
+        .map(|text| {
+            text.parse().map_err(|_| {
+                value(
+                    source,
+                    format!("'{text}' is not ADDRESS:PORT; use for example 127.0.0.1:9083 or [::1]:9083"),
+                )
+            })
+        })
+        .collect()
+}
+
+fn require_loopback(listen: &[SocketAddr], insecure: bool) -> Result<(), ConfigError> {
+    let open =
+        listen.iter().filter(|address| !address.ip().is_loopback()).fold(String::new(), |mut list, a| {
+            let _ = write!(list, "{}{a}", if list.is_empty() { "" } else { ", " });
+            list
+        });
+    if open.is_empty() || insecure {
+        return Ok(());
+    }
+    Err(value(
+        "--listen",
+        format!(
+            "{open} can be reached from other machines, and the connection would not be encrypted: \
+             listen on 127.0.0.1 behind a proxy with TLS or an SSH tunnel, or say --insecure-listen if the network is yours"
+        ),
+    ))
+}
+
+/// `5s`, `500ms`, `2m`, `1h` or a plain number of seconds, 1 s to 1 h.
+///
+/// # Errors
+/// A sentence that says what would be accepted.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.get(digits.len()..).unwrap_or("");
+    let factor_ms = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    let span = digits
+        .parse::<u64>()
+        .ok()
+        .filter(|_| factor_ms > 0)
+        .and_then(|number| number.checked_mul(factor_ms))
+        .map(Duration::from_millis);
+    match span {
+        Some(span) if (INTERVAL_RANGE.0..=INTERVAL_RANGE.1).contains(&span) => Ok(span),
+        _ => Err(format!("'{text}' is not an interval; use 1s to 1h, for example 5s or 2m")),
+    }
+}
+
+fn boolean(environment: Environment<'_>, name: &str) -> Result<Option<bool>, ConfigError> {
+    match environment(name).as_deref() {
+        None | Some("") => Ok(None),
+        Some("1" | "true" | "yes") => Ok(Some(true)),
+        Some("0" | "false" | "no") => Ok(Some(false)),
+        Some(other) => Err(value(name, format!("'{other}' is not true or false"))),
+    }
+}
+
+/// The variable itself, or the first line of the file that `NAME_FILE` names.
+///
+/// # Errors
+/// [`ConfigError::Value`] when the file cannot be read or is empty.
+pub fn secret(environment: Environment<'_>, name: &str) -> Result<Option<Secret<String>>, ConfigError> {
+    let file_variable = format!("{name}_FILE");
+    if let Some(path) = environment(&file_variable) {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| value(&file_variable, format!("cannot read {path}: {error}")))?;
+        let line = text.lines().next().unwrap_or_default();
+        if line.is_empty() {
+            return Err(value(&file_variable, format!("{path} is empty")));
+        }
+        return Ok(Some(Secret::new(line.to_owned())));
+    }
+    Ok(environment(name).filter(|text| !text.is_empty()).map(Secret::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &Flags, table: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::load(flags, &|name| {
+            table.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn flags_win_over_environment_and_environment_over_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "listen = [\"127.0.0.1:1\"]\ninterval = \"9s\"\ndata = \"/file\"\n").unwrap();
+        let config = path.to_str().unwrap();
+        let table =
+            [("ROUNDSMAN_CONFIG", config), ("ROUNDSMAN_LISTEN", "127.0.0.1:2"), ("ROUNDSMAN_DATA", "/env")];
+        let flags = Flags { listen: vec!["127.0.0.1:3".to_owned()], ..Flags::default() };
+        let loaded = load(&flags, &table).unwrap();
+        assert_eq!(loaded.listen, ["127.0.0.1:3".parse().unwrap()]);
+        assert_eq!(load(&Flags::default(), &table).unwrap().listen, ["127.0.0.1:2".parse().unwrap()]);
+        assert_eq!(loaded.interval, Duration::from_secs(9));
+        assert_eq!(loaded.data, Path::new("/file"));
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_named_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "data = \"/x\"\nlisten_on = 3\n").unwrap();
+        let error = load(&Flags { config: Some(path), ..Flags::default() }, &[]).unwrap_err();
+        assert!(matches!(&error, ConfigError::Invalid { line: 2, .. }), "{error}");
+        assert!(error.to_string().contains("listen_on"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_needs_the_explicit_switch() {
+        let mut flags = Flags { listen: vec!["0.0.0.0:9083".to_owned()], ..Flags::default() };
+        assert!(load(&flags, &[]).unwrap_err().to_string().contains("--insecure-listen"));
+        flags.insecure_listen = true;
+        assert!(load(&flags, &[]).is_ok());
+    }
+
+    #[test]
+    fn intervals_are_one_second_to_one_hour() {
+        assert_eq!(parse_interval("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_interval("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_interval("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["0", "500ms", "2h", "soon", "-1s", "5 parsecs"] {
+            assert!(parse_interval(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, "correct horse\n").unwrap();
+        let table = [("ROUNDSMAN_ADMIN_PASSWORD_FILE", path.to_str().unwrap())];
+        let config = load(&Flags::default(), &table).unwrap();
+        assert_eq!(config.admin_password.unwrap().expose(), "correct horse");
+        let missing = [("ROUNDSMAN_ADMIN_PASSWORD_FILE", "/nowhere/password")];
+        assert!(load(&Flags::default(), &missing).unwrap_err().to_string().contains("/nowhere/password"));
+    }
+}
