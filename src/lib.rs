@@ -17,3 +17,7 @@ pub mod history;
 pub mod auth;
 
 pub mod fleet;
+
+pub mod services;
+
+pub mod web;

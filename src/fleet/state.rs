@@ -1,36 +1,91 @@
 //! What is known of a server now: the values that pages, API and command line show.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::{Facts, Filesystem, Gap, Health, Interface, Reachability, Server, Timestamp};
+use crate::model::{
+    Facts, Filesystem, Gap, Health, Interface, LoggedInUser, ProcessUsage, Reachability, Sample, Server,
+    Service, Status, Timestamp,
+};
+use crate::ssh::HostKey;
 
-/// Current figures of one server, under the names of the API. None: unknown.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct Figures {
-    pub cpu_percent: Option<f64>,
-    pub memory_percent: Option<f64>,
-    pub memory_used_bytes: Option<f64>,
-    pub memory_total_bytes: Option<f64>,
-    pub swap_percent: Option<f64>,
+/// Declares the figures once: the struct, how a sample sets one, and how one is read by name.
+macro_rules! figures {
+    ($($(#[$meta:meta])* $name:ident,)*) => {
+        /// Current figures of one server, under the names of the metrics and of the API. None: unknown.
+        #[derive(Debug, Clone, PartialEq, Default, Serialize)]
+        pub struct Figures { $($(#[$meta])* pub $name: Option<f64>,)* }
+
+        impl Figures {
+            /// Forgets what every reading brings and takes in the samples of one; figures of sections that
+            /// are read less often stay until they are read again.
+            #[must_use]
+            pub fn after(&self, samples: &[Sample]) -> Self {
+                let mut next = Self {
+                    active_services: self.active_services,
+                    failed_services: self.failed_services,
+                    total_services: self.total_services,
+                    active_users: self.active_users,
+                    ..Self::default()
+                };
+                for sample in samples.iter().filter(|sample| sample.key.labels.is_empty()) {
+                    match sample.key.metric.as_str() {
+                        $(stringify!($name) => next.$name = Some(sample.value),)*
+                        _ => {}
+                    }
+                }
+                next
+            }
+        }
+    };
+}
+
+figures! {
+    cpu_percent,
+    memory_percent,
+    memory_used_bytes,
+    memory_total_bytes,
+    swap_percent,
     /// The fullest real filesystem.
-    pub disk_percent: Option<f64>,
+    disk_percent,
     /// Bytes a second over all interfaces.
-    pub network_rx_bytes: Option<f64>,
-    pub network_tx_bytes: Option<f64>,
-    pub disk_read_bytes: Option<f64>,
-    pub disk_written_bytes: Option<f64>,
-    pub load1: Option<f64>,
-    pub load5: Option<f64>,
-    pub load15: Option<f64>,
-    pub uptime_seconds: Option<f64>,
-    pub processes: Option<f64>,
-    pub active_services: Option<f64>,
-    pub failed_services: Option<f64>,
-    pub total_services: Option<f64>,
-    pub active_users: Option<f64>,
-    pub response_time_ms: Option<f64>,
+    network_rx_bytes,
+    network_tx_bytes,
+    disk_read_bytes,
+    disk_written_bytes,
+    load1,
+    load5,
+    load15,
+    uptime_seconds,
+    processes,
+    active_services,
+    failed_services,
+    total_services,
+    active_users,
+    response_time_ms,
+}
+
+/// A host key as a person compares it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostKeyView {
+    /// The OpenSSH public key line.
+    pub line: String,
+    pub algorithm: String,
+    /// `SHA256:…`, as ssh-keygen prints it.
+    pub fingerprint: String,
+}
+
+impl HostKeyView {
+    #[must_use]
+    pub fn of(key: &HostKey) -> Self {
+        Self {
+            line: key.to_string(),
+            algorithm: key.algorithm().to_owned(),
+            fingerprint: key.fingerprint(),
+        }
+    }
 }
 
 /// One server with all that is known of it now. Cheap to clone.
@@ -53,9 +108,36 @@ pub struct ServerState {
     pub gaps: Arc<[Gap]>,
     /// SSH logins that this server saw from Roundsman since midnight UTC.
     pub logins_today: u32,
+    /// The approved host key.
+    pub host_key: Option<HostKeyView>,
+    /// A key that the server offered and nobody approved: a new server's, or a changed one.
+    pub offered_host_key: Option<HostKeyView>,
     /// CPU percent of the last readings, oldest first, for the sparkline. None: a gap.
     pub cpu_recent: Vec<Option<f64>>,
     pub memory_recent: Vec<Option<f64>>,
+}
+
+/// Processes as they were last read.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessTable {
+    pub taken_at: Timestamp,
+    pub total: usize,
+    /// The largest by CPU and by memory.
+    pub processes: Vec<ProcessUsage>,
+}
+
+/// Services as they were last read.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServiceTable {
+    pub taken_at: Timestamp,
+    pub services: Vec<Service>,
+}
+
+/// Logged-in users as they were last read.
+#[derive(Debug, Clone, Serialize)]
+pub struct UserTable {
+    pub taken_at: Timestamp,
+    pub users: Vec<LoggedInUser>,
 }
 
 /// Counts over the servers that a caller may see.
@@ -74,6 +156,62 @@ pub struct Summary {
     pub average_cpu_percent: Option<f64>,
     pub average_memory_percent: Option<f64>,
     pub average_disk_percent: Option<f64>,
-    pub regions: std::collections::BTreeMap<String, u32>,
-    pub environments: std::collections::BTreeMap<String, u32>,
+    pub regions: BTreeMap<String, u32>,
+    pub environments: BTreeMap<String, u32>,
+}
+
+impl Summary {
+    #[must_use]
+    pub fn of(states: &[ServerState]) -> Self {
+        let mut summary = Self::default();
+        for state in states {
+            summary.total_servers += 1;
+            *match state.server.status {
+                Status::Active => &mut summary.active_servers,
+                Status::Maintenance => &mut summary.maintenance_servers,
+                Status::Inactive => &mut summary.inactive_servers,
+            } += 1;
+            *match state.health {
+                Health::Healthy => &mut summary.healthy_servers,
+                Health::Degraded => &mut summary.degraded_servers,
+                Health::Critical => &mut summary.critical_servers,
+                Health::Unreachable => &mut summary.unreachable_servers,
+                Health::Unknown => &mut summary.unknown_servers,
+            } += 1;
+            if let Some(region) = &state.server.region {
+                *summary.regions.entry(region.clone()).or_default() += 1;
+            }
+            if let Some(environment) = &state.server.environment {
+                *summary.environments.entry(environment.clone()).or_default() += 1;
+            }
+        }
+        summary.average_cpu_percent = average(states, |figures| figures.cpu_percent);
+        summary.average_memory_percent = average(states, |figures| figures.memory_percent);
+        summary.average_disk_percent = average(states, |figures| figures.disk_percent);
+        summary
+    }
+}
+
+fn average(states: &[ServerState], figure: impl Fn(&Figures) -> Option<f64>) -> Option<f64> {
+    let (sum, count) = states
+        .iter()
+        .filter_map(|state| figure(&state.figures))
+        .fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SeriesKey;
+
+    #[test]
+    fn figures_of_a_section_that_was_not_read_stay_and_the_others_go() {
+        let sample = |metric, value| Sample { key: SeriesKey::plain(metric), value };
+        let full = Figures::default().after(&[sample("cpu_percent", 5.0), sample("failed_services", 1.0)]);
+        let next = full.after(&[sample("load1", 0.5)]);
+        assert_eq!(next.cpu_percent, None);
+        assert_eq!(next.failed_services, Some(1.0));
+        assert_eq!(next.load1, Some(0.5));
+    }
 }

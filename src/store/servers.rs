@@ -142,3 +142,16 @@ pub fn remove(tx: &Transaction<'_>, organization: OrganizationId, id: ServerId) 
     )?;
     if removed == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }
+
+/// Whether a server of this transport was ever enrolled, even if it was removed since.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn ever_enrolled(c: &Connection, transport: crate::model::Transport) -> Result<bool, StoreError> {
+    let known: i64 = c.query_row(
+        "SELECT (SELECT count(*) FROM servers WHERE transport = ?1) + (SELECT count(*) FROM server_numbers)",
+        [transport.name()],
+        |row| row.get(0),
+    )?;
+    Ok(known > 0)
+}

@@ -1,0 +1,506 @@
+//! One task a server: reads it on its own interval and keeps its entry true.
+//!
+//! A slow or dead server keeps nobody waiting but its own task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, broadcast};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::health::{Verdict, judge};
+use super::registry::{Entry, Live};
+use super::state::{ProcessTable, ServiceTable, UserTable};
+use crate::clock::Clock;
+use crate::collect::{LocalProbe, ProbeError, ShellProbe, rates, shell};
+use crate::history::History;
+use crate::model::{
+    Event, Gap, Health, Layer, Reachability, Sample, Sections, SeriesKey, Snapshot, Timestamp, Transport,
+};
+use crate::ssh::{Connection, Session, SshError, Stream, Target};
+
+/// Details (processes, services, users) are read this often when nobody looks.
+const DETAILS_EVERY: Duration = Duration::from_secs(30);
+/// Facts change rarely.
+const FACTS_EVERY: Duration = Duration::from_secs(600);
+/// An open page says every few seconds that it is still there.
+pub const LOOK_LASTS: Duration = Duration::from_secs(15);
+/// The second reading of a server comes early, so that rates appear.
+const SECOND_READING_AFTER: Duration = Duration::from_secs(1);
+/// A reading is given one and a half intervals within these bounds: then two readings were missed.
+const READING_LIMIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
+/// Details of a machine with thousands of processes take longer than a short interval.
+const DETAILS_LIMIT: Duration = Duration::from_secs(5);
+/// After a probe that does not work at all the next attempt waits, so that a broken login shell is not hammered.
+const PROBE_PAUSE: Duration = Duration::from_secs(10);
+/// Processes kept by CPU and by memory, each.
+const TOP_PROCESSES: usize = 50;
+/// Sections whose gaps stay on the page until the section is read again.
+const DETAIL_SECTIONS: [&str; 4] = ["processes", "services", "users", "facts"];
+
+/// What all pollers share.
+#[derive(Debug)]
+pub struct Shared {
+    pub history: History,
+    pub clock: Arc<dyn Clock>,
+    pub events: broadcast::Sender<Event>,
+    /// Dials at the same time.
+    pub gate: Arc<Semaphore>,
+    /// Start of the schedule; every server has a phase after it.
+    pub epoch: Instant,
+}
+
+/// How the poller reaches its server.
+#[derive(Debug)]
+pub enum Way {
+    Local,
+    /// `adopted` is a connection that enrolment has made already, so that a server sees one login.
+    Ssh { target: Box<Target>, adopted: Option<Connection> },
+}
+
+/// The poller of one server.
+#[derive(Debug)]
+pub struct Poller {
+    entry: Arc<Entry>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    previous: Option<Snapshot>,
+    previous_details: Option<Snapshot>,
+    details_at: Option<Instant>,
+    facts_at: Option<Instant>,
+    readings: u64,
+}
+
+/// Where readings come from.
+enum Probe {
+    Local(LocalProbe),
+    Shell(Box<ShellProbe<Stream>>),
+}
+
+impl Probe {
+    async fn read(&mut self, sections: Sections) -> Result<Snapshot, ProbeError> {
+        match self {
+            Self::Local(probe) => probe.read(sections).await,
+            Self::Shell(probe) => probe.read(sections).await,
+        }
+    }
+}
+
+/// Why a run of readings ended.
+enum Ended {
+    Stopped,
+    Probe(ProbeError),
+    Silent { after: Duration },
+}
+
+impl Poller {
+    #[must_use]
+    pub const fn new(entry: Arc<Entry>, shared: Arc<Shared>, stop: CancellationToken) -> Self {
+        Self {
+            entry,
+            shared,
+            stop,
+            previous: None,
+            previous_details: None,
+            details_at: None,
+            facts_at: None,
+            readings: 0,
+        }
+    }
+
+    /// Reads until stopped.
+    pub async fn run(mut self, way: Way) {
+        let stop = self.stop.clone();
+        let work = async {
+            match way {
+                Way::Local => self.run_local().await,
+                Way::Ssh { target, adopted } => self.run_ssh(*target, adopted).await,
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn run_local(&mut self) {
+        loop {
+            match self.readings(&mut Probe::Local(LocalProbe::new())).await {
+                Ended::Stopped => return,
+                Ended::Silent { after } => {
+                    self.no_answer(None, format!("/proc did not answer within {} s", after.as_secs()));
+                }
+                Ended::Probe(error) => self.no_answer(None, error.to_string()),
+            }
+            self.pause(PROBE_PAUSE).await;
+        }
+    }
+
+    async fn run_ssh(&mut self, target: Target, adopted: Option<Connection>) {
+        let session =
+            Session::start(target, adopted, Arc::clone(&self.shared.gate), self.stop.clone());
+        let mut states = session.state();
+        let mut logins = 0;
+        let mut failures = 0_u32;
+        self.set_connecting();
+        loop {
+            match session.connection().await {
+                Err(error) => {
+                    self.refused(&error);
+                    tokio::select! {
+                        changed = states.changed() => {
+                            if changed.is_err() {
+                                return;
+                            }
+                        }
+                        () = self.entry.wake.notified() => session.restart("a check was asked for"),
+                    }
+                }
+                Ok(connection) => {
+                    logins = self.count_logins(&session, logins);
+                    let readings_before = self.readings;
+                    let ended = self.read_over(&connection).await;
+                    if self.readings > readings_before {
+                        failures = 0;
+                    }
+                    match ended {
+                        Ok(Ended::Stopped) => return,
+                        Ok(Ended::Silent { after }) => {
+                            let reason = format!(
+                                "the server took connections but did not answer a reading within {:.0} s; \
+                                 Roundsman connects again by itself",
+                                after.as_secs_f64()
+                            );
+                            self.no_answer(Some(Layer::Channel), reason);
+                            session.restart("a reading was not answered");
+                        }
+                        // The session connects again by itself; only when it cannot is the server unreachable.
+                        Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => {}
+                        Ok(Ended::Probe(error)) => {
+                            failures += 1;
+                            self.probe_failed(&error, failures).await;
+                        }
+                        Err(error) => {
+                            failures += 1;
+                            if failures > 1 {
+                                self.refused(&error);
+                                self.pause(PROBE_PAUSE).await;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the long-lived channel and reads over it until something ends that.
+    async fn read_over(&mut self, connection: &Connection) -> Result<Ended, SshError> {
+        let stream = connection.open(shell::COMMAND).await?;
+        match ShellProbe::start(stream).await {
+            Ok(probe) => Ok(self.readings(&mut Probe::Shell(Box::new(probe))).await),
+            Err(ProbeError::TimedOut { after_ms }) => {
+                Ok(Ended::Silent { after: Duration::from_millis(after_ms) })
+            }
+            Err(error) => Ok(Ended::Probe(error)),
+        }
+    }
+
+    async fn probe_failed(&mut self, error: &ProbeError, failures: u32) {
+        tracing::info!(server = %self.entry.server().name, %error, failures, "a reading failed");
+        if failures > 1 {
+            self.no_answer(Some(Layer::Shell), error.to_string());
+            self.pause(PROBE_PAUSE).await;
+        }
+    }
+
+    async fn pause(&self, span: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(span) => {}
+            () = self.entry.wake.notified() => {}
+        }
+    }
+
+    async fn readings(&mut self, probe: &mut Probe) -> Ended {
+        loop {
+            let started = Instant::now();
+            let sections = self.sections(started);
+            let mut limit = reading_limit(self.interval());
+            if sections != Sections::BASE {
+                limit = limit.max(DETAILS_LIMIT);
+            }
+            match tokio::time::timeout(limit, probe.read(sections)).await {
+                Ok(Ok(snapshot)) => self.arrived(snapshot, sections, started),
+                Ok(Err(error)) => return Ended::Probe(error),
+                Err(_) => return Ended::Silent { after: limit },
+            }
+            if self.stop.is_cancelled() {
+                return Ended::Stopped;
+            }
+            let next = self.next_reading(started);
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = self.entry.wake.notified() => {}
+            }
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.entry.live().server.interval_ms))
+    }
+
+    fn sections(&self, now: Instant) -> Sections {
+        let due = |last: Option<Instant>, every| last.is_none_or(|at| now.duration_since(at) >= every);
+        let looked_at = *self.entry.looked_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let watched = looked_at.is_some_and(|at| now.duration_since(at) <= LOOK_LASTS);
+        // The second reading brings details again, so that processes have a CPU figure at once.
+        let details = self.readings < 2 || watched || due(self.details_at, DETAILS_EVERY);
+        let facts = due(self.facts_at, FACTS_EVERY);
+        Sections { processes: details, services: details, users: details, facts }
+    }
+
+    /// Every server has its own phase within the interval, so that a fleet is not read in one burst.
+    fn next_reading(&self, last: Instant) -> Instant {
+        if self.readings == 1 {
+            return last + SECOND_READING_AFTER.min(self.interval());
+        }
+        let interval = self.interval();
+        let number = self.entry.live().server.number.0;
+        next_in_phase(self.shared.epoch, interval, number, last)
+    }
+
+    fn arrived(&mut self, snapshot: Snapshot, sections: Sections, started: Instant) {
+        let now = self.shared.clock.now();
+        let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let mut samples = rates::samples(self.previous.as_ref(), &snapshot);
+        samples.push(Sample { key: SeriesKey::plain("response_time_ms"), value: elapsed_ms });
+        let processes = snapshot.processes.is_some().then(|| {
+            let all = rates::processes(self.previous_details.as_ref(), &snapshot);
+            ProcessTable { taken_at: now, total: all.len(), processes: rates::top(&all, TOP_PROCESSES) }
+        });
+        self.readings += 1;
+        if sections.processes {
+            self.details_at = Some(started);
+        }
+        if sections.facts {
+            self.facts_at = Some(started);
+        }
+        let (number, organization) = {
+            let live = self.entry.live();
+            (live.server.number, live.server.organization)
+        };
+        self.shared.history.append(number, now, &samples);
+        let changed = self.keep(&snapshot, sections, &samples, processes, now);
+        let server = self.entry.id;
+        self.publish(Event::Reading { organization, server, at: now, samples: Arc::from(samples) });
+        if changed {
+            self.publish_health(now);
+        }
+        if snapshot.processes.is_some() {
+            self.previous_details = Some(snapshot.clone());
+        }
+        self.previous = Some(snapshot);
+        self.entry.checks.send_modify(|count| *count += 1);
+    }
+
+    /// Takes a reading into the live state. True: health or reachability changed.
+    fn keep(
+        &self,
+        snapshot: &Snapshot,
+        sections: Sections,
+        samples: &[Sample],
+        processes: Option<ProcessTable>,
+        now: Timestamp,
+    ) -> bool {
+        let mut live = self.entry.live();
+        live.last_seen_at = Some(now);
+        live.last_health_check_at = Some(now);
+        live.offered_host_key = None;
+        live.figures = Arc::new(live.figures.after(samples));
+        live.filesystems = Arc::from(snapshot.filesystems.as_slice());
+        live.interfaces = Arc::from(snapshot.interfaces.as_slice());
+        live.gaps = merged_gaps(&live.gaps, &snapshot.gaps, sections);
+        if let Some(facts) = &snapshot.facts {
+            live.facts = Some(Arc::new(facts.clone()));
+        }
+        if let Some(table) = processes {
+            live.processes = Some(Arc::new(table));
+        }
+        if let Some(services) = &snapshot.services {
+            live.services = Some(Arc::new(ServiceTable { taken_at: now, services: services.clone() }));
+        }
+        if let Some(users) = &snapshot.users {
+            live.users = Some(Arc::new(UserTable { taken_at: now, users: users.clone() }));
+        }
+        let verdict = verdict_of(&live);
+        let changed = live.standing.reading(verdict);
+        let was_reachable = live.reachability == Reachability::Reachable;
+        live.reachability = Reachability::Reachable;
+        changed || !was_reachable
+    }
+
+    fn set_connecting(&self) {
+        let mut live = self.entry.live();
+        if live.reachability == Reachability::Unknown {
+            live.reachability = Reachability::Connecting;
+        }
+    }
+
+    fn count_logins(&self, session: &Session, before: u64) -> u64 {
+        let logins = session.logins();
+        let new = u32::try_from(logins.saturating_sub(before)).unwrap_or(u32::MAX);
+        self.entry.live().logins.add(new, self.shared.clock.now());
+        logins
+    }
+
+    /// The connection cannot be made: says which layer failed and what to do.
+    fn refused(&self, error: &SshError) {
+        let (health, seen) = match error {
+            SshError::HostKeyChanged { seen, .. } => (Health::Critical, Some((**seen).clone())),
+            SshError::HostKeyUnknown { seen, .. } => (Health::Unreachable, Some((**seen).clone())),
+            _ => (Health::Unreachable, None),
+        };
+        if seen.is_some() {
+            self.entry.live().offered_host_key = seen;
+        }
+        self.unreachable(health, error.layer(), format!("{error} {}", error.advice()));
+    }
+
+    fn no_answer(&self, layer: Option<Layer>, reason: String) {
+        self.unreachable(Health::Unreachable, layer, reason);
+    }
+
+    fn unreachable(&self, health: Health, layer: Option<Layer>, reason: String) {
+        let now = self.shared.clock.now();
+        let changed = {
+            let mut live = self.entry.live();
+            live.last_health_check_at = Some(now);
+            let since = match &live.reachability {
+                Reachability::Unreachable { since, .. } => *since,
+                _ => now,
+            };
+            live.reachability = Reachability::Unreachable { layer, reason: reason.clone(), since };
+            live.figures = Arc::default();
+            live.standing.no_reading(health, reason)
+        };
+        if changed {
+            let server = self.entry.server();
+            let reason = self.entry.live().standing.shown.reasons.join(" ");
+            tracing::warn!(server = %server.name, %health, reason, "a server cannot be read");
+            self.publish_health(now);
+        }
+        self.entry.checks.send_modify(|count| *count += 1);
+    }
+
+    fn publish_health(&self, at: Timestamp) {
+        let event = {
+            let live = self.entry.live();
+            Event::Health {
+                organization: live.server.organization,
+                server: live.server.id,
+                health: live.standing.shown.health,
+                reachability: live.reachability.clone(),
+                at,
+            }
+        };
+        self.publish(event);
+    }
+
+    fn publish(&self, event: Event) {
+        // No receiver means no open page; then there is nobody to tell.
+        drop(self.shared.events.send(event));
+    }
+}
+
+fn verdict_of(live: &Live) -> Verdict {
+    let failed: Vec<String> = live
+        .services
+        .iter()
+        .flat_map(|table| &table.services)
+        .filter(|service| service.state == "failed")
+        .map(|service| service.name.clone())
+        .collect();
+    judge(&live.figures, &live.filesystems, &failed)
+}
+
+fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
+    let was_read = |section: &str| match section {
+        "processes" => read.processes,
+        "services" => read.services,
+        "users" => read.users,
+        "facts" => read.facts,
+        _ => true,
+    };
+    let kept = before
+        .iter()
+        .filter(|gap| DETAIL_SECTIONS.contains(&gap.section.as_str()) && !was_read(&gap.section));
+    now.iter().chain(kept).cloned().collect()
+}
+
+fn reading_limit(interval: Duration) -> Duration {
+    (interval * 3 / 2).clamp(READING_LIMIT.0, READING_LIMIT.1)
+}
+
+/// The first time after `last` that belongs to this server's phase, at least half an interval away.
+fn next_in_phase(epoch: Instant, interval: Duration, number: u32, last: Instant) -> Instant {
+    // The golden ratio spreads consecutive numbers evenly over the interval.
+    let fraction = f64::from(number) * 0.618_033_988_749_895 % 1.0;
+    let phase = interval.mul_f64(fraction);
+    let earliest = last + interval / 2;
+    let since = earliest.saturating_duration_since(epoch + phase);
+    let periods = since.as_nanos().div_ceil(interval.as_nanos().max(1));
+    epoch + phase + interval.saturating_mul(u32::try_from(periods).unwrap_or(u32::MAX))
+}
+
+/// Whether this transport is read by a poller of ours.
+#[must_use]
+pub const fn is_polled(transport: Transport) -> bool {
+    matches!(transport, Transport::Ssh | Transport::Local)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_of_a_fleet_are_spread_over_the_interval() {
+        let epoch = Instant::now();
+        let interval = Duration::from_secs(5);
+        let mut slots = [0_u32; 10];
+        for number in 0..1000 {
+            let at = next_in_phase(epoch, interval, number, epoch + Duration::from_secs(60));
+            let offset = at.duration_since(epoch).as_millis() % 5000;
+            slots[usize::try_from(offset / 500).unwrap()] += 1;
+        }
+        assert!(slots.iter().all(|count| (90..=110).contains(count)), "{slots:?}");
+    }
+
+    #[test]
+    fn a_server_is_read_once_an_interval() {
+        let epoch = Instant::now();
+        let interval = Duration::from_secs(5);
+        let mut at = next_in_phase(epoch, interval, 7, epoch);
+        for _ in 0..20 {
+            let next = next_in_phase(epoch, interval, 7, at);
+            assert_eq!(next.duration_since(at), interval);
+            at = next;
+        }
+    }
+
+    #[test]
+    fn two_missed_readings_are_noticed_within_three_intervals() {
+        for seconds in [1, 5, 10] {
+            let interval = Duration::from_secs(seconds);
+            assert!(interval + reading_limit(interval) <= interval * 3);
+        }
+    }
+
+    #[test]
+    fn a_gap_of_a_section_stays_until_the_section_is_read_again() {
+        let gap = |section: &str| Gap { section: section.to_owned(), reason: "why".to_owned() };
+        let before = [gap("services"), gap("memory")];
+        let base = merged_gaps(&before, &[], Sections::BASE);
+        assert_eq!(base.as_ref(), [gap("services")]);
+        assert!(merged_gaps(&before, &[], Sections::ALL).is_empty());
+    }
+}

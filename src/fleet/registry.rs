@@ -1,0 +1,244 @@
+//! Live state in memory: one entry a server, written by its poller, read by everybody.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::health::Standing;
+use super::state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, UserTable};
+use crate::history::History;
+use crate::model::{
+    Caller, Facts, Filesystem, Gap, Interface, KeyId, Reachability, SeriesKey, Server, ServerId, Timestamp,
+};
+use crate::ssh::HostKey;
+
+/// Points of a sparkline.
+pub const SPARKLINE_POINTS: usize = 40;
+
+/// Everything about one server that changes.
+#[derive(Debug)]
+pub struct Live {
+    pub server: Arc<Server>,
+    /// None: the default key.
+    pub key: Option<KeyId>,
+    pub host_key: Option<HostKey>,
+    pub offered_host_key: Option<HostKey>,
+    pub standing: Standing,
+    pub reachability: Reachability,
+    pub last_seen_at: Option<Timestamp>,
+    pub last_health_check_at: Option<Timestamp>,
+    pub figures: Arc<Figures>,
+    pub facts: Option<Arc<Facts>>,
+    pub filesystems: Arc<[Filesystem]>,
+    pub interfaces: Arc<[Interface]>,
+    pub gaps: Arc<[Gap]>,
+    pub processes: Option<Arc<ProcessTable>>,
+    pub services: Option<Arc<ServiceTable>>,
+    pub users: Option<Arc<UserTable>>,
+    pub logins: LoginsOfDay,
+}
+
+/// Logins counted by day, UTC.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoginsOfDay {
+    day: i64,
+    count: u32,
+}
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+impl LoginsOfDay {
+    pub fn add(&mut self, logins: u32, now: Timestamp) {
+        let day = now.as_millis().div_euclid(DAY_MS);
+        if day != self.day {
+            *self = Self { day, count: 0 };
+        }
+        self.count = self.count.saturating_add(logins);
+    }
+
+    #[must_use]
+    pub const fn today(self, now: Timestamp) -> u32 {
+        if now.as_millis().div_euclid(DAY_MS) == self.day { self.count } else { 0 }
+    }
+}
+
+/// One server: its live state and the strings to its poller.
+#[derive(Debug)]
+pub struct Entry {
+    pub id: ServerId,
+    live: Mutex<Live>,
+    /// Somebody looks at the server's processes or services until then.
+    pub looked_at: Mutex<Option<tokio::time::Instant>>,
+    /// Wakes the poller: a check was asked for, or the interval changed.
+    pub wake: Notify,
+    /// Counts health checks (readings that arrived, attempts that failed).
+    pub checks: watch::Sender<u64>,
+    /// Ends the present poller; replaced when another one starts.
+    poller: Mutex<CancellationToken>,
+}
+
+impl Entry {
+    #[must_use]
+    pub fn new(server: Server, key: Option<KeyId>, host_key: Option<HostKey>) -> Self {
+        let live = Live {
+            server: Arc::new(server),
+            key,
+            host_key,
+            offered_host_key: None,
+            standing: Standing::default(),
+            reachability: Reachability::Unknown,
+            last_seen_at: None,
+            last_health_check_at: None,
+            figures: Arc::default(),
+            facts: None,
+            filesystems: Arc::from([]),
+            interfaces: Arc::from([]),
+            gaps: Arc::from([]),
+            processes: None,
+            services: None,
+            users: None,
+            logins: LoginsOfDay::default(),
+        };
+        Self {
+            id: live.server.id,
+            live: Mutex::new(live),
+            looked_at: Mutex::new(None),
+            wake: Notify::new(),
+            checks: watch::Sender::new(0),
+            poller: Mutex::new(CancellationToken::new()),
+        }
+    }
+
+    /// The live state; held for a few assignments, never across an await.
+    pub fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[must_use]
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.live().server)
+    }
+
+    /// Ends the present poller and gives the token of the next one.
+    pub fn next_poller(&self, parent: &CancellationToken) -> CancellationToken {
+        let token = parent.child_token();
+        let mut current = self.poller.lock().unwrap_or_else(PoisonError::into_inner);
+        current.cancel();
+        current.clone_from(&token);
+        token
+    }
+
+    pub fn stop_poller(&self) {
+        self.poller.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+    }
+
+    /// Says that somebody looks at the details of this server right now.
+    pub fn look(&self) {
+        let now = tokio::time::Instant::now();
+        let before = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        if before.is_none_or(|at| now.duration_since(at) > super::poller::LOOK_LASTS) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The state as pages and API show it.
+    #[must_use]
+    pub fn state(&self, history: &History, now: Timestamp) -> ServerState {
+        let live = self.live();
+        let recent = |metric| {
+            history.recent(live.server.number, &SeriesKey::plain(metric), SPARKLINE_POINTS)
+        };
+        ServerState {
+            server: Arc::clone(&live.server),
+            health: live.standing.shown.health,
+            health_reasons: live.standing.shown.reasons.clone(),
+            reachability: live.reachability.clone(),
+            last_seen_at: live.last_seen_at,
+            last_health_check_at: live.last_health_check_at,
+            figures: Arc::clone(&live.figures),
+            facts: live.facts.clone(),
+            filesystems: Arc::clone(&live.filesystems),
+            interfaces: Arc::clone(&live.interfaces),
+            gaps: Arc::clone(&live.gaps),
+            logins_today: live.logins.today(now),
+            host_key: live.host_key.as_ref().map(HostKeyView::of),
+            offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
+            cpu_recent: recent("cpu_percent"),
+            memory_recent: recent("memory_percent"),
+        }
+    }
+}
+
+/// All entries.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: RwLock<HashMap<ServerId, Arc<Entry>>>,
+}
+
+impl Registry {
+    pub fn insert(&self, entry: Arc<Entry>) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry);
+    }
+
+    pub fn remove(&self, id: ServerId) -> Option<Arc<Entry>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    /// The server of the caller's organization with this id or name.
+    #[must_use]
+    pub fn find(&self, caller: &Caller, reference: &str) -> Option<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let found = match reference.parse::<ServerId>() {
+            Ok(id) => entries.get(&id).cloned(),
+            Err(_) => entries
+                .values()
+                .find(|entry| {
+                    let live = entry.live();
+                    live.server.organization == caller.organization && live.server.name.as_str() == reference
+                })
+                .cloned(),
+        };
+        found.filter(|entry| entry.live().server.organization == caller.organization)
+    }
+
+    /// All servers of the caller's organization, by name.
+    #[must_use]
+    pub fn of(&self, caller: &Caller) -> Vec<Arc<Entry>> {
+        let mut found: Vec<(String, Arc<Entry>)> = self
+            .all()
+            .into_iter()
+            .filter_map(|entry| {
+                let server = entry.server();
+                (server.organization == caller.organization)
+                    .then(|| (server.name.as_str().to_owned(), entry))
+            })
+            .collect();
+        found.sort_by(|left, right| left.0.cmp(&right.0));
+        found.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_are_counted_by_day() {
+        let mut logins = LoginsOfDay::default();
+        let monday = Timestamp::from_millis(20_000 * DAY_MS + 5);
+        logins.add(1, monday);
+        logins.add(2, monday);
+        assert_eq!(logins.today(monday), 3);
+        let tuesday = Timestamp::from_millis(20_001 * DAY_MS);
+        assert_eq!(logins.today(tuesday), 0);
+        logins.add(1, tuesday);
+        assert_eq!(logins.today(tuesday), 1);
+    }
+}

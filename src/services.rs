@@ -1,0 +1,20 @@
+//! The plain struct of handles that the web pages, the API and the command line receive.
+
+use std::sync::Arc;
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::fleet::Fleet;
+use crate::model::Timestamp;
+
+/// Version of the program, as `Cargo.toml` says it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Handles; clones share what is behind them.
+#[derive(Debug, Clone)]
+pub struct Services {
+    pub auth: Auth,
+    pub fleet: Fleet,
+    pub clock: Arc<dyn Clock>,
+    pub started_at: Timestamp,
+}

@@ -1,0 +1,217 @@
+//! The one place that turns an error into a status: problem details (RFC 9457) for programs, a page for people.
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+use warp::reply::Response;
+
+use super::pages;
+use super::routes::{html, see_other, with_type};
+use crate::auth::AuthError;
+use crate::fleet::FleetError;
+use crate::history::HistoryError;
+
+/// Why a request was not done.
+#[derive(Debug)]
+pub enum Failure {
+    Auth(AuthError),
+    Fleet(FleetError),
+    History(HistoryError),
+    Invalid(String),
+    NotFound(String),
+    Method { allowed: String },
+    UpgradeRequired,
+    CrossSite,
+    TooLarge { limit_bytes: usize },
+    Slow,
+    Internal(String),
+}
+
+impl Failure {
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
+impl From<FleetError> for Failure {
+    fn from(error: FleetError) -> Self {
+        match error {
+            FleetError::Auth(error) => Self::Auth(error),
+            other => Self::Fleet(other),
+        }
+    }
+}
+
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Self {
+        Self::History(error)
+    }
+}
+
+/// A failure as it leaves the house.
+#[derive(Debug)]
+pub struct Problem {
+    pub status: StatusCode,
+    /// Last part of the problem's type address; a word that programs compare.
+    pub kind: &'static str,
+    /// One or two sentences for a person: what is wrong, what to do.
+    pub detail: String,
+    /// More members of the problem object.
+    pub more: Map<String, Value>,
+    retry_after_s: Option<u64>,
+    allow: Option<String>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, detail: detail.into(), more: Map::new(), retry_after_s: None, allow: None }
+    }
+
+    fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.to_owned(), value);
+        self
+    }
+}
+
+/// Says what a failure means to the outside. Causes that only an operator should see go to the log here, once.
+#[must_use]
+pub fn problem(failure: &Failure) -> Problem {
+    match failure {
+        Failure::Auth(error) => of_auth(error),
+        Failure::Fleet(error) => of_fleet(error),
+        Failure::History(HistoryError::Invalid(message)) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
+        }
+        Failure::History(error) => internal(&error.to_string()),
+        Failure::Invalid(message) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
+        Failure::NotFound(message) => Problem::new(StatusCode::NOT_FOUND, "not-found", message),
+        Failure::Method { allowed } => {
+            let detail = format!("this address answers {allowed} only");
+            let mut problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
+            problem.allow = Some(allowed.clone());
+            problem
+        }
+        Failure::UpgradeRequired => Problem::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade-required",
+            "this address speaks WebSocket; send an upgrade request",
+        ),
+        Failure::CrossSite => Problem::new(
+            StatusCode::FORBIDDEN,
+            "cross-site",
+            "the request did not come from a page of this Roundsman, or the page is too old; reload it and try again",
+        ),
+        Failure::TooLarge { limit_bytes } => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            format!("the body is larger than {limit_bytes} bytes"),
+        ),
+        Failure::Slow => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the body took too long to arrive")
+        }
+        Failure::Internal(cause) => internal(cause),
+    }
+}
+
+fn internal(cause: &str) -> Problem {
+    tracing::error!(cause, "a request failed inside Roundsman");
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "Roundsman could not do this because of a fault of its own; its log says more",
+    )
+}
+
+fn of_auth(error: &AuthError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        AuthError::Unauthenticated => Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail),
+        AuthError::WrongPassword => Problem::new(StatusCode::UNAUTHORIZED, "wrong-password", detail),
+        AuthError::Throttled { retry_after } => {
+            let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "throttled", detail);
+            problem.retry_after_s = Some(retry_after.as_secs().max(1));
+            problem
+        }
+        AuthError::Forbidden { needed, .. } => Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+            .with("needed_role", json!(needed.name())),
+        AuthError::SetupGone | AuthError::SetupExpired => {
+            Problem::new(StatusCode::GONE, "setup-gone", detail)
+        }
+        AuthError::Invalid(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail),
+        AuthError::NotFound(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
+        AuthError::Taken => Problem::new(StatusCode::CONFLICT, "conflict", detail),
+        AuthError::Store(error) => internal(&error.to_string()),
+    }
+}
+
+fn of_fleet(error: &FleetError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        FleetError::Auth(error) => of_auth(error),
+        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) => {
+            Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
+        }
+        FleetError::NameTaken(_) => Problem::new(StatusCode::CONFLICT, "name-taken", detail),
+        FleetError::Invalid { field, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        FleetError::HostKeyUnknown { seen, steps } => {
+            Problem::new(StatusCode::CONFLICT, "host-key-unknown", detail)
+                .with("host_key", json!(seen.line))
+                .with("fingerprint", json!(seen.fingerprint))
+                .with("steps", json!(steps))
+        }
+        FleetError::Preflight { steps, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "preflight-failed", detail)
+                .with("steps", json!(steps))
+        }
+        FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
+        FleetError::Store(_) | FleetError::Vault(_) | FleetError::History(_) => internal(&detail),
+    }
+}
+
+/// The failure as an answer: JSON under `/api` and for whoever asks for it, else a page.
+/// A page that needs a login leads there.
+#[must_use]
+pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
+    let problem = problem(failure);
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let program = path.starts_with("/api/") || path == "/live" || accept.starts_with("application/json");
+    let mut response = if program {
+        problem_json(&problem)
+    } else if matches!(failure, Failure::Auth(AuthError::Unauthenticated)) {
+        let next: String = percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC).collect();
+        see_other(&if path == "/" { "/login".to_owned() } else { format!("/login?next={next}") })
+    } else {
+        html(problem.status, pages::error_page(problem.status, &problem.detail))
+    };
+    let headers = response.headers_mut();
+    if let Some(seconds) = problem.retry_after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(allow) = problem.allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
+        headers.insert(header::ALLOW, allow);
+    }
+    if problem.status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"roundsman\""));
+    }
+    response
+}
+
+fn problem_json(problem: &Problem) -> Response {
+    let mut object = json!({
+        "type": format!("urn:roundsman:problem:{}", problem.kind),
+        "title": problem.status.canonical_reason().unwrap_or("Error"),
+        "status": problem.status.as_u16(),
+        "detail": problem.detail,
+    });
+    if let Some(members) = object.as_object_mut() {
+        members.extend(problem.more.clone());
+    }
+    with_type(problem.status, "application/problem+json", object.to_string().into())
+}

@@ -1,0 +1,325 @@
+//! One request as handlers see it: parameters, query, body, and who asks.
+//!
+//! The door is here: a handler runs only after [`admit`] has found the caller and their role is enough.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use http::{HeaderMap, Method, header};
+use serde::de::DeserializeOwned;
+use subtle::ConstantTimeEq;
+
+use super::error::Failure;
+use crate::auth::{self, AuthError, Origin};
+use crate::model::{Actor, Caller, OrganizationId, Role};
+use crate::services::Services;
+
+/// Largest request body; the largest honest one is a private key or a form.
+pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
+/// A body that takes longer is a stalled or hostile client.
+const BODY_TIME_LIMIT: Duration = Duration::from_secs(15);
+/// Name of the session cookie.
+pub const COOKIE: &str = "roundsman_session";
+
+/// Where a connection comes from; set by the accept loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    /// The control socket in the data directory: root or the owner of the process.
+    Control {
+        uid: u32,
+    },
+}
+
+/// What a route asks of its caller. Every route states one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Answers without login.
+    Public,
+    Role(Role),
+}
+
+impl Access {
+    pub const VIEWER: Self = Self::Role(Role::Viewer);
+    pub const OPERATOR: Self = Self::Role(Role::Operator);
+    pub const ADMIN: Self = Self::Role(Role::Admin);
+}
+
+/// One admitted request.
+#[derive(Debug)]
+pub struct Request {
+    pub method: Method,
+    pub path: String,
+    /// Decoded path parameters, in the order of the template.
+    pub params: Vec<String>,
+    /// Decoded query pairs, in their order.
+    pub query: Vec<(String, String)>,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub address: Option<IpAddr>,
+    /// None: a public route without login.
+    pub caller: Option<Caller>,
+    /// For forms of the caller's browser session; empty for tokens and the control socket.
+    pub csrf_token: String,
+}
+
+impl Request {
+    /// # Errors
+    /// [`AuthError::Unauthenticated`] on a public route without login.
+    pub fn caller(&self) -> Result<&Caller, Failure> {
+        self.caller.as_ref().ok_or(Failure::Auth(AuthError::Unauthenticated))
+    }
+
+    /// The path parameter at `index` of the template; empty when the template has fewer.
+    #[must_use]
+    pub fn param(&self, index: usize) -> &str {
+        self.params.get(index).map_or("", String::as_str)
+    }
+
+    /// The first query parameter of this name.
+    #[must_use]
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`Failure::Invalid`] says what is wrong and where.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        if self.body.is_empty() {
+            return Err(Failure::invalid("the request has no body; send a JSON object"));
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Failure::invalid(format!("the body is not what is expected here: {error}")))
+    }
+
+    /// The body as a browser form.
+    ///
+    /// # Errors
+    /// [`Failure::Invalid`] when it is not one.
+    pub fn form(&self) -> Result<Form, Failure> {
+        serde_urlencoded::from_bytes::<Vec<(String, String)>>(&self.body)
+            .map(Form)
+            .map_err(|_| Failure::invalid("the form cannot be read"))
+    }
+
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin { address: self.address, user_agent: header_text(&self.headers, header::USER_AGENT) }
+    }
+}
+
+/// The pairs of a browser form.
+#[derive(Debug)]
+pub struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// The field's text; empty when it is missing.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
+    }
+
+    /// The field's text without blanks around it; None when nothing is left.
+    #[must_use]
+    pub fn optional(&self, name: &str) -> Option<String> {
+        Some(self.text(name).trim()).filter(|text| !text.is_empty()).map(ToOwned::to_owned)
+    }
+}
+
+/// What was known of a request before its caller was.
+#[derive(Debug)]
+pub struct Head {
+    pub method: Method,
+    pub path: String,
+    pub params: Vec<String>,
+    pub raw_query: String,
+    pub headers: HeaderMap,
+    pub peer: Option<Peer>,
+}
+
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// Reads the body up to its limits.
+///
+/// # Errors
+/// [`Failure::TooLarge`] or [`Failure::Slow`].
+pub async fn read_body<S, B, E>(stream: S) -> Result<Bytes, Failure>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Buf,
+{
+    let reading = async {
+        let mut stream = std::pin::pin!(stream);
+        let mut body = BytesMut::new();
+        while let Some(part) = stream.next().await {
+            let mut part = part.map_err(|_| Failure::invalid("the body broke off"))?;
+            if body.len() + part.remaining() > BODY_LIMIT_BYTES {
+                return Err(Failure::TooLarge { limit_bytes: BODY_LIMIT_BYTES });
+            }
+            body.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+        }
+        Ok(body.freeze())
+    };
+    tokio::time::timeout(BODY_TIME_LIMIT, reading).await.unwrap_or(Err(Failure::Slow))
+}
+
+/// Finds the caller and checks that the route's access is met.
+///
+/// # Errors
+/// [`Failure::Auth`] when the caller is unknown or their role too low; [`Failure::CrossSite`] when a
+/// browser sends a change without proof that it comes from our own page.
+pub async fn admit(
+    head: Head,
+    body: Bytes,
+    access: Access,
+    services: &Services,
+) -> Result<Request, Failure> {
+    let address = match head.peer {
+        Some(Peer::Tcp(address)) => Some(address.ip()),
+        _ => None,
+    };
+    let safe = matches!(head.method, Method::GET | Method::HEAD);
+    let (caller, csrf_token) = identify(&head, &body, address, safe, services).await?;
+    match (access, &caller) {
+        (Access::Public, _) => {
+            if !safe {
+                require_same_origin(&head.headers)?;
+            }
+        }
+        (Access::Role(_), None) => return Err(Failure::Auth(AuthError::Unauthenticated)),
+        (Access::Role(role), Some(caller)) => auth::require(caller, role)?,
+    }
+    let query = serde_urlencoded::from_str(&head.raw_query)
+        .map_err(|_| Failure::invalid("the query of the address cannot be read"))?;
+    Ok(Request {
+        method: head.method,
+        path: head.path,
+        params: head.params,
+        query,
+        headers: head.headers,
+        body,
+        address,
+        caller,
+        csrf_token,
+    })
+}
+
+async fn identify(
+    head: &Head,
+    body: &Bytes,
+    address: Option<IpAddr>,
+    safe: bool,
+    services: &Services,
+) -> Result<(Option<Caller>, String), Failure> {
+    if let Some(Peer::Control { uid }) = head.peer {
+        return Ok((Some(system_caller(uid)), String::new()));
+    }
+    if let Some(value) = head.headers.get(header::AUTHORIZATION) {
+        let token = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .ok_or(AuthError::Unauthenticated)?;
+        return Ok((Some(services.auth.bearer(token, address).await?), String::new()));
+    }
+    let Some(cookie) = session_cookie(&head.headers) else { return Ok((None, String::new())) };
+    let Some(found) = services.auth.session(&cookie, address).await? else {
+        return Ok((None, String::new()));
+    };
+    if !safe {
+        require_same_origin(&head.headers)?;
+        require_csrf(&head.headers, body, &found.csrf_token)?;
+    }
+    Ok((Some(found.caller), found.csrf_token))
+}
+
+/// Someone on the machine itself, who could read the database and the keys anyway.
+fn system_caller(uid: u32) -> Caller {
+    Caller {
+        organization: OrganizationId::DEFAULT,
+        actor: Actor::System { uid, name: format!("uid {uid}") },
+        role: Role::Admin,
+        from: None,
+    }
+}
+
+/// The value of our cookie.
+#[must_use]
+pub fn session_cookie(headers: &HeaderMap) -> Option<String> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE)
+        .map(|(_, value)| value.to_owned())
+}
+
+/// A browser says where a change was asked for: it must be one of our own pages.
+/// Programs send neither header; they carry a token, which no foreign page can know.
+///
+/// # Errors
+/// [`Failure::CrossSite`].
+pub fn require_same_origin(headers: &HeaderMap) -> Result<(), Failure> {
+    let site = header_text(headers, header::HeaderName::from_static("sec-fetch-site"));
+    if !site.is_empty() && site != "same-origin" && site != "none" {
+        return Err(Failure::CrossSite);
+    }
+    let origin = header_text(headers, header::ORIGIN);
+    let host = header_text(headers, header::HOST);
+    let same = origin.split_once("://").is_some_and(|(_, place)| place.eq_ignore_ascii_case(&host));
+    if origin.is_empty() || same { Ok(()) } else { Err(Failure::CrossSite) }
+}
+
+fn require_csrf(headers: &HeaderMap, body: &Bytes, expected: &str) -> Result<(), Failure> {
+    let header = header_text(headers, header::HeaderName::from_static("x-csrf-token"));
+    let given = if header.is_empty() {
+        serde_urlencoded::from_bytes::<Vec<(String, String)>>(body)
+            .ok()
+            .and_then(|pairs| pairs.into_iter().find(|(name, _)| name == "csrf_token"))
+            .map(|(_, value)| value)
+            .unwrap_or_default()
+    } else {
+        header
+    };
+    if bool::from(given.as_bytes().ct_eq(expected.as_bytes())) { Ok(()) } else { Err(Failure::CrossSite) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_foreign_page_cannot_ask_for_changes() {
+        let own = [("host", "fleet:9083"), ("origin", "http://fleet:9083")];
+        assert!(require_same_origin(&headers(&own)).is_ok());
+        assert!(require_same_origin(&headers(&[("host", "fleet:9083")])).is_ok());
+        for foreign in ["http://evil.example", "null", "http://fleet:9084", "http://fleet:9083.evil.example"] {
+            assert!(require_same_origin(&headers(&[("host", "fleet:9083"), ("origin", foreign)])).is_err());
+        }
+        assert!(require_same_origin(&headers(&[("sec-fetch-site", "cross-site")])).is_err());
+    }
+
+    #[test]
+    fn our_cookie_is_found_among_others() {
+        let found = session_cookie(&headers(&[("cookie", "a=b; roundsman_session=x.y; c=d")]));
+        assert_eq!(found.as_deref(), Some("x.y"));
+        assert_eq!(session_cookie(&headers(&[("cookie", "not_roundsman_session=x")])), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! The accept loop: connections in, time limits and a ceiling on each, a polite end at shutdown.
+//!
+//! warp routes and extracts only: its own server has no limit on the time that a header may take.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::request::Peer;
+
+/// Open connections at most; a page uses two or three.
+const CONNECTIONS: usize = 1024;
+/// A client that has not finished its header by then is stalled or hostile.
+const HEADER_TIME_LIMIT: Duration = Duration::from_secs(10);
+/// How long answers under way may take at shutdown.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// After a failed accept (out of file handles) the loop pauses instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Smaller bodies gain nothing from compression.
+const COMPRESS_ABOVE_BYTES: u16 = 1024;
+
+/// Serves the site on every listener until `stop`, then lets answers under way finish.
+pub async fn serve(
+    site: BoxedFilter<(Response,)>,
+    tcp: Vec<TcpListener>,
+    control: UnixListener,
+    stop: CancellationToken,
+) {
+    let server = Arc::new(Server {
+        site,
+        permits: Arc::new(Semaphore::new(CONNECTIONS)),
+        graceful: GracefulShutdown::new(),
+    });
+    let mut loops = tokio::task::JoinSet::new();
+    for listener in tcp {
+        loops.spawn(accept_tcp(Arc::clone(&server), listener, stop.clone()));
+    }
+    loops.spawn(accept_control(Arc::clone(&server), control, stop.clone()));
+    while loops.join_next().await.is_some() {}
+    if let Some(server) = Arc::into_inner(server)
+        && tokio::time::timeout(FAREWELL, server.graceful.shutdown()).await.is_err()
+    {
+        tracing::info!("some browsers were still connected at the end");
+    }
+}
+
+struct Server {
+    site: BoxedFilter<(Response,)>,
+    permits: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+}
+
+async fn accept_tcp(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) {
+    loop {
+        let Ok(permit) = Arc::clone(&server.permits).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a browser's connection cannot be set to send at once");
+                }
+                server.connection(stream, Peer::Tcp(address), permit);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept_control(server: Arc<Server>, listener: UnixListener, stop: CancellationToken) {
+    let owner = own_uid();
+    loop {
+        let Ok(permit) = Arc::clone(&server.permits).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a control connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match stream.peer_cred().map(|credentials| credentials.uid()) {
+            Ok(uid) if uid == 0 || Some(uid) == owner => {
+                server.connection(stream, Peer::Control { uid }, permit);
+            }
+            Ok(uid) => tracing::warn!(uid, "a control connection of another user was refused"),
+            Err(error) => tracing::warn!(%error, "a control connection without credentials was refused"),
+        }
+    }
+}
+
+fn own_uid() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").ok().map(|meta| meta.uid())
+}
+
+impl Server {
+    fn connection<S>(&self, stream: S, peer: Peer, permit: tokio::sync::OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let compressible = SizeAbove::new(COMPRESS_ABOVE_BYTES)
+            .and(NotForContentType::IMAGES)
+            .and(NotForContentType::const_new("font/"));
+        let site = tower::ServiceBuilder::new()
+            .layer(CompressionLayer::new().compress_when(compressible))
+            .service(warp::service(self.site.clone()));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let site = site.clone();
+            async move { Ok::<_, Infallible>(site.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_LIMIT);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(20)));
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let watched = self.graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%error, "a browser's connection ended badly");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Listens on the control socket: mode 0600, so that only the owner and root get as far as the credential check.
+///
+/// # Errors
+/// The socket cannot be made at `path`.
+pub fn listen_control(path: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
