@@ -8,4 +8,7 @@ pub mod clock;
 
 pub mod history;
 
+/// One reading of one server: shell probe, this machine, and what two readings say together.
+pub mod collect;
+
 pub mod fleet;
