@@ -4,6 +4,12 @@
 //! that the shell probe brings home; the agent program uses it for the machine it was uploaded to.
 //! It never computes a rate: a snapshot holds raw counters, and what is unknown is `None`.
 
+pub mod json;
+pub mod limits;
+pub mod local;
+pub mod proc;
+pub mod reading;
 mod snapshot;
+pub mod text;
 
 pub use snapshot::*;

@@ -122,6 +122,7 @@ pub struct Memory {
     pub total_bytes: u64,
     pub free_bytes: Option<u64>,
     /// `MemAvailable`; kernels before 3.14 do not say: then free + buffers + cached.
+    /// In a container with a limit: what the limit leaves, if that is less.
     pub available_bytes: Option<u64>,
     pub buffers_bytes: Option<u64>,
     pub cached_bytes: Option<u64>,
@@ -186,6 +187,8 @@ pub struct Interface {
     pub tx_packets: u64,
     pub tx_errors: u64,
     pub tx_dropped: u64,
+    /// True: another interface carries the same bytes (bridge, veth, bond, VLAN, tunnel); totals leave it out.
+    pub counted_elsewhere: bool,
 }
 }
 

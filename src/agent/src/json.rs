@@ -1,0 +1,159 @@
+//! A snapshot as JSON, written without a library: the agent program has no dependencies.
+//!
+//! The shape is that of the type: every field under its name, unknown as `null`. The central server reads
+//! it with serde; a test keeps both equal.
+
+use std::fmt::Write as _;
+
+use crate::snapshot::{
+    CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
+    Process, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
+};
+
+/// One line of JSON, without a line break.
+#[must_use]
+pub fn to_json(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    snapshot.write(&mut out);
+    out
+}
+
+trait Json {
+    fn write(&self, out: &mut String);
+}
+
+macro_rules! numbers {
+    ($($kind:ty),*) => { $(impl Json for $kind {
+        fn write(&self, out: &mut String) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{self}");
+        }
+    })* };
+}
+
+numbers!(u32, u64, i64, bool);
+
+/// Writes a struct as an object. The destructuring makes a field that is forgotten here an error.
+macro_rules! objects {
+    ($($kind:ident { $first:ident $(, $field:ident)* $(,)? })*) => { $(impl Json for $kind {
+        fn write(&self, out: &mut String) {
+            let $kind { $first $(, $field)* } = self;
+            out.push_str(concat!("{\"", stringify!($first), "\":"));
+            $first.write(out);
+            $(
+                out.push_str(concat!(",\"", stringify!($field), "\":"));
+                $field.write(out);
+            )*
+            out.push('}');
+        }
+    })* };
+}
+
+impl Json for str {
+    fn write(&self, out: &mut String) {
+        out.push('"');
+        for c in self.chars() {
+            match c {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\u{8}' => out.push_str("\\b"),
+                '\u{c}' => out.push_str("\\f"),
+                c if c < ' ' => {
+                    let _ = write!(out, "\\u{:04x}", u32::from(c));
+                }
+                c => out.push(c),
+            }
+        }
+        out.push('"');
+    }
+}
+
+impl Json for String {
+    fn write(&self, out: &mut String) {
+        self.as_str().write(out);
+    }
+}
+
+impl Json for char {
+    fn write(&self, out: &mut String) {
+        self.encode_utf8(&mut [0; 4]).write(out);
+    }
+}
+
+impl<T: Json> Json for Option<T> {
+    fn write(&self, out: &mut String) {
+        match self {
+            Some(value) => value.write(out),
+            None => out.push_str("null"),
+        }
+    }
+}
+
+impl<T: Json> Json for Vec<T> {
+    fn write(&self, out: &mut String) {
+        out.push('[');
+        for (position, value) in self.iter().enumerate() {
+            if position > 0 {
+                out.push(',');
+            }
+            value.write(out);
+        }
+        out.push(']');
+    }
+}
+
+impl Json for ServiceManager {
+    fn write(&self, out: &mut String) {
+        out.push_str(match self {
+            Self::Systemd => "\"systemd\"",
+            Self::OpenRc => "\"open_rc\"",
+            Self::SysV => "\"sys_v\"",
+            Self::Unknown => "\"unknown\"",
+        });
+    }
+}
+
+objects! {
+    Snapshot {
+        taken_at_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, load, memory, pressure, filesystems,
+        disks, interfaces, tcp, temperatures, context_switches, forks, processes_total, threads_total,
+        processes_running, processes_blocked, file_handles_used, file_handles_max, processes, services,
+        users, facts, gaps,
+    }
+    Gap { section, reason }
+    CpuTimes {
+        user_ticks, nice_ticks, system_ticks, idle_ticks, iowait_ticks, irq_ticks, softirq_ticks, steal_ticks,
+    }
+    CpuCore { index, times }
+    LoadAverage { one_x100, five_x100, fifteen_x100 }
+    Memory {
+        total_bytes, free_bytes, available_bytes, buffers_bytes, cached_bytes, swap_total_bytes,
+        swap_free_bytes, zfs_arc_bytes, limit_bytes,
+    }
+    Pressure { cpu_some_us, memory_some_us, memory_full_us, io_some_us, io_full_us }
+    Filesystem {
+        mount, device, fs_type, size_bytes, used_bytes, available_bytes, inodes_total, inodes_used,
+    }
+    Disk { name, reads, read_bytes, writes, written_bytes, busy_ms }
+    Interface {
+        name, rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped,
+        counted_elsewhere,
+    }
+    TcpSockets { established, time_wait, in_use }
+    Temperature { sensor, millidegrees_celsius }
+    Process {
+        pid, parent_pid, uid, user, state, name, command_line, user_ticks, system_ticks, rss_bytes, threads,
+        start_ticks,
+    }
+    Service {
+        name, description, state, sub_state, enabled, main_pid, memory_bytes, restarts, since_ms,
+    }
+    LoggedInUser { name, terminal, remote_host, since_ms }
+    Facts {
+        hostname, os_name, os_id, os_version, kernel, architecture, cpu_model, cpu_cores, virtualisation,
+        in_container, service_manager, addresses, machine_vendor, machine_model, reboot_required, timezone,
+    }
+}

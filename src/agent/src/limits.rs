@@ -1,0 +1,51 @@
+//! The limits of a reading. Everything that a machine says is hostile input, so every list and every
+//! string of a snapshot ends somewhere.
+
+/// Bytes of a name, a description, a sentence. Longer than any that a person reads in a table.
+pub const TEXT_BYTES: usize = 256;
+
+/// Bytes of a command line: what tells two JVMs apart stands within the first kilobyte.
+pub const COMMAND_LINE_BYTES: usize = 1024;
+
+/// Bytes of a path; PATH_MAX is 4096, a mount point over this is not listed.
+pub const PATH_BYTES: usize = 1024;
+
+/// Cores of the largest machines that Linux is built for (NR_CPUS 8192 is not met outside labs).
+pub const CORES: usize = 4096;
+
+/// Processes read at all; a machine with more is reported with a gap.
+pub const PROCESSES: usize = 100_000;
+
+/// Services of one machine; the largest seen in the field have some hundreds.
+pub const SERVICES: usize = 5_000;
+
+/// Filesystems of one machine; ZFS machines have hundreds.
+pub const FILESYSTEMS: usize = 512;
+
+/// Disks: a storage server with several hundred paths still fits.
+pub const DISKS: usize = 1_024;
+
+/// Interfaces: a container host has one veth a container.
+pub const INTERFACES: usize = 2_048;
+
+/// Temperature sensors.
+pub const SENSORS: usize = 256;
+
+/// Sessions of logged-in users.
+pub const USERS: usize = 1_000;
+
+/// Lines of `/etc/passwd` that are looked at for names.
+pub const ACCOUNTS: usize = 10_000;
+
+/// Addresses of one machine.
+pub const ADDRESSES: usize = 64;
+
+/// Things that could not be read; one a section, so a dozen is usual.
+pub const GAPS: usize = 64;
+
+/// Bytes of one file that the local reader reads. `/proc/stat` of a machine with 4,096 cores and
+/// its `intr` line stays under 2 MiB.
+pub const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes of output of one command (`systemctl show` of 5,000 units is about 2 MiB).
+pub const COMMAND_BYTES: u64 = 8 * 1024 * 1024;

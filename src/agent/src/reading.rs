@@ -1,0 +1,257 @@
+//! What was read, as text, put together to a [`Snapshot`]. Pure; both ways of reading end here, so that
+//! they cannot disagree on what a text means.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::limits;
+use crate::proc::mounts::Mount;
+use crate::proc::{cpu, disks, facts, kernel, memory, mounts, network, sensors, services, users};
+use crate::snapshot::{Gap, LoggedInUser, Process, Sections, Snapshot};
+
+/// Files of every reading. Those that a machine does not have are simply absent.
+pub const BASE_FILES: &[&str] = &[
+    "/proc/stat",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/uptime",
+    "/proc/net/dev",
+    "/proc/diskstats",
+    "/proc/net/sockstat",
+    "/proc/net/sockstat6",
+    "/proc/net/snmp",
+    "/proc/self/mountinfo",
+    "/proc/sys/fs/file-nr",
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/pressure/cpu",
+    "/proc/pressure/memory",
+    "/proc/pressure/io",
+    "/proc/spl/kstat/zfs/arcstats",
+    // Readable only to those who may see the processes of others (hidepid of /proc, see proc(5)).
+    "/proc/1/comm",
+];
+
+/// Memory limit, use and statistics of the cgroup that is the root here: version 2, then version 1.
+pub const CGROUP_V2_FILES: [&str; 3] =
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"];
+pub const CGROUP_V1_FILES: [&str; 3] = [
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    "/sys/fs/cgroup/memory/memory.stat",
+];
+
+/// How the fill of filesystems was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilesystemText {
+    /// Output of `stat -f -c` with [`mounts::STATFS_FORMAT`].
+    Statfs(Vec<u8>),
+    /// Output of `df -P -k`.
+    Df(Vec<u8>),
+    /// Neither tool is there, or it did not answer: why, in a sentence.
+    Unknown(String),
+}
+
+/// Output of the service manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServicesText {
+    /// Output of `systemctl show`.
+    Systemctl(Vec<u8>),
+    /// Why there is none, in a sentence.
+    Unknown(String),
+}
+
+/// One reading as text.
+#[derive(Debug, Clone, Default)]
+pub struct Texts {
+    /// Path to content: [`BASE_FILES`], cgroup, sensors, and for the facts [`facts::FILES`].
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Interfaces with a `device` under `/sys/class/net`.
+    pub cards: Vec<String>,
+    /// Processes counted under `/proc`.
+    pub process_count: Option<u64>,
+    /// `None`: not asked (no mounts were known yet).
+    pub filesystems: Option<FilesystemText>,
+    /// Wall clock of the machine, where it could be had exactly.
+    pub taken_at_ms: Option<u64>,
+    pub ticks_per_second: Option<u32>,
+    /// `None`: not asked for.
+    pub processes: Option<Vec<Process>>,
+    pub services: Option<ServicesText>,
+    /// Session files of logind; `None`: there is no such directory.
+    pub sessions: Option<Vec<Vec<u8>>>,
+    pub utmp: Option<Vec<u8>>,
+    pub markers: BTreeSet<String>,
+    pub architecture: Option<String>,
+    pub localtime: Option<String>,
+}
+
+impl Texts {
+    fn file(&self, path: &str) -> Option<&[u8]> {
+        self.files.get(path).map(Vec::as_slice)
+    }
+}
+
+/// Builds the snapshot of the wanted sections. Whatever is missing stays `None`; what a person should know
+/// of it stands in `gaps`.
+#[must_use]
+pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
+    let mut gaps = Gaps::default();
+    let stat = texts.file("/proc/stat").map(cpu::stat).unwrap_or_default();
+    let uptime_ms = texts.file("/proc/uptime").and_then(kernel::uptime_ms);
+    let taken_at_ms = texts.taken_at_ms.or_else(|| clock(stat.boot_time_s, uptime_ms));
+    let boot_at_ms = taken_at_ms.zip(uptime_ms).map(|(now, up)| now.saturating_sub(up));
+    let (load, threads_total) = texts.file("/proc/loadavg").map_or((None, None), kernel::loadavg);
+    let (file_handles_used, file_handles_max) =
+        texts.file("/proc/sys/fs/file-nr").map_or((None, None), kernel::file_handles);
+    let mount_table = texts.file("/proc/self/mountinfo").map(mounts::mountinfo).unwrap_or_default();
+    let memory = machine_memory(&texts);
+    if stat.cpu.is_none() {
+        gaps.add("cpu", "/proc/stat cannot be read");
+    }
+    if memory.is_none() {
+        gaps.add("memory", "/proc/meminfo cannot be read");
+    }
+    let sees_all = texts.files.contains_key("/proc/1/comm");
+    if !sees_all {
+        gaps.add(
+            "processes",
+            "partial: /proc is mounted with hidepid, so this user sees its own processes only",
+        );
+    }
+    let filesystems = filled(&texts, &mount_table, &mut gaps);
+    let mut interfaces = texts.file("/proc/net/dev").map(network::dev).unwrap_or_default();
+    network::mark_totals(&mut interfaces, &texts.cards);
+    let services = sections.services.then(|| known_services(&texts, boot_at_ms, &mut gaps)).flatten();
+    let users = sections.users.then(|| logged_in(&texts, &mut gaps)).flatten();
+    let facts = sections.facts.then(|| {
+        facts::facts(&facts::FactSources {
+            files: &texts.files,
+            markers: &texts.markers,
+            mounts: &mount_table,
+            architecture: texts.architecture.as_deref(),
+            localtime: texts.localtime.as_deref(),
+            cpu_cores: texts.file("/proc/stat").and_then(cpu::core_count),
+        })
+    });
+    if texts.processes.as_ref().is_some_and(|list| list.len() >= limits::PROCESSES) {
+        gaps.add("processes", "partial: more processes than one reading takes");
+    }
+    Snapshot {
+        taken_at_ms,
+        boot_id: texts.file("/proc/sys/kernel/random/boot_id").and_then(boot_id),
+        uptime_ms,
+        ticks_per_second: texts.ticks_per_second,
+        cpu: stat.cpu,
+        cores: stat.cores,
+        load,
+        memory,
+        pressure: kernel::pressure(
+            texts.file("/proc/pressure/cpu"),
+            texts.file("/proc/pressure/memory"),
+            texts.file("/proc/pressure/io"),
+        ),
+        filesystems,
+        disks: texts.file("/proc/diskstats").map(disks::diskstats).unwrap_or_default(),
+        interfaces,
+        tcp: network::tcp(
+            texts.file("/proc/net/sockstat"),
+            texts.file("/proc/net/sockstat6"),
+            texts.file("/proc/net/snmp"),
+        ),
+        temperatures: sensors::temperatures(&texts.files),
+        context_switches: stat.context_switches,
+        forks: stat.forks,
+        // A count of one's own processes is not a count of the machine's.
+        processes_total: texts.process_count.filter(|_| sees_all),
+        threads_total,
+        processes_running: stat.processes_running,
+        processes_blocked: stat.processes_blocked,
+        file_handles_used,
+        file_handles_max,
+        processes: texts.processes.filter(|_| sections.processes),
+        services,
+        users,
+        facts,
+        gaps: gaps.0,
+    }
+}
+
+#[derive(Default)]
+struct Gaps(Vec<Gap>);
+
+impl Gaps {
+    fn add(&mut self, section: &str, reason: &str) {
+        if self.0.len() < limits::GAPS {
+            self.0.push(Gap { section: section.to_owned(), reason: reason.to_owned() });
+        }
+    }
+}
+
+/// The wall clock out of the boot time and the uptime: late by less than a second, as the boot time is cut
+/// to whole seconds. It saves the shell probe a process a reading.
+fn clock(boot_time_s: Option<u64>, uptime_ms: Option<u64>) -> Option<u64> {
+    boot_time_s?.checked_mul(1000)?.checked_add(uptime_ms?)
+}
+
+/// A UUID as the kernel prints it; anything else is not a boot id.
+fn boot_id(bytes: &[u8]) -> Option<String> {
+    let line = crate::text::first_line(bytes)?;
+    let valid = line.len() == 36 && line.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    valid.then_some(line)
+}
+
+fn machine_memory(texts: &Texts) -> Option<crate::Memory> {
+    let [limit, usage, stat] =
+        if texts.files.contains_key(CGROUP_V2_FILES[0]) { CGROUP_V2_FILES } else { CGROUP_V1_FILES };
+    memory::memory(&memory::MemoryFiles {
+        meminfo: texts.file("/proc/meminfo"),
+        arcstats: texts.file("/proc/spl/kstat/zfs/arcstats"),
+        limit: texts.file(limit),
+        usage: texts.file(usage),
+        stat: texts.file(stat),
+    })
+}
+
+fn filled(texts: &Texts, table: &[Mount], gaps: &mut Gaps) -> Vec<crate::Filesystem> {
+    let chosen = mounts::choose(table);
+    match &texts.filesystems {
+        Some(FilesystemText::Statfs(output)) => mounts::statfs(output, &chosen),
+        Some(FilesystemText::Df(output)) => mounts::df(output, &chosen),
+        Some(FilesystemText::Unknown(reason)) => {
+            gaps.add("filesystems", reason);
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+fn known_services(texts: &Texts, boot_at_ms: Option<u64>, gaps: &mut Gaps) -> Option<Vec<crate::Service>> {
+    let reason = match texts.services.as_ref()? {
+        ServicesText::Unknown(reason) => reason.as_str(),
+        ServicesText::Systemctl(output) => {
+            let services = services::systemctl_show(output, boot_at_ms);
+            if !services.is_empty() {
+                return Some(services);
+            }
+            "systemctl says nothing of any service"
+        }
+    };
+    gaps.add("services", reason);
+    None
+}
+
+/// logind's sessions where it has any; else utmp, which also knows logins that pass logind by (dropbear).
+fn logged_in(texts: &Texts, gaps: &mut Gaps) -> Option<Vec<LoggedInUser>> {
+    let sessions: Option<Vec<LoggedInUser>> = texts
+        .sessions
+        .as_ref()
+        .map(|files| files.iter().filter_map(|file| users::session(file)).take(limits::USERS).collect());
+    let found = match (sessions, texts.utmp.as_deref()) {
+        (Some(sessions), _) if !sessions.is_empty() => Some(sessions),
+        (_, Some(utmp)) => Some(users::utmp(utmp)),
+        (sessions, None) => sessions,
+    };
+    if found.is_none() {
+        gaps.add("users", "this system keeps no list of logins (neither systemd-logind nor utmp)");
+    }
+    found
+}

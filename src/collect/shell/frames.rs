@@ -1,0 +1,311 @@
+//! The frame format of the shell probe: what the script printed, cut into parts, files and a snapshot. Pure.
+//!
+//! A part begins with the line `@WORD name`, where WORD is this channel's random word. Within a part, files
+//! stand as `head` prints them: `==> path <==`, then the content. A header counts only where its path is one
+//! that was asked for in that part.
+
+use std::collections::{BTreeMap, HashMap};
+
+use roundsman_agent::limits;
+use roundsman_agent::proc::facts::{FILES as FACT_FILES, FIRST_LINES};
+use roundsman_agent::proc::{mounts, process};
+use roundsman_agent::reading::{
+    BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assemble,
+};
+use roundsman_agent::text::{clean_some, first_line, lines};
+
+use crate::collect::ProbeError;
+use crate::model::{Process, Sections, Snapshot};
+
+/// Page size where `getconf` is missing (some BusyBox systems): that of all of them but a few arm64 ones.
+const DEFAULT_PAGE_BYTES: u64 = 4096;
+/// Parts of one answer; the script prints at most 20.
+const PARTS: usize = 32;
+
+/// The random word of one channel.
+#[derive(Debug, Clone)]
+pub(super) struct Nonce(String);
+
+impl Nonce {
+    pub(super) const fn new(word: String) -> Self {
+        Self(word)
+    }
+
+    pub(super) fn word(&self) -> &str {
+        &self.0
+    }
+
+    /// The frame line with these words, line breaks included.
+    pub(super) fn line(&self, words: &str) -> Vec<u8> {
+        format!("\n@{} {words}\n", self.0).into_bytes()
+    }
+
+    /// Whether a frame that begins with this word came at all.
+    pub(super) fn starts(&self, bytes: &[u8], word: &str) -> bool {
+        find(bytes, format!("\n@{} {word}", self.0).as_bytes()).is_some()
+    }
+
+    fn prefix(&self) -> Vec<u8> {
+        format!("\n@{} ", self.0).into_bytes()
+    }
+}
+
+/// What the script says once, when it starts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hello {
+    ticks_per_second: Option<u32>,
+    page_bytes: u64,
+    architecture: Option<String>,
+    mountinfo: Vec<u8>,
+}
+
+impl Hello {
+    pub(super) fn mount_paths(&self) -> Vec<String> {
+        paths(&self.mountinfo)
+    }
+}
+
+/// A reading and what the next request has to ask for.
+pub(super) struct Reading {
+    pub(super) snapshot: Snapshot,
+    pub(super) mount_paths: Vec<String>,
+}
+
+fn paths(mountinfo: &[u8]) -> Vec<String> {
+    mounts::choose(&mounts::mountinfo(mountinfo)).into_iter().map(|mount| mount.path).collect()
+}
+
+/// Position of `needle` in `bytes`.
+pub(super) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    let (&first, _) = needle.split_first()?;
+    let mut from = 0;
+    while let Some(step) = bytes.get(from..)?.iter().position(|&byte| byte == first) {
+        if bytes.get(from + step..)?.starts_with(needle) {
+            return Some(from + step);
+        }
+        from += step + 1;
+    }
+    None
+}
+
+pub(super) fn cut_short(bytes: &[u8]) -> String {
+    format!("the script ended after {} bytes", bytes.len())
+}
+
+fn garbled(reason: &str) -> ProbeError {
+    ProbeError::Garbled { reason: reason.to_owned() }
+}
+
+/// Reads the script's first words, whatever came before them.
+pub(super) fn hello(nonce: &Nonce, bytes: &[u8]) -> Result<Hello, ProbeError> {
+    let (_, parts) = parts(nonce, bytes)?;
+    let words = parts.iter().find_map(|(name, _)| name.strip_prefix("hello "));
+    let words = words.ok_or_else(|| garbled("the script's first word is missing"))?;
+    let value = |key: &str| {
+        words
+            .split(' ')
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            .filter(|value| !value.is_empty())
+    };
+    let files = parts.iter().find(|(name, _)| name.starts_with("hello ")).map_or(&[][..], |(_, body)| *body);
+    let mountinfo = files_of(files, |path| path == "/proc/self/mountinfo").into_iter().next();
+    Ok(Hello {
+        ticks_per_second: value("ticks").and_then(|ticks| ticks.parse().ok()).filter(|&ticks| ticks > 0),
+        page_bytes: value("page")
+            .and_then(|bytes| bytes.parse().ok())
+            .filter(|&bytes: &u64| bytes.is_power_of_two())
+            .unwrap_or(DEFAULT_PAGE_BYTES),
+        architecture: value("arch").and_then(|word| clean_some(word.as_bytes(), limits::TEXT_BYTES)),
+        mountinfo: mountinfo.map(|(_, content)| content.to_vec()).unwrap_or_default(),
+    })
+}
+
+/// Reads one answer, `begin` to `end`.
+pub(super) fn reading(
+    nonce: &Nonce,
+    request: u64,
+    bytes: &[u8],
+    hello: &Hello,
+    sections: Sections,
+) -> Result<Reading, ProbeError> {
+    let (before, parts) = parts(nonce, bytes)?;
+    let expected = format!("begin {request}");
+    if !before.is_empty() || parts.first().is_none_or(|(name, _)| *name != expected) {
+        return Err(garbled("the reading does not begin where it should"));
+    }
+    let mut bodies: HashMap<&str, &[u8]> = HashMap::new();
+    for (name, body) in &parts {
+        if bodies.insert(name, body).is_some() {
+            return Err(garbled("a part of the reading came twice"));
+        }
+    }
+    let body = |name: &str| bodies.get(name).copied();
+    let files = body("files").ok_or_else(|| garbled("the reading has no files"))?;
+    let mut texts = Texts {
+        process_count: body("count").and_then(|count| first_line(count)?.parse().ok()),
+        filesystems: filesystems(&bodies),
+        ticks_per_second: hello.ticks_per_second,
+        architecture: hello.architecture.clone(),
+        ..Texts::default()
+    };
+    for (path, content) in files_of(files, is_base_file) {
+        if let Some(card) = path.strip_prefix("/sys/class/net/").and_then(|rest| rest.split('/').next()) {
+            if texts.cards.len() < limits::INTERFACES {
+                texts.cards.push(card.to_owned());
+            }
+        } else if texts.files.len() < BASE_FILES.len() + limits::SENSORS * 3 {
+            texts.files.entry(path.to_owned()).or_insert_with(|| content.to_vec());
+        }
+    }
+    if sections.processes {
+        texts.processes = Some(processes(&bodies, hello.page_bytes));
+    }
+    if sections.services {
+        texts.services = Some(services(&bodies));
+    }
+    if sections.users {
+        let accept = |path: &str| path.starts_with("/run/systemd/sessions/");
+        texts.sessions = body("sessions").map(|part| {
+            files_of(part, accept)
+                .into_iter()
+                .take(limits::USERS)
+                .map(|(_, content)| content.to_vec())
+                .collect()
+        });
+        texts.utmp = body("utmp").map(<[u8]>::to_vec);
+    }
+    if sections.facts {
+        add_facts(&mut texts, &bodies);
+    }
+    let mount_paths = texts.files.get("/proc/self/mountinfo").map(|table| paths(table)).unwrap_or_default();
+    let snapshot = assemble(texts, sections);
+    if snapshot.cpu.is_none() && snapshot.memory.is_none() && snapshot.uptime_ms.is_none() {
+        return Err(garbled("/proc says nothing: is this Linux, and is /proc mounted?"));
+    }
+    Ok(Reading { snapshot, mount_paths })
+}
+
+fn is_base_file(path: &str) -> bool {
+    BASE_FILES.contains(&path)
+        || CGROUP_V1_FILES.contains(&path)
+        || CGROUP_V2_FILES.contains(&path)
+        || path.starts_with("/sys/class/hwmon/")
+        || path.starts_with("/sys/class/thermal/")
+        || (path.starts_with("/sys/class/net/") && path.ends_with("/device/uevent"))
+}
+
+fn filesystems(bodies: &HashMap<&str, &[u8]>) -> Option<FilesystemText> {
+    let text = bodies.get("statfs").map(|output| FilesystemText::Statfs(output.to_vec()));
+    text.or_else(|| bodies.get("df").map(|output| FilesystemText::Df(output.to_vec())))
+}
+
+fn services(bodies: &HashMap<&str, &[u8]>) -> ServicesText {
+    let unknown = |reason: &str| ServicesText::Unknown(reason.to_owned());
+    match bodies.get("systemctl") {
+        Some(output) if output.iter().any(|byte| !byte.is_ascii_whitespace()) => {
+            ServicesText::Systemctl(output.to_vec())
+        }
+        Some(_) => unknown("systemctl does not answer"),
+        None if bodies.contains_key("nosystemd") => unknown("systemd is not the init of this machine"),
+        None => unknown("the script said nothing of services"),
+    }
+}
+
+fn add_facts(texts: &mut Texts, bodies: &HashMap<&str, &[u8]>) {
+    let body = |name: &str| bodies.get(name).copied().unwrap_or_default();
+    let first = FIRST_LINES.iter().map(|(path, _)| *path);
+    for (part, accept) in
+        [("facts", FACT_FILES.to_vec()), ("cpuinfo", first.clone().collect()), ("routes", first.collect())]
+    {
+        for (path, content) in files_of(body(part), |path| accept.contains(&path)) {
+            texts.files.entry(path.to_owned()).or_insert_with(|| content.to_vec());
+        }
+    }
+    texts.markers.extend(lines(body("markers")).map(|line| line.into_owned()).take(PARTS));
+    texts.localtime = first_line(body("localtime"));
+}
+
+/// The processes of the parts `stat`, `status` and `cmdline`. A process may put a file header into its own
+/// command line: whatever then seems to come twice is dropped, so that none can speak for another.
+fn processes(bodies: &HashMap<&str, &[u8]>, page_bytes: u64) -> Vec<Process> {
+    let body = |name: &str| bodies.get(name).copied().unwrap_or_default();
+    let passwd = files_of(body("passwd"), |path| path == "/etc/passwd").into_iter().next();
+    let users = passwd.map(|(_, content)| process::passwd(content)).unwrap_or_default();
+    let stats = by_pid(body("stat"), "/stat");
+    let statuses = by_pid(body("status"), "/status");
+    let command_lines = by_pid(body("cmdline"), "/cmdline");
+    let of = |files: &BTreeMap<u32, Option<&[u8]>>, pid: u32| {
+        files.get(&pid).copied().flatten().map(<[u8]>::to_vec)
+    };
+    stats
+        .iter()
+        .filter_map(|(&pid, &stat)| {
+            let (status, command_line) = (of(&statuses, pid), of(&command_lines, pid));
+            let files = process::ProcessFiles {
+                stat: stat?,
+                status: status.as_deref(),
+                // `head` puts a line break between two files.
+                command_line: command_line.as_deref().map(|line| line.strip_suffix(b"\n").unwrap_or(line)),
+            };
+            process::process(&files, page_bytes, &users).filter(|process| process.pid == pid)
+        })
+        .take(limits::PROCESSES)
+        .collect()
+}
+
+fn by_pid<'a>(part: &'a [u8], name: &str) -> BTreeMap<u32, Option<&'a [u8]>> {
+    let pid = |path: &str| path.strip_prefix("/proc/")?.strip_suffix(name)?.parse::<u32>().ok();
+    let mut found = BTreeMap::new();
+    for (path, content) in files_of(part, |path| pid(path).is_some()) {
+        if let Some(pid) = pid(path) {
+            found.entry(pid).and_modify(|twice| *twice = None).or_insert(Some(content));
+        }
+    }
+    found
+}
+
+type Parts<'a> = Vec<(&'a str, &'a [u8])>;
+
+/// Cuts an answer at its frame lines: what came before the first, then name and body of each part.
+fn parts<'a>(nonce: &Nonce, bytes: &'a [u8]) -> Result<(&'a [u8], Parts<'a>), ProbeError> {
+    let prefix = nonce.prefix();
+    let mut found = Vec::new();
+    let Some(first) = find(bytes, &prefix) else { return Err(garbled("no part of the reading came")) };
+    let (before, mut rest) = bytes.split_at(first);
+    while let Some(after) = rest.strip_prefix(prefix.as_slice()) {
+        let end =
+            after.iter().position(|&byte| byte == b'\n').ok_or_else(|| garbled("a frame line is cut off"))?;
+        let (name, body) = after.split_at(end);
+        let name = std::str::from_utf8(name).map_err(|_| garbled("a frame line is not text"))?;
+        // The line break that ends this frame line may also be the one that begins the next.
+        let next = find(body, &prefix).unwrap_or(body.len());
+        let (body, following) = body.split_at(next);
+        found.push((name, body.strip_prefix(b"\n").unwrap_or(body)));
+        rest = following;
+        if found.len() > PARTS {
+            return Err(garbled("the reading has too many parts"));
+        }
+    }
+    Ok((before, found))
+}
+
+/// Cuts a part at the headers that `head` prints before each file, in order. Only accepted paths begin a file.
+fn files_of<'a>(part: &'a [u8], accept: impl Fn(&str) -> bool) -> Vec<(&'a str, &'a [u8])> {
+    let mut found: Vec<(&str, usize, usize)> = Vec::new();
+    let mut at = 0;
+    for line in part.split(|&byte| byte == b'\n') {
+        let after = (at + line.len() + 1).min(part.len());
+        let path = line.strip_prefix(b"==> ").and_then(|rest| rest.strip_suffix(b" <=="));
+        if let Some(path) = path.and_then(|path| std::str::from_utf8(path).ok()).filter(|path| accept(path)) {
+            if let Some((_, _, end)) = found.last_mut() {
+                // Without the line break that `head` puts before the header.
+                *end = at.saturating_sub(1);
+            }
+            found.push((path, after, part.len()));
+        }
+        at = after;
+    }
+    let cut =
+        |(path, from, to): (&'a str, usize, usize)| (path, part.get(from..to.max(from)).unwrap_or_default());
+    found.into_iter().map(cut).collect()
+}

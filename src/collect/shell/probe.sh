@@ -1,0 +1,89 @@
+LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
+export LC_ALL PATH
+unset IFS CDPATH ENV BASH_ENV
+exec 2>/dev/null
+part() { printf '\n@%s %s\n' "$n" "$1"; }
+named() { for f do [ -r "$f" ] && { printf '\n==> %s <==\n' "$f"; $c "$f"; }; done; }
+slurp() { while IFS= read -r l; do printf '%s\n' "$l"; done <"$1"; printf %s "$l"; }
+show() { if [ "$h" ]; then head -n 99999 "$@"; else named "$@"; fi; }
+starts() { k=$1; shift; if [ "$h" ]; then head -n "$k" "$@"; else named "$@"; fi; }
+bytes() { k=$1; shift; if [ "$h" ]; then head -c "$k" "$@"; else named "$@"; fi; }
+every() {
+  k=$1 v=$2 o=$3; shift 3
+  set -- /proc/[0-9]*/"$o"
+  if [ $# -le 20000 ]; then $k $v "$@"
+  else for d in 1 2 3 4 5 6 7 8 9; do $k $v /proc/$d*/"$o"; done
+  fi
+}
+count() { set -- /proc/[0-9]*; printf %s $#; }
+fill() {
+  [ $# -gt 0 ] || return
+  if [ "$s" ]; then part statfs; stat -f -c 'STATFS_FORMAT' "$@"
+  else part df; df -P -k "$@"
+  fi
+}
+services() {
+  if [ ! -d /run/systemd/system ]; then part nosystemd; return; fi
+  part systemctl
+  $t systemctl show '*.service' --no-pager --property="$1" </dev/null
+}
+users() {
+  if [ -d /run/systemd/sessions ]; then
+    part sessions
+    for f in /run/systemd/sessions/*; do [ -f "$f" ] && set -- "$@" "$f"; done
+    [ $# -gt 0 ] && show "$@" /dev/null
+  fi
+  for f in /run/utmp /var/run/utmp; do
+    if [ -r $f ]; then part utmp; cat $f; return; fi
+  done
+}
+facts() {
+  part facts; show $F
+  part cpuinfo; starts 40 /proc/cpuinfo /dev/null
+  part routes; starts 4000 /proc/net/fib_trie /dev/null
+  part markers; for f in $M; do [ -e $f ] && printf '%s\n' $f; done
+  part localtime; readlink /etc/localtime
+}
+reading() {
+  i=$1 w=$2; shift 2
+  part "begin $i"
+  part files
+  show $B $G /sys/class/net/*/device/uevent /sys/class/hwmon/hwmon*/name /sys/class/hwmon/hwmon*/temp*_input /sys/class/hwmon/hwmon*/temp*_label /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp
+  part count; count
+  fill "$@"
+  case $w in *p*)
+    part passwd; starts 10000 /etc/passwd /dev/null
+    part stat; every show '' stat
+    part status; every starts 9 status
+    part cmdline; every bytes 1024 cmdline
+  esac
+  case $w in *s*) services "$P"; esac
+  case $w in *u*) users; esac
+  case $w in *f*) facts; esac
+  part "end $i"
+}
+n=NONCE
+B='BASE_FILES'
+F='FACT_FILES'
+M='MARKERS'
+P='PROPERTIES'
+G='' c=slurp h='' s='' t=''
+command -v cat >/dev/null && c=cat
+command -v timeout >/dev/null && t='timeout 8'
+case $(head -c 9 /dev/null /dev/null) in *'==> /dev/null <=='*) h=1; esac
+case $(stat -f -c %S /) in [1-9]*) s=1; esac
+[ -r /sys/fs/cgroup/memory/memory.limit_in_bytes ] && G='CGROUP_V1_FILES'
+[ -r /sys/fs/cgroup/memory.max ] && G='CGROUP_V2_FILES'
+main() {
+  part "hello ticks=$(getconf CLK_TCK) page=$(getconf PAGESIZE) arch=$(uname -m)"
+  show /proc/self/mountinfo /dev/null
+  part ready
+  while IFS= read -r q; do
+    case $q in
+      m) set -- ;;
+      +*) set -- "$@" "${q#+}" ;;
+      'r '*) q=${q#r }; reading "${q%% *}" "${q#* }" "$@" ;;
+    esac
+  done
+}
+main; exit 0
