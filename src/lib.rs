@@ -9,3 +9,5 @@ pub mod clock;
 pub mod history;
 
 pub mod fleet;
+
+pub mod web;
