@@ -1,0 +1,132 @@
+//! Writes every page with realistic values into a folder, to be looked at in a browser.
+//!
+//! `ROUNDSMAN_PREVIEW=DIR cargo nextest run preview`, then serve DIR with any static file server. Without the
+//! variable it goes to a temporary folder, which proves that every page renders with every kind of value.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use askama::Template;
+
+use super::doors::{ErrorPage, LoginPage, SetupPage};
+use super::fleet::{FleetPage, FleetQuery};
+use super::samples::{Sample, large_fleet, now, small_fleet, summary, viewer};
+use super::server::{HostKey, HostKeys, OverviewPage};
+use super::{Notice, NoticeKind};
+use crate::fleet::ServerState;
+use crate::model::{Health, Role};
+use crate::web::assets;
+
+/// Every rendered page, with what must hold for all of them checked.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn page(&self, name: &str, page: &impl Template) {
+        let html = page.render().unwrap();
+        assert!(
+            !html.contains("<script>") && !html.contains(" style=") && !html.contains(" onclick"),
+            "{name}"
+        );
+        assert!(html.contains("<h1") || html.contains("server-head"), "{name}");
+        for form in html.split("<form").skip(1).filter(|form| form.contains("method=\"post\"")) {
+            assert!(form.contains("name=\"csrf_token\""), "{name}: a form without a token");
+        }
+        let base = assets::base();
+        fs::write(self.0.join(format!("{name}.html")), html.replace(base, "/static")).unwrap();
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn key(fingerprint: &str) -> HostKey {
+    HostKey {
+        algorithm: "ssh-ed25519".to_owned(),
+        fingerprint: format!("SHA256:{fingerprint}"),
+        line: format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{fingerprint}"),
+    }
+}
+
+fn fleet_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    let fleet = |servers: &[ServerState], query: &[(&str, &str)]| {
+        let query = FleetQuery::from_pairs(query.iter().copied());
+        FleetPage::new(&admin, servers, &summary(servers), &query, now())
+    };
+    let small = small_fleet();
+    let large = large_fleet(1000);
+    folder.page("fleet", &fleet(&small, &[]));
+    folder.page("fleet-table", &fleet(&small, &[("view", "table"), ("sort", "cpu")]));
+    folder.page("fleet-filtered", &fleet(&small, &[("region", "Helsinki"), ("tag", "web")]));
+    folder.page("fleet-empty", &fleet(&[], &[]));
+    folder.page("fleet-large", &fleet(&large, &[]));
+    folder.page("fleet-large-table", &fleet(&large, &[("view", "table")]));
+    folder.page("fleet-hostile", &fleet(&[Sample::named("evil").hostile().state()], &[]));
+    folder.page(
+        "fleet-hostile-table",
+        &fleet(&[Sample::named("evil").hostile().state()], &[("view", "table")]),
+    );
+}
+
+fn overview_pages(folder: &Folder) {
+    let keys = HostKeys { pinned: Some(key("nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8")), offered: None };
+    let changed =
+        HostKeys { offered: Some(key("uNiVztksCsDhcc0u9e8BrooFoMgS0tTjTP5mxGp1sGY")), ..keys.clone() };
+    let overview =
+        |state: &ServerState, keys: &HostKeys| OverviewPage::new(&viewer(Role::Admin), state, keys, now());
+    let usual = Sample::named("web-2")
+        .region("Frankfurt")
+        .tag("web")
+        .tag("nginx")
+        .gap("services", "The login shell's user may not ask systemd; add it to the group systemd-journal.");
+    folder.page("overview", &overview(&usual.state(), &keys));
+    let critical = Sample::named("db-primary")
+        .region("Frankfurt")
+        .health(Health::Critical, "Filesystem /srv/data is 93% full.")
+        .health(Health::Critical, "Service postgresql has failed.");
+    folder.page("overview-critical", &overview(&critical.state(), &changed));
+    let down = Sample::named("db-replica").unreachable(
+        "Connection refused on port 22; is sshd running, and does a firewall block 203.0.113.9?",
+    );
+    folder.page("overview-unreachable", &overview(&down.state(), &keys));
+    folder.page("overview-unread", &overview(&Sample::named("new").unread().state(), &HostKeys::default()));
+    folder.page("overview-forty", &overview(&Sample::named("nas").filesystem_count(40).state(), &keys));
+    folder.page("overview-hostile", &overview(&Sample::named("evil").hostile().state(), &keys));
+}
+
+fn door_pages(folder: &Folder) {
+    let problem =
+        Notice { kind: NoticeKind::Problem, text: "The user name or the password is wrong.".to_owned() };
+    folder.page("login", &LoginPage::new("token", "", "/", None));
+    folder.page("login-refused", &LoginPage::new("token", "admin", "/", Some(problem)));
+    folder.page("setup", &SetupPage::new("token", "s3cret", "", 12, None));
+    folder.page(
+        "error",
+        &ErrorPage::new(
+            404,
+            "There is no server named “web-9”.",
+            "It may have been removed or renamed. The fleet page lists every server that you may see.",
+        ),
+    );
+}
+
+#[test]
+fn preview_every_page_renders_without_inline_script_or_style() {
+    let kept = std::env::var_os("ROUNDSMAN_PREVIEW").map(PathBuf::from);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = Folder(kept.unwrap_or_else(|| temporary.path().to_owned()));
+    copy_tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join("static"), &folder.0.join("static"));
+    fleet_pages(&folder);
+    overview_pages(&folder);
+    door_pages(&folder);
+}

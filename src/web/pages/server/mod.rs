@@ -1,0 +1,164 @@
+//! The pages of one server: what is above all of them, and a module a tab.
+
+mod overview;
+
+use askama::Template;
+
+use crate::fleet::ServerState;
+use crate::model::{Reachability, Timestamp};
+use crate::web::view::{self, When};
+
+use super::{Badge, Chrome, Fragment, Section, Viewer};
+
+pub use overview::{OverviewPage, overview_fragments};
+
+/// The tabs of a server, in the order of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tab {
+    Overview,
+    Metrics,
+    Processes,
+    Services,
+    Configuration,
+}
+
+impl Tab {
+    pub const ALL: [Self; 5] =
+        [Self::Overview, Self::Metrics, Self::Processes, Self::Services, Self::Configuration];
+
+    /// The last part of the address and of what the page's WebSocket asks for.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overview => "overview",
+            Self::Metrics => "metrics",
+            Self::Processes => "processes",
+            Self::Services => "services",
+            Self::Configuration => "configuration",
+        }
+    }
+
+    /// The tab of that name, as in `data-live="server:ID:TAB"`.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tab| tab.name() == name)
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Overview => "Overview",
+            Self::Metrics => "Metrics",
+            Self::Processes => "Processes",
+            Self::Services => "Services",
+            Self::Configuration => "Configuration",
+        }
+    }
+
+    const fn icon(self) -> &'static str {
+        match self {
+            Self::Overview => "gauge",
+            Self::Metrics => "chart-line",
+            Self::Processes => "list",
+            Self::Services => "layers",
+            Self::Configuration => "sliders-horizontal",
+        }
+    }
+}
+
+/// A key by which a server proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostKey {
+    /// `ssh-ed25519`
+    pub algorithm: String,
+    /// `SHA256:…`
+    pub fingerprint: String,
+    /// As in a known_hosts file without the name: `ssh-ed25519 AAAA…`.
+    pub line: String,
+}
+
+/// The key that is trusted, and another one where the server showed another one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostKeys {
+    pub pinned: Option<HostKey>,
+    pub offered: Option<HostKey>,
+}
+
+/// What stands above the tabs.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    name: String,
+    address: String,
+    description: String,
+    badge: Badge,
+    status: Option<Badge>,
+    region: Option<String>,
+    environment: Option<String>,
+    tags: Vec<String>,
+    seen: When,
+    /// Why nothing new arrives.
+    unreachable: Option<String>,
+    tabs: Vec<TabLink>,
+}
+
+#[derive(Debug, Clone)]
+struct TabLink {
+    title: &'static str,
+    icon: &'static str,
+    address: String,
+    is_current: bool,
+}
+
+impl Head {
+    fn new(state: &ServerState, current: Tab, now: Timestamp) -> Self {
+        let server = &state.server;
+        let link = |tab: Tab| TabLink {
+            title: tab.title(),
+            icon: tab.icon(),
+            address: match tab {
+                Tab::Overview => format!("/servers/{}", server.name),
+                tab => format!("/servers/{}/{}", server.name, tab.name()),
+            },
+            is_current: tab == current,
+        };
+        Self {
+            name: server.name.to_string(),
+            address: view::clean(&super::fleet::address(state), view::CELL_CHARS),
+            description: view::clean(&server.description, view::TEXT_CHARS),
+            badge: Badge::health(state.health),
+            status: Badge::status(server.status),
+            region: server.region.clone(),
+            environment: server.environment.clone(),
+            tags: server.tags.iter().map(ToString::to_string).collect(),
+            seen: When::new(state.last_seen_at, now),
+            unreachable: match &state.reachability {
+                Reachability::Unreachable { reason, .. } => Some(view::clean(reason, view::TEXT_CHARS)),
+                _ => None,
+            },
+            tabs: Tab::ALL.into_iter().map(link).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Template)]
+#[template(path = "partials/server_head.html")]
+struct HeadPart {
+    head: Head,
+}
+
+/// What stands above the tabs, for open pages.
+#[must_use]
+pub fn head_fragment(state: &ServerState, tab: Tab, now: Timestamp) -> Option<Fragment> {
+    Fragment::render("server-head".to_owned(), &HeadPart { head: Head::new(state, tab, now) })
+}
+
+fn chrome(viewer: &Viewer, state: &ServerState, tab: Tab, now: Timestamp) -> Chrome {
+    let title = match tab {
+        Tab::Overview => state.server.name.to_string(),
+        tab => format!("{} · {}", state.server.name, tab.title()),
+    };
+    let live = format!("server:{}:{}", state.server.id, tab.name());
+    Chrome::new(&title, Section::Fleet, Some(live), viewer, now)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,401 @@
+//! The first tab of a server: its figures now, what is wrong, how it is reached, what cannot be seen.
+
+use askama::Template;
+
+use crate::fleet::ServerState;
+use crate::model::{Facts, Filesystem, Interface, Layer, Reachability, ServiceManager, Timestamp};
+use crate::web::view::{self, Share, Spark, Value, When};
+
+use super::super::{Chrome, Fragment, Viewer, capital};
+use super::{Head, HostKeys, Tab, head_fragment};
+
+/// Rows that a page shows of what a server can have any number of; the rest is counted.
+const ROWS_MAX: usize = 64;
+
+/// `GET /servers/{name}`.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pages/server_overview.html")]
+pub struct OverviewPage {
+    pub chrome: Chrome,
+    head: Head,
+    overview: Overview,
+}
+
+impl OverviewPage {
+    #[must_use]
+    pub fn new(viewer: &Viewer, state: &ServerState, keys: &HostKeys, now: Timestamp) -> Self {
+        Self {
+            chrome: super::chrome(viewer, state, Tab::Overview, now),
+            head: Head::new(state, Tab::Overview, now),
+            overview: Overview::new(state, keys, now),
+        }
+    }
+}
+
+#[derive(Debug, Template)]
+#[template(path = "partials/overview.html")]
+struct OverviewPart {
+    overview: Overview,
+}
+
+/// Everything on the tab that changes, for open pages.
+#[must_use]
+pub fn overview_fragments(state: &ServerState, keys: &HostKeys, now: Timestamp) -> Vec<Fragment> {
+    let part = OverviewPart { overview: Overview::new(state, keys, now) };
+    let body = Fragment::render("overview".to_owned(), &part);
+    head_fragment(state, Tab::Overview, now).into_iter().chain(body).collect()
+}
+
+#[derive(Debug, Clone)]
+struct Overview {
+    shares: Vec<ShareFigure>,
+    figures: Vec<Figure>,
+    reasons: Vec<String>,
+    way: Way,
+    mounts: Vec<Mount>,
+    mounts_left_out: usize,
+    links: Vec<Link>,
+    links_left_out: usize,
+    facts: Vec<Fact>,
+    facts_known: bool,
+    reboot_required: bool,
+    gaps: Vec<Fact>,
+    connection: Vec<Fact>,
+    logins: Option<String>,
+    fingerprint: Option<String>,
+    key_changed: bool,
+    name: String,
+    checked: When,
+}
+
+/// A large figure with its bar and what it was a moment ago.
+#[derive(Debug, Clone)]
+struct ShareFigure {
+    title: &'static str,
+    icon: &'static str,
+    class: &'static str,
+    share: Share,
+    detail: String,
+    spark: Option<Spark>,
+}
+
+#[derive(Debug, Clone)]
+struct Figure {
+    title: &'static str,
+    values: Vec<(&'static str, Value)>,
+    is_trouble: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Mount {
+    mount: String,
+    device: String,
+    share: Share,
+    used: Value,
+    size: Value,
+    available: Value,
+    inodes: Share,
+}
+
+#[derive(Debug, Clone)]
+struct Link {
+    name: String,
+    received: Value,
+    sent: Value,
+    errors: String,
+    has_errors: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Fact {
+    title: String,
+    value: Value,
+}
+
+impl Overview {
+    fn new(state: &ServerState, keys: &HostKeys, now: Timestamp) -> Self {
+        let facts = state.facts.as_deref();
+        Self {
+            shares: share_figures(state),
+            figures: figures(state),
+            reasons: state
+                .health_reasons
+                .iter()
+                .take(ROWS_MAX)
+                .map(|reason| view::clean(reason, view::TEXT_CHARS))
+                .collect(),
+            way: Way::new(&state.reachability, now),
+            mounts: mounts(&state.filesystems),
+            mounts_left_out: state.filesystems.len().saturating_sub(ROWS_MAX),
+            links: state.interfaces.iter().take(ROWS_MAX).map(Link::new).collect(),
+            links_left_out: state.interfaces.len().saturating_sub(ROWS_MAX),
+            facts: facts.map(fact_list).unwrap_or_default(),
+            facts_known: facts.is_some(),
+            reboot_required: facts.and_then(|facts| facts.reboot_required).unwrap_or(false),
+            gaps: state
+                .gaps
+                .iter()
+                .take(ROWS_MAX)
+                .map(|gap| Fact {
+                    title: capital(&view::clean(&gap.section, 40)),
+                    value: Value::of(view::clean(&gap.reason, view::TEXT_CHARS)),
+                })
+                .collect(),
+            connection: connection(state),
+            logins: match state.server.transport {
+                crate::model::Transport::Ssh => Some(logins(state.logins_today)),
+                _ => None,
+            },
+            fingerprint: keys.pinned.as_ref().map(|key| format!("{} {}", key.algorithm, key.fingerprint)),
+            key_changed: keys.offered.is_some(),
+            name: state.server.name.to_string(),
+            checked: When::new(state.last_health_check_at, now),
+        }
+    }
+}
+
+fn share_figures(state: &ServerState) -> Vec<ShareFigure> {
+    let figures = &state.figures;
+    let of = |value: Option<f64>| view::bytes(value).text;
+    let cores = state.facts.as_ref().and_then(|facts| facts.cpu_cores);
+    let memory = of(figures.memory_used_bytes).zip(of(figures.memory_total_bytes));
+    let fullest = state.filesystems.iter().max_by(|a, b| used_share(a).total_cmp(&used_share(b)));
+    vec![
+        ShareFigure {
+            title: "CPU",
+            icon: "cpu",
+            class: "of-cpu",
+            share: Share::of(figures.cpu_percent),
+            detail: match cores {
+                Some(1) => "1 core".to_owned(),
+                Some(cores) => format!("{cores} cores"),
+                None => String::new(),
+            },
+            spark: Some(Spark::area(&state.cpu_recent)),
+        },
+        ShareFigure {
+            title: "Memory",
+            icon: "memory-stick",
+            class: "of-memory",
+            share: Share::of(figures.memory_percent),
+            detail: memory.map_or_else(String::new, |(used, total)| format!("{used} of {total}")),
+            spark: Some(Spark::area(&state.memory_recent)),
+        },
+        ShareFigure {
+            title: "Fullest filesystem",
+            icon: "hard-drive",
+            class: "of-disk",
+            share: Share::of(figures.disk_percent),
+            detail: fullest.map_or_else(String::new, |fs| view::clean(&fs.mount, 60)),
+            spark: None,
+        },
+        ShareFigure {
+            title: "Swap",
+            icon: "layers",
+            class: "of-swap",
+            share: Share::of(figures.swap_percent),
+            detail: String::new(),
+            spark: None,
+        },
+    ]
+}
+
+fn figures(state: &ServerState) -> Vec<Figure> {
+    let figures = &state.figures;
+    let figure = |title, values| Figure { title, values, is_trouble: false };
+    vec![
+        figure(
+            "Network",
+            vec![("in", view::rate(figures.network_rx_bytes)), ("out", view::rate(figures.network_tx_bytes))],
+        ),
+        figure(
+            "Disk",
+            vec![
+                ("read", view::rate(figures.disk_read_bytes)),
+                ("written", view::rate(figures.disk_written_bytes)),
+            ],
+        ),
+        figure(
+            "Load 1, 5, 15 min",
+            vec![
+                ("", view::number(figures.load1)),
+                ("", view::number(figures.load5)),
+                ("", view::number(figures.load15)),
+            ],
+        ),
+        figure("Uptime", vec![("", view::duration(figures.uptime_seconds))]),
+        figure("Processes", vec![("", view::count(figures.processes))]),
+        Figure {
+            title: "Services",
+            values: vec![
+                ("active", view::count(figures.active_services)),
+                ("failed", view::count(figures.failed_services)),
+            ],
+            is_trouble: figures.failed_services.is_some_and(|failed| failed > 0.0),
+        },
+        figure("Logged in", vec![("", view::count(figures.active_users))]),
+        figure("A reading takes", vec![("", view::milliseconds(figures.response_time_ms))]),
+    ]
+}
+
+/// Used of what can be used: as `df` counts, without root's reserve.
+#[expect(clippy::cast_precision_loss, reason = "a share is shown with three digits")]
+fn used_share(filesystem: &Filesystem) -> f64 {
+    let usable = filesystem.used_bytes.saturating_add(filesystem.available_bytes);
+    if usable == 0 { 0.0 } else { filesystem.used_bytes as f64 * 100.0 / usable as f64 }
+}
+
+fn mounts(filesystems: &[Filesystem]) -> Vec<Mount> {
+    let mut sorted: Vec<&Filesystem> = filesystems.iter().collect();
+    sorted.sort_by(|a, b| used_share(b).total_cmp(&used_share(a)));
+    sorted.into_iter().take(ROWS_MAX).map(Mount::new).collect()
+}
+
+impl Mount {
+    #[expect(clippy::cast_precision_loss, reason = "sizes are shown with three digits")]
+    fn new(filesystem: &Filesystem) -> Self {
+        let inodes = filesystem
+            .inodes_total
+            .filter(|total| *total > 0)
+            .zip(filesystem.inodes_used)
+            .map(|(total, used)| used as f64 * 100.0 / total as f64);
+        let known = filesystem.used_bytes.saturating_add(filesystem.available_bytes) > 0;
+        Self {
+            mount: view::clean(&filesystem.mount, view::CELL_CHARS),
+            device: view::clean(&format!("{} {}", filesystem.device, filesystem.fs_type), view::CELL_CHARS),
+            share: Share::of(known.then(|| used_share(filesystem))),
+            used: view::bytes(Some(filesystem.used_bytes as f64)),
+            size: view::bytes(Some(filesystem.size_bytes as f64)),
+            available: view::bytes(Some(filesystem.available_bytes as f64)),
+            inodes: Share::of(inodes),
+        }
+    }
+}
+
+impl Link {
+    #[expect(clippy::cast_precision_loss, reason = "totals are shown with three digits")]
+    fn new(interface: &Interface) -> Self {
+        let errors = [interface.rx_errors, interface.rx_dropped, interface.tx_errors, interface.tx_dropped]
+            .into_iter()
+            .fold(0_u64, u64::saturating_add);
+        Self {
+            name: view::clean(&interface.name, 40),
+            received: view::bytes(Some(interface.rx_bytes as f64)),
+            sent: view::bytes(Some(interface.tx_bytes as f64)),
+            errors: view::whole(errors),
+            has_errors: errors > 0,
+        }
+    }
+}
+
+fn fact_list(facts: &Facts) -> Vec<Fact> {
+    let manager = match facts.service_manager {
+        ServiceManager::Systemd => Some("systemd"),
+        ServiceManager::OpenRc => Some("OpenRC"),
+        ServiceManager::SysV => Some("SysV init"),
+        ServiceManager::Unknown => None,
+    };
+    let machine = [facts.machine_vendor.as_deref(), facts.machine_model.as_deref()];
+    let machine = machine.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let virtualisation = facts.virtualisation.as_deref().map(|kind| match kind {
+        "none" => "none (bare metal)",
+        kind => kind,
+    });
+    let addresses = facts.addresses.iter().take(16).map(String::as_str).collect::<Vec<_>>().join("  ");
+    let fact =
+        |title: &str, value: Option<&str>| Fact { title: title.to_owned(), value: Value::foreign(value) };
+    vec![
+        fact("Host name", facts.hostname.as_deref()),
+        fact("System", facts.os_name.as_deref()),
+        fact("Kernel", facts.kernel.as_deref()),
+        fact("Architecture", facts.architecture.as_deref()),
+        fact("Processor", facts.cpu_model.as_deref()),
+        fact("Machine", Some(&machine)),
+        fact("Virtualisation", virtualisation),
+        fact("Service manager", manager),
+        fact("Time zone", facts.timezone.as_deref()),
+        fact("Addresses", Some(&addresses)),
+    ]
+}
+
+fn connection(state: &ServerState) -> Vec<Fact> {
+    let fact = |title: &str, value: Value| Fact { title: title.to_owned(), value };
+    let transport = match state.server.transport {
+        crate::model::Transport::Ssh => "SSH",
+        crate::model::Transport::Local => "This machine, read directly",
+        crate::model::Transport::Http => "HTTPS",
+        crate::model::Transport::Push => "Pushed by the server",
+    };
+    vec![
+        fact("Transport", Value::of(transport.to_owned())),
+        fact("Address", Value::foreign(Some(&super::super::fleet::address(state)))),
+        fact("Read every", view::duration(Some(f64::from(state.server.interval_ms) / 1000.0))),
+    ]
+}
+
+fn logins(count: u32) -> String {
+    match count {
+        0 => "none today".to_owned(),
+        1 => "1 today".to_owned(),
+        count => format!("{} today", view::whole(count)),
+    }
+}
+
+/// The way to a server, layer by layer, where it stops.
+#[derive(Debug, Clone)]
+struct Way {
+    title: String,
+    /// Empty when there is nothing to do.
+    advice: String,
+    since: Option<When>,
+    is_broken: bool,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    title: &'static str,
+    class: &'static str,
+    icon: &'static str,
+    /// For those who do not see the icon.
+    outcome: &'static str,
+}
+
+impl Way {
+    fn new(reachability: &Reachability, now: Timestamp) -> Self {
+        let plain = |title: &str| Self {
+            title: title.to_owned(),
+            advice: String::new(),
+            since: None,
+            is_broken: false,
+            steps: Vec::new(),
+        };
+        match reachability {
+            Reachability::Unknown => plain("Not tried yet"),
+            Reachability::Connecting => plain("Connecting…"),
+            Reachability::Reachable => plain("Reachable"),
+            Reachability::Unreachable { layer, reason, since } => Self {
+                title: layer.map_or_else(
+                    || "Unreachable".to_owned(),
+                    |layer| format!("Unreachable: stops at {}", layer.title()),
+                ),
+                advice: view::clean(reason, view::TEXT_CHARS),
+                since: Some(When::new(Some(*since), now)),
+                is_broken: true,
+                steps: layer.map(steps).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+fn steps(failed: Layer) -> Vec<Step> {
+    let step = |layer: Layer| {
+        let (class, icon, outcome) = match layer.cmp(&failed) {
+            std::cmp::Ordering::Less => ("is-done", "check", "works"),
+            std::cmp::Ordering::Equal => ("is-failed", "x", "fails"),
+            std::cmp::Ordering::Greater => ("is-untried", "circle-dashed", "not tried"),
+        };
+        Step { title: layer.title(), class, icon, outcome }
+    };
+    Layer::ALL.into_iter().map(step).collect()
+}

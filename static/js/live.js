@@ -1,0 +1,139 @@
+// Keeps an open page true: fragments and samples over one WebSocket, or the page itself every 5 s without it.
+
+const POLL_MS = 5000;
+const RETRY_FIRST_MS = 1000;
+const RETRY_MOST_MS = 30000;
+// This many failures in a row mean that a proxy lets no WebSocket through; polling takes over meanwhile.
+const FAILURES_BEFORE_POLLING = 2;
+const WORDS = { connecting: "Connecting", live: "Live", polling: "Every 5 s", offline: "Offline" };
+
+function showState(state) {
+  const element = document.getElementById("live-state");
+  if (!element || element.dataset.state === state) return;
+  element.dataset.state = state;
+  element.querySelector(".live-text").textContent = WORDS[state];
+  element.title =
+    state === "live" ? "New readings appear as they arrive."
+    : state === "polling" ? "No WebSocket; the page is fetched again every 5 seconds."
+    : state === "offline" ? "Roundsman cannot be reached. What you see is what was known last."
+    : "";
+}
+
+/** What a person has open, typed or chosen outlives a new version of the element around it. */
+const MORPH = {
+  morphStyle: "outerHTML",
+  ignoreActiveValue: true,
+  callbacks: {
+    beforeAttributeUpdated: (name, node) =>
+      !(name === "open" && (node.matches("details, dialog"))) &&
+      !((name === "value" || name === "checked" || name === "selected" || name === "hidden") && node.closest("form")) &&
+      !(name === "disabled" && node.closest("form")),
+    beforeNodeMorphed: (node) =>
+      !(node instanceof Element && (node.hasAttribute("data-keep") || (node.matches("input, select, textarea") && node.closest("form")))),
+  },
+};
+
+function morph(element, html) {
+  // A selection inside the element would be lost; the next version comes soon enough.
+  const selection = getSelection();
+  if (selection && !selection.isCollapsed && element.contains(selection.anchorNode)) return;
+  window.Idiomorph.morph(element, html, MORPH);
+}
+
+function apply(message) {
+  for (const { id, html } of message.fragments ?? []) {
+    const element = document.getElementById(id);
+    if (element) morph(element, html);
+  }
+  if (message.samples?.length) document.dispatchEvent(new CustomEvent("samples", { detail: message.samples }));
+  if (message.reload) refetch();
+}
+
+let fetching = false;
+
+/** Fetches this page again and takes over its content. Answers whether that worked. */
+async function refetch() {
+  if (fetching) return true;
+  fetching = true;
+  try {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(POLL_MS * 2) });
+    if (answer.redirected && new URL(answer.url).pathname === "/login") {
+      location.reload();
+      return true;
+    }
+    if (!answer.ok) return false;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const main = page.getElementById("main");
+    // A notice tells of one request; fetched again it would be gone, and a reader may not be done with it.
+    if (main) morph(document.getElementById("main"), main.outerHTML);
+    return Boolean(main);
+  } catch {
+    return false;
+  } finally {
+    fetching = false;
+  }
+}
+
+export function startLive() {
+  const view = document.body.dataset.live;
+  if (!view) return;
+  let failures = 0;
+  let retry;
+  let poll;
+
+  const pollOnce = async () => {
+    if (document.hidden) return;
+    showState((await refetch()) ? "polling" : "offline");
+  };
+  const startPolling = () => {
+    if (poll) return;
+    pollOnce();
+    poll = setInterval(pollOnce, POLL_MS);
+  };
+  const stopPolling = () => {
+    clearInterval(poll);
+    poll = undefined;
+  };
+
+  const connect = () => {
+    clearTimeout(retry);
+    const address = new URL("/live", location.href);
+    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    const params = new URLSearchParams([["view", view]]);
+    // The page's own `view` (cards or table) would collide with the name of the stream.
+    for (const [key, value] of new URLSearchParams(location.search)) if (key !== "view") params.append(key, value);
+    address.search = params;
+    const socket = new WebSocket(address);
+    let opened = false;
+    socket.addEventListener("open", () => {
+      opened = true;
+      stopPolling();
+      showState("live");
+      // What changed while nobody listened.
+      if (failures > 0) refetch();
+      failures = 0;
+    });
+    socket.addEventListener("message", (event) => {
+      if (typeof event.data !== "string") return;
+      apply(JSON.parse(event.data));
+    });
+    socket.addEventListener("close", () => {
+      failures += 1;
+      showState(opened ? "connecting" : poll ? document.getElementById("live-state")?.dataset.state ?? "offline" : "connecting");
+      if (failures >= FAILURES_BEFORE_POLLING) startPolling();
+      const most = Math.min(RETRY_MOST_MS, RETRY_FIRST_MS * 2 ** (failures - 1));
+      // Full jitter: after a restart of Roundsman not every page comes at once.
+      retry = setTimeout(connect, 250 + Math.random() * most);
+    });
+    addEventListener("pagehide", () => socket.close(), { once: true });
+  };
+
+  // Back from the cache of the browser or from sleep: what is shown may be old.
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) connect();
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && poll) pollOnce();
+  });
+  connect();
+}
