@@ -6,6 +6,12 @@ pub mod model;
 
 pub mod clock;
 
+/// The one place that quotes for a remote shell.
+pub mod quote;
+
 pub mod history;
+
+/// One authenticated connection a server, and what runs over it.
+pub mod ssh;
 
 pub mod fleet;
