@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use roundsman_agent::proc::{facts, mounts, services};
-use roundsman_agent::reading::{BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES};
+use roundsman_agent::reading::{BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText};
 use roundsman_agent::text::clean;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -37,6 +37,10 @@ pub const BASE_TIME_LIMIT: Duration = Duration::from_secs(10);
 /// `systemctl` alone may take 8 s before the script ends it.
 pub const FULL_TIME_LIMIT: Duration = Duration::from_secs(30);
 
+/// `stat -f` would cost a reading as much CPU as all the rest of it, and disks fill slowly: it runs in every
+/// fourth reading and where mounts changed. In between, the last answer stands.
+const FILESYSTEMS_EVERY: u64 = 4;
+
 /// How much of a wrong answer is shown to a person.
 const SAID_BYTES: usize = 200;
 
@@ -52,6 +56,8 @@ pub struct ShellProbe<S> {
     told: Option<Vec<String>>,
     /// The same as the last reading showed them.
     wanted: Vec<String>,
+    /// The last answer of `stat -f` or `df`.
+    filesystems: Option<FilesystemText>,
     request: u64,
     /// False while a request is under way; stays so after a failed or cancelled one.
     in_step: bool,
@@ -80,7 +86,7 @@ where
         };
         let hello = frames::hello(&nonce, &bytes)?;
         let wanted = hello.mount_paths();
-        Ok(Self { stream, nonce, hello, told: None, wanted, request: 0, in_step: true })
+        Ok(Self { stream, nonce, hello, told: None, wanted, filesystems: None, request: 0, in_step: true })
     }
 
     /// One reading in one round trip. A filesystem that was mounted since the reading before is asked for from
@@ -101,7 +107,9 @@ where
         let until = Until { marker: self.nonce.line(&format!("end {}", self.request)), limit_bytes };
         let answer = within(time_limit, exchange(&mut self.stream, request.as_bytes(), &until)).await?;
         let Answer::Whole(bytes) = answer else { return Err(ProbeError::Closed) };
-        let reading = frames::reading(&self.nonce, self.request, &bytes, &self.hello, sections)?;
+        let asked = frames::Asked { request: self.request, sections, filesystems: self.filesystems.take() };
+        let reading = frames::reading(&self.nonce, &bytes, &self.hello, asked)?;
+        self.filesystems = reading.filesystems;
         self.told = Some(std::mem::replace(&mut self.wanted, reading.mount_paths));
         self.in_step = true;
         Ok(reading.snapshot)
@@ -110,7 +118,8 @@ where
     /// The mounts, where they changed, and the request. Short, as dash reads its input byte by byte.
     fn request_lines(&self, sections: Sections) -> String {
         let mut lines = String::new();
-        if self.told.as_ref() != Some(&self.wanted) {
+        let changed = self.told.as_ref() != Some(&self.wanted);
+        if changed {
             lines.push_str("m\n");
             for path in &self.wanted {
                 lines.push('+');
@@ -119,6 +128,7 @@ where
             }
         }
         let letters = [
+            (changed || self.request % FILESYSTEMS_EVERY == 0, 'd'),
             (sections.processes, 'p'),
             (sections.services, 's'),
             (sections.users, 'u'),

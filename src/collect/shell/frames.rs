@@ -65,9 +65,18 @@ impl Hello {
     }
 }
 
-/// A reading and what the next request has to ask for.
+/// What was asked for.
+pub(super) struct Asked {
+    pub(super) request: u64,
+    pub(super) sections: Sections,
+    /// What an earlier reading said of filesystems; stands where this one says nothing.
+    pub(super) filesystems: Option<FilesystemText>,
+}
+
+/// A reading and what the next one starts from.
 pub(super) struct Reading {
     pub(super) snapshot: Snapshot,
+    pub(super) filesystems: Option<FilesystemText>,
     pub(super) mount_paths: Vec<String>,
 }
 
@@ -123,11 +132,11 @@ pub(super) fn hello(nonce: &Nonce, bytes: &[u8]) -> Result<Hello, ProbeError> {
 /// Reads one answer, `begin` to `end`.
 pub(super) fn reading(
     nonce: &Nonce,
-    request: u64,
     bytes: &[u8],
     hello: &Hello,
-    sections: Sections,
+    asked: Asked,
 ) -> Result<Reading, ProbeError> {
+    let Asked { request, sections, filesystems: earlier } = asked;
     let (before, parts) = parts(nonce, bytes)?;
     let expected = format!("begin {request}");
     if !before.is_empty() || parts.first().is_none_or(|(name, _)| *name != expected) {
@@ -143,7 +152,7 @@ pub(super) fn reading(
     let files = body("files").ok_or_else(|| garbled("the reading has no files"))?;
     let mut texts = Texts {
         process_count: body("count").and_then(|count| first_line(count)?.parse().ok()),
-        filesystems: filesystems(&bodies),
+        filesystems: filesystems(&bodies).or(earlier),
         ticks_per_second: hello.ticks_per_second,
         architecture: hello.architecture.clone(),
         ..Texts::default()
@@ -178,11 +187,12 @@ pub(super) fn reading(
         add_facts(&mut texts, &bodies);
     }
     let mount_paths = texts.files.get("/proc/self/mountinfo").map(|table| paths(table)).unwrap_or_default();
+    let filesystems = texts.filesystems.clone();
     let snapshot = assemble(texts, sections);
     if snapshot.cpu.is_none() && snapshot.memory.is_none() && snapshot.uptime_ms.is_none() {
         return Err(garbled("/proc says nothing: is this Linux, and is /proc mounted?"));
     }
-    Ok(Reading { snapshot, mount_paths })
+    Ok(Reading { snapshot, filesystems, mount_paths })
 }
 
 fn is_base_file(path: &str) -> bool {

@@ -50,7 +50,7 @@ reading() {
   part files
   show $B $G /sys/class/net/*/device/uevent /sys/class/hwmon/hwmon*/name /sys/class/hwmon/hwmon*/temp*_input /sys/class/hwmon/hwmon*/temp*_label /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp
   part count; count
-  fill "$@"
+  case $w in *d*) fill "$@"; esac
   case $w in *p*)
     part passwd; starts 10000 /etc/passwd /dev/null
     part stat; every show '' stat

@@ -1,0 +1,278 @@
+//! Why SSH did not work, as a decision for the caller, a sentence for a person, and what to do about it.
+//!
+//! No variant holds a secret. Text from a server was cleaned and cut by [`printable`](super::printable) before it came here.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::model::{Layer, Port};
+use crate::quote::quote;
+
+use super::exec::Output;
+use super::hostkey::HostKey;
+
+/// `user@host:port`, for sentences and for the commands in an advice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub user: String,
+    pub host: String,
+    pub port: Port,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl Endpoint {
+    /// The arguments of `ssh` and `ssh-copy-id` that lead here: `-p 2222 root@web-1`.
+    fn arguments(&self) -> String {
+        let destination = format!("{}@{}", self.user, self.host);
+        let destination = quote(&destination).unwrap_or(destination);
+        if self.port == Port::SSH { destination } else { format!("-p {} {destination}", self.port) }
+    }
+}
+
+/// What stood in the way before there was an SSH connection, or what ended it while it was being made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    NoSuchName {
+        detail: String,
+    },
+    /// Nothing listens on the port.
+    Refused,
+    /// No way to the address: network or host unreachable, or blocked by a rule.
+    NoRoute {
+        detail: String,
+    },
+    /// Something listens, and it is not SSH 2. `said` is how it began.
+    NotSsh {
+        said: String,
+    },
+    /// The other side hung up. `said` is what it gave as the reason, often nothing.
+    HungUp {
+        said: String,
+    },
+    /// The two sides have no algorithm of this kind in common. `offered` is the server's list.
+    NoCommonAlgorithm {
+        kind: String,
+        offered: String,
+    },
+    Broken {
+        detail: String,
+    },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchName { detail } => write!(f, "the name was not found ({detail})"),
+            Self::Refused => f.write_str("the connection was refused: nothing listens there"),
+            Self::NoRoute { detail } => write!(f, "there is no way to it ({detail})"),
+            Self::NotSsh { said } => write!(f, "what answers there is not an SSH 2 server; it said '{said}'"),
+            Self::HungUp { said } if said.is_empty() => f.write_str("the server closed the connection"),
+            Self::HungUp { said } => write!(f, "the server closed the connection and said '{said}'"),
+            Self::NoCommonAlgorithm { kind, offered } => {
+                write!(f, "no common {kind} algorithm; the server offers only {offered}")
+            }
+            Self::Broken { detail } => write!(f, "the exchange failed ({detail})"),
+        }
+    }
+}
+
+/// What the caller has to decide about. Clone is cheap enough for a state that many look at.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SshError {
+    /// There is no connection. Trying again later is safe.
+    #[error("{at} cannot be reached, {layer}: {cause}.")]
+    Unreachable { at: Box<Endpoint>, layer: Layer, cause: Cause },
+
+    /// A step took too long. Trying again later is safe.
+    #[error("{at} did not answer in {after_ms} ms ({layer}).")]
+    TimedOut { at: Box<Endpoint>, layer: Layer, after_ms: u64 },
+
+    /// No key is pinned. Nothing was sent that is secret; a person approves `seen`, or does not.
+    #[error("The host key of {at} is not known yet: {} {}.", seen.algorithm(), seen.fingerprint())]
+    HostKeyUnknown { at: Box<Endpoint>, seen: Box<HostKey> },
+
+    /// Another key is pinned. Nothing was sent that is secret; trying again changes nothing.
+    #[error(
+        "The host key of {at} has changed: expected {} {}, seen {} {}. No credentials were sent.",
+        pinned.algorithm(), pinned.fingerprint(), seen.algorithm(), seen.fingerprint()
+    )]
+    HostKeyChanged { at: Box<Endpoint>, pinned: Box<HostKey>, seen: Box<HostKey> },
+
+    /// The server does not accept the identity. Trying again changes nothing, and often locks the address out.
+    #[error("{at} refused the login of '{}' with {offered}; it accepts: {}.", at.user, listed(accepts))]
+    AuthRefused { at: Box<Endpoint>, offered: String, accepts: Vec<String> },
+
+    /// The private key itself is the trouble; nothing was offered.
+    #[error("The private key {path} cannot be used: {cause}.")]
+    KeyUnreadable { path: String, cause: String },
+
+    /// The connection was there and is gone. What was running may or may not have run.
+    #[error("The SSH connection to {at} ended: {cause}.")]
+    Closed { at: Box<Endpoint>, cause: String },
+
+    /// The server opens no further channel. The connection and what runs on it live on.
+    #[error("{at} refuses to open another channel ({cause}).")]
+    ChannelRefused { at: Box<Endpoint>, cause: String },
+
+    /// Logged in, but no POSIX shell ran the command.
+    #[error("Logged in to {at} as '{}', but no shell runs commands there; the server said '{said}'.", at.user)]
+    NoShell { at: Box<Endpoint>, said: String },
+
+    /// The command ran over its limit and was ended, its process group with it.
+    #[error("The command did not end in {after_ms} ms and was stopped.")]
+    CommandTimedOut { after_ms: u64, partial: Box<Output> },
+
+    /// More output than anybody reads. The channel is closed, the connection lives.
+    #[error("The server sent more than {limit_bytes} bytes that nobody has read yet.")]
+    OutputTooLarge { limit_bytes: usize },
+
+    /// The command cannot be written as a shell word.
+    #[error("The command cannot be sent: {cause}.")]
+    InvalidCommand { cause: String },
+
+    /// A command of Roundsman's own ran and failed.
+    #[error("{what} failed on the server (exit status {exit_status}): {said}")]
+    RemoteFailed { what: &'static str, exit_status: String, said: String },
+}
+
+fn listed(methods: &[String]) -> String {
+    if methods.is_empty() { "nothing".to_owned() } else { methods.join(", ") }
+}
+
+impl SshError {
+    /// Where on the way it failed. None: the way is fine, a command was the trouble.
+    #[must_use]
+    pub const fn layer(&self) -> Option<Layer> {
+        match self {
+            Self::Unreachable { layer, .. } | Self::TimedOut { layer, .. } => Some(*layer),
+            Self::HostKeyUnknown { .. } | Self::HostKeyChanged { .. } => Some(Layer::HostKey),
+            Self::AuthRefused { .. } | Self::KeyUnreadable { .. } => Some(Layer::Authentication),
+            Self::Closed { .. } | Self::ChannelRefused { .. } => Some(Layer::Channel),
+            Self::NoShell { .. } => Some(Layer::Shell),
+            Self::CommandTimedOut { .. }
+            | Self::OutputTooLarge { .. }
+            | Self::InvalidCommand { .. }
+            | Self::RemoteFailed { .. } => None,
+        }
+    }
+
+    /// Whether only a person can change the outcome, so that trying again soon is of no use or does harm.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        matches!(
+            self,
+            Self::HostKeyUnknown { .. }
+                | Self::HostKeyChanged { .. }
+                | Self::AuthRefused { .. }
+                | Self::KeyUnreadable { .. }
+        )
+    }
+
+    /// Exactly what to do about it, for a person.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Unreachable { at, layer, cause } => unreachable_advice(at, *layer, cause),
+            Self::TimedOut { at, layer, .. } => time_out_advice(at, *layer),
+            Self::HostKeyUnknown { at, .. } => format!(
+                "On the server run `for f in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf \"$f\"; done` and compare; \
+                 if the fingerprint of {at} is in the list, approve the key."
+            ),
+            Self::HostKeyChanged { at, .. } => format!(
+                "If {at} was reinstalled or got new keys, compare the new fingerprint on the server \
+                 (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`) and let an administrator accept it. \
+                 If not, somebody may be between you and the server: do not accept it."
+            ),
+            Self::AuthRefused { at, accepts, .. } => refused_advice(at, accepts),
+            Self::KeyUnreadable { path, .. } => format!(
+                "Check that {path} is a private key that Roundsman's user can read (`ls -l`, `ssh-keygen -yf`), \
+                 and give its passphrase if it has one."
+            ),
+            Self::Closed { .. } => {
+                "Roundsman connects again by itself. If it keeps happening, look at `journalctl -u ssh` on the server.".to_owned()
+            }
+            Self::ChannelRefused { .. } => {
+                "Raise MaxSessions in the server's /etc/ssh/sshd_config (10 is the default), then `systemctl reload ssh`.".to_owned()
+            }
+            Self::NoShell { at, .. } => format!(
+                "Give the user a POSIX shell on the server: `chsh -s /bin/sh {}`, and look for a forced command in its authorized_keys.",
+                quote(&at.user).unwrap_or_default()
+            ),
+            Self::CommandTimedOut { .. } => "Give the command a longer time limit, or find out what it waits for.".to_owned(),
+            Self::OutputTooLarge { .. } => "Let the command print less.".to_owned(),
+            Self::InvalidCommand { .. } => "Remove the NUL byte.".to_owned(),
+            Self::RemoteFailed { .. } => "Read what the server said, and check rights and free space in the user's home.".to_owned(),
+        }
+    }
+}
+
+fn unreachable_advice(at: &Endpoint, layer: Layer, cause: &Cause) -> String {
+    let Endpoint { host, port, .. } = at;
+    match cause {
+        Cause::NoSuchName { .. } => format!("Check the spelling of '{host}', or use its IP address."),
+        Cause::Refused => format!(
+            "On the server run `systemctl start ssh` (sshd on some systems) and check that it listens on port {port}: `ss -ltn`."
+        ),
+        Cause::NoRoute { .. } => format!(
+            "Check that the server is on and that no firewall stands between: open TCP port {port} \
+             (`ufw allow {port}/tcp`, or `firewall-cmd --add-port={port}/tcp --permanent`)."
+        ),
+        Cause::NotSsh { .. } => {
+            format!("Port {port} belongs to another program; find sshd's own port with `sshd -T | grep ^port` on the server.")
+        }
+        Cause::HungUp { .. } if layer <= Layer::KeyExchange => {
+            "The server may be full (MaxStartups in sshd_config), or block this address (fail2ban, hosts.deny, a firewall): \
+             look at `journalctl -u ssh` there."
+                .to_owned()
+        }
+        Cause::NoCommonAlgorithm { .. } => {
+            "Update the server's SSH daemon, or remove the restriction (KexAlgorithms, Ciphers, MACs, HostKeyAlgorithms) from its sshd_config."
+                .to_owned()
+        }
+        Cause::HungUp { .. } | Cause::Broken { .. } => {
+            "Look at `journalctl -u ssh` on the server for the reason.".to_owned()
+        }
+    }
+}
+
+fn time_out_advice(at: &Endpoint, layer: Layer) -> String {
+    let Endpoint { host, port, .. } = at;
+    match layer {
+        Layer::Name => format!(
+            "The name server does not answer; check /etc/resolv.conf here, or use the IP address of '{host}'."
+        ),
+        Layer::Tcp => format!(
+            "Check that the server is on, that '{host}' is its address, and that a firewall lets TCP port {port} through."
+        ),
+        Layer::Banner => format!(
+            "Something accepts connections on port {port} and stays silent: check that it is sshd, and that the server is not overloaded."
+        ),
+        _ => "The server is overloaded or hangs: look at its load and at `journalctl -u ssh`.".to_owned(),
+    }
+}
+
+fn refused_advice(at: &Endpoint, accepts: &[String]) -> String {
+    let copy = format!("ssh-copy-id -f -i KEY.pub {}", at.arguments());
+    if accepts.iter().any(|method| method == "publickey") {
+        format!(
+            "Install the public key: `{copy}` (KEY.pub is the public key that Roundsman shows), or give the password once. \
+             If it is installed, check the user name, and the rights of ~/.ssh (0700) and authorized_keys (0600) on the server."
+        )
+    } else {
+        format!(
+            "The server's sshd_config allows no keys for '{}': set `PubkeyAuthentication yes`, reload sshd, then `{copy}`.",
+            at.user
+        )
+    }
+}
+
+/// The name of an identity for sentences; never its content.
+pub(super) fn path_text(path: &std::path::Path) -> String {
+    super::printable::line(PathBuf::from(path).to_string_lossy().as_bytes(), 300)
+}

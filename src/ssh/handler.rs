@@ -1,0 +1,146 @@
+//! What the library calls back: the host key gate, refusal of channels that a server opens, and the end.
+//!
+//! Holds no connection and sends nothing.
+
+use std::sync::{Arc, OnceLock};
+
+use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
+use russh::keys::PublicKeyOrCertificate;
+use russh::{Channel, Error};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::hostkey::{HostKey, Verdict, judge_host_key};
+use super::printable;
+
+/// What a connection learns from its handler, which lives and dies with the library's own task.
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    /// The host key that the server proved to have.
+    pub(super) host_key: Arc<OnceLock<HostKey>>,
+    /// Why the session ended, cleaned and cut.
+    pub(super) reason: Arc<OnceLock<String>>,
+    /// Cancelled when the session has ended, for whatever reason.
+    pub(super) ended: CancellationToken,
+}
+
+#[derive(Debug)]
+pub(super) struct Gatekeeper {
+    pinned: Option<HostKey>,
+    observed: Observed,
+    _ended_when_dropped: DropGuard,
+}
+
+impl Gatekeeper {
+    pub(super) fn new(pinned: Option<HostKey>) -> (Self, Observed) {
+        let observed =
+            Observed { host_key: Arc::default(), reason: Arc::default(), ended: CancellationToken::new() };
+        let guard = observed.ended.clone().drop_guard();
+        (Self { pinned, observed: observed.clone(), _ended_when_dropped: guard }, observed)
+    }
+}
+
+impl Handler for Gatekeeper {
+    type Error = Error;
+
+    /// Runs after the signature was checked and before anything is sent that is secret.
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = key else {
+            return Ok(false);
+        };
+        let offered = HostKey::of(key);
+        let verdict = judge_host_key(self.pinned.as_ref(), &offered);
+        let _first_stays = self.observed.host_key.set(offered);
+        Ok(verdict == Verdict::Trusted)
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Error>) -> Result<(), Error> {
+        let text = match &reason {
+            DisconnectReason::ReceivedDisconnect(info) => info.message.clone(),
+            DisconnectReason::Error(Error::Disconnect | Error::HUP) => "the server closed it".to_owned(),
+            DisconnectReason::Error(Error::KeepaliveTimeout) => "the server stopped answering".to_owned(),
+            DisconnectReason::Error(error) => error.to_string(),
+        };
+        let _first_stays = self.observed.reason.set(printable::line(text.as_bytes(), 200));
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => Ok(()),
+            DisconnectReason::Error(error) => Err(error),
+        }
+    }
+
+    // The library accepts whatever channel a server opens. Roundsman never asked for one: dropping the reply refuses it.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _connected_address: &str,
+        _connected_port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! Preflight: what works on the way to a server, step by step.

@@ -1,0 +1,92 @@
+//! The socket under a connection: what was read before the library took over, and the kill switch.
+//!
+//! Knows nothing of SSH but that both sides begin with a line of text.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// A socket that fails every read and write, waiting ones too, once its token is cancelled.
+///
+/// The library has no way to end a session whose peer is frozen: a write waits for the socket, and dropping the
+/// handle waits for the write.
+pub(super) struct Wire {
+    socket: TcpStream,
+    /// Read while the banner was looked for, and given again to whoever reads next.
+    replay: Bytes,
+    /// How much of what is written next was sent already.
+    already_sent: usize,
+    killed: CancellationToken,
+    // One future can wake one waiter only; reading and writing wait apart.
+    killed_while_reading: Pin<Box<WaitForCancellationFutureOwned>>,
+    killed_while_writing: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Wire {
+    pub(super) fn new(
+        socket: TcpStream,
+        replay: Bytes,
+        already_sent: usize,
+        killed: CancellationToken,
+    ) -> Self {
+        Self {
+            socket,
+            replay,
+            already_sent,
+            killed_while_reading: Box::pin(killed.clone().cancelled_owned()),
+            killed_while_writing: Box::pin(killed.clone().cancelled_owned()),
+            killed,
+        }
+    }
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was cut off from this side")
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.killed.is_cancelled() || this.killed_while_reading.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(cut_off()));
+        }
+        if this.replay.has_remaining() {
+            let length = this.replay.remaining().min(buf.remaining());
+            buf.put_slice(&this.replay.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.killed.is_cancelled() || this.killed_while_writing.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(cut_off()));
+        }
+        if this.already_sent > 0 {
+            let skipped = this.already_sent.min(buf.len());
+            this.already_sent -= skipped;
+            return Poll::Ready(Ok(skipped));
+        }
+        Pin::new(&mut this.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,70 @@
+//! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
+
+mod events;
+mod metrics;
+mod openapi;
+mod people;
+mod servers;
+
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+use warp::reply::Response;
+
+use super::error::Failure;
+use super::request::{Access, Request};
+use super::routes::{Route, json as json_reply};
+use crate::services::{Services, VERSION};
+
+/// Entries on a page of a list when the caller names no number, and at most.
+const PAGE: (usize, usize) = (100, 1000);
+
+/// Every route of the API.
+#[must_use]
+pub fn routes() -> Vec<Route> {
+    let mut routes = vec![
+        Route::get("/api/health", Access::Public, health).summary("Whether Roundsman answers").gives("Alive"),
+        Route::get("/api/openapi.json", Access::VIEWER, openapi::document)
+            .summary("This description of the API"),
+    ];
+    routes.extend(servers::routes());
+    routes.extend(metrics::routes());
+    routes.extend(people::routes());
+    routes.extend(events::routes());
+    routes
+}
+
+/// Answer of `/api/health`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Alive {
+    /// Always `ok`: a program that cannot say so does not answer.
+    status: String,
+    version: String,
+}
+
+async fn health(_: Request, _: Services) -> Result<Response, Failure> {
+    json_reply(StatusCode::OK, &json!({ "status": "ok", "version": VERSION }))
+}
+
+/// One page of a list. The cursor is the position after the last entry; it is opaque to callers.
+fn page<T: Serialize>(request: &Request, items: Vec<T>) -> Result<Response, Failure> {
+    let limit = match request.query("limit") {
+        None => PAGE.0,
+        Some(text) => text
+            .parse::<usize>()
+            .ok()
+            .filter(|limit| (1..=PAGE.1).contains(limit))
+            .ok_or_else(|| Failure::invalid(format!("limit must be a number from 1 to {}", PAGE.1)))?,
+    };
+    let start = match request.query("cursor") {
+        None => 0,
+        Some(text) => {
+            text.parse::<usize>().map_err(|_| Failure::invalid("cursor must come from next_cursor of the page before"))?
+        }
+    };
+    let more = items.len() > start.saturating_add(limit);
+    let next_cursor = more.then(|| (start + limit).to_string());
+    let items: Vec<T> = items.into_iter().skip(start).take(limit).collect();
+    json_reply(StatusCode::OK, &json!({ "items": items, "next_cursor": next_cursor }))
+}

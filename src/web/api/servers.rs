@@ -1,0 +1,517 @@
+//! `/api/v1/fleet/servers`: enrol, list, change, remove, look at, check.
+
+use std::collections::BTreeMap;
+
+use http::{Method, StatusCode};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use warp::reply::Response;
+
+use super::super::error::Failure;
+use super::super::request::{Access, Request};
+use super::super::routes::{Route, json as json_reply, no_content};
+use super::page;
+use crate::fleet::{
+    Checked, Figures, Identification, NewServer, ServerEdit, ServerFilter, ServerState,
+};
+use crate::model::{Reachability, Secret, Status, Timestamp, Transport};
+use crate::services::Services;
+use crate::ssh::preflight::Outcome;
+
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
+/// The routes of this file.
+pub fn routes() -> Vec<Route> {
+    const LIST: &str = "/api/v1/fleet/servers";
+    const ONE: &str = "/api/v1/fleet/servers/{id}";
+    vec![
+        Route::get(LIST, Access::VIEWER, list)
+            .summary("The servers, by name")
+            .query("search", "part of the name, the address or the description")
+            .query("status", "active, maintenance, inactive, or unreachable")
+            .query("health", "healthy, degraded, critical, unreachable or unknown")
+            .query("region", "exactly this region")
+            .query("environment", "exactly this environment")
+            .query("tag", "has this tag; may be given several times")
+            .query("limit", "entries on the page, 1 to 1000, 100 by default")
+            .query("cursor", "next_cursor of the page before")
+            .gives("ServerList"),
+        Route::post(LIST, Access::ADMIN, add)
+            .summary("Enrols a server; 409 with the fingerprint until its host key is approved")
+            .takes("ServerInput")
+            .gives("Server")
+            .status(201),
+        Route::get(ONE, Access::VIEWER, get).summary("One server, by id or name").gives("Server"),
+        Route::new(Method::PUT, ONE, Access::ADMIN, replace)
+            .summary("Replaces what is said of a server; what is left out is emptied")
+            .takes("ServerInput")
+            .gives("Server"),
+        Route::new(Method::PATCH, ONE, Access::ADMIN, patch)
+            .summary("Changes what is given and leaves the rest")
+            .takes("ServerPatch")
+            .gives("Server"),
+        Route::new(Method::DELETE, ONE, Access::ADMIN, remove)
+            .summary("Removes a server and its samples")
+            .status(204),
+        Route::get("/api/v1/fleet/servers/{id}/health", Access::VIEWER, health)
+            .summary("Health and reachability now")
+            .gives("ServerHealth"),
+        Route::post("/api/v1/fleet/servers/{id}/check", Access::OPERATOR, check)
+            .summary("Reads the server now and answers its health")
+            .gives("ServerHealth"),
+        Route::post("/api/v1/fleet/servers/{id}/test", Access::OPERATOR, test)
+            .summary("Goes through the stages of a connection, with one login of its own")
+            .gives("Preflight"),
+        Route::post("/api/v1/fleet/servers/{id}/host-key", Access::ADMIN, approve_host_key)
+            .summary("Approves the host key that the server offers now")
+            .takes("HostKeyApproval")
+            .gives("Server"),
+        Route::post("/api/v1/fleet/preflight", Access::ADMIN, preflight)
+            .summary("Goes through the stages for a server that is not enrolled; stores nothing")
+            .takes("ServerInput")
+            .gives("Preflight"),
+        Route::get("/api/v1/fleet/servers/{id}/processes", Access::VIEWER, processes)
+            .summary("The largest processes by CPU and by memory")
+            .gives("ProcessTable"),
+        Route::get("/api/v1/fleet/servers/{id}/services", Access::VIEWER, services_of)
+            .summary("The services as their manager describes them")
+            .gives("ServiceTable"),
+        Route::get("/api/v1/fleet/servers/{id}/users", Access::VIEWER, users)
+            .summary("Who is logged in")
+            .gives("UserTable"),
+        Route::get("/api/v1/fleet/servers/{id}/facts", Access::VIEWER, facts)
+            .summary("What changes rarely: system, kernel, hardware, addresses")
+            .gives("Facts"),
+        Route::get("/api/v1/fleet/summary", Access::VIEWER, summary)
+            .summary("Counts and averages over the fleet")
+            .gives("Summary"),
+    ]
+}
+
+/// A server as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ServerJson {
+    id: String,
+    organization_id: String,
+    name: String,
+    description: String,
+    hostname: Option<String>,
+    /// The first address that the server says it has, or the address it is reached at.
+    ip_address: Option<String>,
+    ssh_host: Option<String>,
+    transport: String,
+    username: Option<String>,
+    port: Option<u16>,
+    /// Of an http server.
+    api_url: Option<String>,
+    region: Option<String>,
+    environment: Option<String>,
+    tags: Vec<String>,
+    metadata: BTreeMap<String, String>,
+    /// What an administrator says: active, maintenance, inactive.
+    status: String,
+    /// What Roundsman says: healthy, degraded, critical, unreachable, unknown.
+    health_status: String,
+    health_reasons: Vec<String>,
+    #[schema(value_type = Object)]
+    reachability: Reachability,
+    #[schema(value_type = Option<String>)]
+    last_seen_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
+    last_health_check_at: Option<Timestamp>,
+    /// Of the agent; none is installed.
+    version: Option<String>,
+    interval_ms: u32,
+    cpu_cores: Option<u32>,
+    total_ram_gb: Option<f64>,
+    total_disk_gb: Option<f64>,
+    host_key_fingerprint: Option<String>,
+    /// A host key that waits for approval, as an OpenSSH public key line.
+    offered_host_key: Option<String>,
+    offered_host_key_fingerprint: Option<String>,
+    logins_today: u32,
+    #[schema(value_type = Object)]
+    current: Figures,
+    #[schema(value_type = String)]
+    created_at: Timestamp,
+    #[schema(value_type = String)]
+    updated_at: Timestamp,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes in GiB are rounded to two decimals anyway")]
+fn gib(bytes: u64) -> f64 {
+    (bytes as f64 / GIB * 100.0).round() / 100.0
+}
+
+impl ServerJson {
+    pub(super) fn of(state: &ServerState) -> Self {
+        let server = &state.server;
+        let ssh = server.transport == Transport::Ssh;
+        let facts = state.facts.as_deref();
+        let address_of_host = server.hostname.clone().filter(|host| host.parse::<std::net::IpAddr>().is_ok());
+        let disk_bytes: u64 = state.filesystems.iter().map(|filesystem| filesystem.size_bytes).sum();
+        Self {
+            id: server.id.to_string(),
+            organization_id: server.organization.to_string(),
+            name: server.name.to_string(),
+            description: server.description.clone(),
+            hostname: server.hostname.clone(),
+            ip_address: address_of_host.or_else(|| facts.and_then(|facts| facts.addresses.first().cloned())),
+            ssh_host: server.hostname.clone().filter(|_| ssh),
+            transport: server.transport.to_string(),
+            username: server.username.clone(),
+            port: ssh.then(|| server.port.get()),
+            api_url: None,
+            region: server.region.clone(),
+            environment: server.environment.clone(),
+            tags: server.tags.iter().map(ToString::to_string).collect(),
+            metadata: server.metadata.clone(),
+            status: server.status.to_string(),
+            health_status: state.health.to_string(),
+            health_reasons: state.health_reasons.clone(),
+            reachability: state.reachability.clone(),
+            last_seen_at: state.last_seen_at,
+            last_health_check_at: state.last_health_check_at,
+            version: None,
+            interval_ms: server.interval_ms,
+            cpu_cores: facts.and_then(|facts| facts.cpu_cores),
+            total_ram_gb: state.figures.memory_total_bytes.map(|bytes| (bytes / GIB * 100.0).round() / 100.0),
+            total_disk_gb: (disk_bytes > 0).then(|| gib(disk_bytes)),
+            host_key_fingerprint: state.host_key.as_ref().map(|key| key.fingerprint.clone()),
+            offered_host_key: state.offered_host_key.as_ref().map(|key| key.line.clone()),
+            offered_host_key_fingerprint: state.offered_host_key.as_ref().map(|key| key.fingerprint.clone()),
+            logins_today: state.logins_today,
+            current: (*state.figures).clone(),
+            created_at: server.created_at,
+            updated_at: server.updated_at,
+        }
+    }
+}
+
+/// A server to be enrolled, or all that is said of one.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerInput {
+    /// Made from the address when it is missing.
+    name: Option<String>,
+    /// Name or address.
+    #[serde(alias = "host", alias = "ssh_host")]
+    hostname: Option<String>,
+    /// `ssh`; the other transports enrol in other ways.
+    transport: Option<String>,
+    /// 22 by default.
+    #[serde(alias = "ssh_port")]
+    port: Option<i64>,
+    /// `root` by default.
+    #[serde(alias = "ssh_user")]
+    username: Option<String>,
+    #[serde(default)]
+    description: String,
+    region: Option<String>,
+    environment: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+    #[schema(value_type = Option<String>)]
+    status: Option<Status>,
+    /// Time between two readings, 1,000 to 3,600,000 ms.
+    interval_ms: Option<u64>,
+    /// `default`, or the id or name of a kept key, or the path that one was imported from.
+    #[serde(alias = "ssh_key_path")]
+    identity: Option<String>,
+    /// A private key to keep and use.
+    #[schema(value_type = Option<String>)]
+    private_key: Option<Secret<String>>,
+    #[schema(value_type = Option<String>)]
+    passphrase: Option<Secret<String>>,
+    /// Where the private key came from, for people.
+    source_path: Option<String>,
+    /// Used once to install Roundsman's key, then forgotten.
+    #[schema(value_type = Option<String>)]
+    password: Option<Secret<String>>,
+    /// The approved host key as an OpenSSH public key line.
+    host_key: Option<String>,
+    /// Approve whatever host key the server shows now.
+    #[serde(default)]
+    accept_new: bool,
+    /// Store the server even if it cannot be reached now.
+    #[serde(default)]
+    unchecked: bool,
+    /// known_hosts lines to match a new host key against.
+    known_hosts: Option<String>,
+}
+
+impl ServerInput {
+    fn new_server(self) -> Result<NewServer, Failure> {
+        match self.transport.as_deref() {
+            None | Some("ssh") => {}
+            Some("local") => {
+                return Err(Failure::invalid("the local machine is enrolled by itself at the first start"));
+            }
+            Some(other) => {
+                return Err(Failure::invalid(format!("transport '{other}' cannot be enrolled here; use ssh")));
+            }
+        }
+        let hostname =
+            self.hostname.ok_or_else(|| Failure::invalid("hostname is missing: the name or address of the server"))?;
+        let ways = [self.private_key.is_some(), self.password.is_some(), self.identity.is_some()];
+        if ways.iter().filter(|given| **given).count() > 1 {
+            return Err(Failure::invalid("give only one of identity, private_key and password"));
+        }
+        let identification = if let Some(text) = self.private_key {
+            Identification::PrivateKey { text, passphrase: self.passphrase, source_path: self.source_path }
+        } else if let Some(password) = self.password {
+            Identification::PasswordOnce(password)
+        } else {
+            match self.identity {
+                None => Identification::DefaultKey,
+                Some(reference) if reference == "default" => Identification::DefaultKey,
+                Some(reference) => Identification::KeptKey(reference),
+            }
+        };
+        Ok(NewServer {
+            name: self.name,
+            hostname,
+            port: self.port,
+            username: self.username,
+            description: self.description,
+            region: self.region,
+            environment: self.environment,
+            tags: self.tags,
+            metadata: self.metadata,
+            status: self.status,
+            interval_ms: self.interval_ms,
+            identification,
+            host_key: self.host_key,
+            accept_new: self.accept_new,
+            unchecked: self.unchecked,
+            known_hosts: self.known_hosts,
+        })
+    }
+
+    /// Everything that the caller may say of an enrolled server; what is left out is emptied.
+    fn replacement(self) -> Result<ServerEdit, Failure> {
+        let name = self.name.ok_or_else(|| Failure::invalid("name is missing; PUT replaces everything"))?;
+        if self.private_key.is_some() || self.password.is_some() || self.host_key.is_some() {
+            return Err(Failure::invalid("private_key, password and host_key belong to enrolment; leave them out here"));
+        }
+        Ok(ServerEdit {
+            name: Some(name),
+            description: Some(self.description),
+            hostname: self.hostname,
+            port: self.port,
+            username: self.username,
+            region: Some(self.region),
+            environment: Some(self.environment),
+            tags: Some(self.tags),
+            metadata: Some(self.metadata),
+            status: Some(self.status.unwrap_or(Status::Active)),
+            interval_ms: self.interval_ms,
+            key: self.identity.map(|reference| Some(reference).filter(|reference| reference != "default")),
+        })
+    }
+}
+
+/// Tells a field that is `null` from one that is missing.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// Changes to a server; what is missing stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerPatch {
+    name: Option<String>,
+    description: Option<String>,
+    hostname: Option<String>,
+    port: Option<i64>,
+    username: Option<String>,
+    /// `null` empties it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    region: Option<Option<String>>,
+    /// `null` empties it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    environment: Option<Option<String>>,
+    tags: Option<Vec<String>>,
+    metadata: Option<BTreeMap<String, String>>,
+    #[schema(value_type = Option<String>)]
+    status: Option<Status>,
+    interval_ms: Option<u64>,
+    /// `default`, or the id or name of a kept key.
+    identity: Option<String>,
+}
+
+impl From<ServerPatch> for ServerEdit {
+    fn from(patch: ServerPatch) -> Self {
+        Self {
+            name: patch.name,
+            description: patch.description,
+            hostname: patch.hostname,
+            port: patch.port,
+            username: patch.username,
+            region: patch.region,
+            environment: patch.environment,
+            tags: patch.tags,
+            metadata: patch.metadata,
+            status: patch.status,
+            interval_ms: patch.interval_ms,
+            key: patch.identity.map(|reference| Some(reference).filter(|reference| reference != "default")),
+        }
+    }
+}
+
+/// Approval of a host key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostKeyApproval {
+    /// The line in `offered_host_key` of the server.
+    host_key: String,
+}
+
+/// Health of one server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ServerHealth {
+    server_id: String,
+    name: String,
+    status: String,
+    health_status: String,
+    #[schema(value_type = Object)]
+    reachability: Reachability,
+    reasons: Vec<String>,
+    #[schema(value_type = Option<String>)]
+    last_seen_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
+    last_health_check_at: Option<Timestamp>,
+    response_time_ms: Option<f64>,
+}
+
+impl ServerHealth {
+    fn of(state: &ServerState) -> Self {
+        Self {
+            server_id: state.server.id.to_string(),
+            name: state.server.name.to_string(),
+            status: state.server.status.to_string(),
+            health_status: state.health.to_string(),
+            reachability: state.reachability.clone(),
+            reasons: state.health_reasons.clone(),
+            last_seen_at: state.last_seen_at,
+            last_health_check_at: state.last_health_check_at,
+            response_time_ms: state.figures.response_time_ms,
+        }
+    }
+}
+
+/// The filter that a query asks for.
+pub(in crate::web) fn filter(request: &Request) -> Result<ServerFilter, Failure> {
+    let text = |name: &str| request.query(name).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+    let invalid = |error: crate::model::InvalidServer| Failure::invalid(error.to_string());
+    let mut filter = ServerFilter {
+        search: text("search"),
+        region: text("region"),
+        environment: text("environment"),
+        health: text("health").map(|word| word.parse().map_err(invalid)).transpose()?,
+        tags: request
+            .query
+            .iter()
+            .filter(|(name, value)| matches!(name.as_str(), "tag" | "tags") && !value.is_empty())
+            .flat_map(|(_, value)| value.split(',').map(|tag| tag.trim().to_owned()))
+            .collect(),
+        status: None,
+    };
+    match text("status").as_deref() {
+        None => {}
+        // Older lists call the health of a server its status.
+        Some("unreachable") => filter.health = Some(crate::model::Health::Unreachable),
+        Some(word) => filter.status = Some(word.parse().map_err(invalid)?),
+    }
+    Ok(filter)
+}
+
+async fn list(request: Request, services: Services) -> Result<Response, Failure> {
+    let states = services.fleet.list(request.caller()?, &filter(&request)?)?;
+    page(&request, states.iter().map(ServerJson::of).collect())
+}
+
+async fn add(request: Request, services: Services) -> Result<Response, Failure> {
+    let new = request.json::<ServerInput>()?.new_server()?;
+    let state = services.fleet.add(request.caller()?, new).await?;
+    json_reply(StatusCode::CREATED, &ServerJson::of(&state))
+}
+
+async fn get(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    json_reply(StatusCode::OK, &ServerJson::of(&state))
+}
+
+async fn replace(request: Request, services: Services) -> Result<Response, Failure> {
+    let edit = request.json::<ServerInput>()?.replacement()?;
+    let state = services.fleet.edit(request.caller()?, request.param(0), edit).await?;
+    json_reply(StatusCode::OK, &ServerJson::of(&state))
+}
+
+async fn patch(request: Request, services: Services) -> Result<Response, Failure> {
+    let edit = request.json::<ServerPatch>()?.into();
+    let state = services.fleet.edit(request.caller()?, request.param(0), edit).await?;
+    json_reply(StatusCode::OK, &ServerJson::of(&state))
+}
+
+async fn remove(request: Request, services: Services) -> Result<Response, Failure> {
+    services.fleet.remove(request.caller()?, request.param(0)).await?;
+    Ok(no_content())
+}
+
+async fn health(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    json_reply(StatusCode::OK, &ServerHealth::of(&state))
+}
+
+async fn check(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.check(request.caller()?, request.param(0)).await?;
+    json_reply(StatusCode::OK, &ServerHealth::of(&state))
+}
+
+fn checked(done: &Checked) -> Result<Response, Failure> {
+    let ok = !done.steps.iter().any(|step| matches!(step.outcome, Outcome::Failed | Outcome::NeedsApproval));
+    json_reply(StatusCode::OK, &json!({ "ok": ok, "steps": done.steps, "host_key": done.seen }))
+}
+
+async fn test(request: Request, services: Services) -> Result<Response, Failure> {
+    checked(&services.fleet.test(request.caller()?, request.param(0)).await?)
+}
+
+async fn preflight(request: Request, services: Services) -> Result<Response, Failure> {
+    let new = request.json::<ServerInput>()?.new_server()?;
+    checked(&services.fleet.preflight(request.caller()?, &new).await?)
+}
+
+async fn approve_host_key(request: Request, services: Services) -> Result<Response, Failure> {
+    let HostKeyApproval { host_key } = request.json()?;
+    let state = services.fleet.approve_host_key(request.caller()?, request.param(0), &host_key).await?;
+    json_reply(StatusCode::OK, &ServerJson::of(&state))
+}
+
+async fn processes(request: Request, services: Services) -> Result<Response, Failure> {
+    let caller = request.caller()?;
+    services.fleet.look(caller, request.param(0))?;
+    json_reply(StatusCode::OK, &*services.fleet.processes(caller, request.param(0))?)
+}
+
+async fn services_of(request: Request, services: Services) -> Result<Response, Failure> {
+    json_reply(StatusCode::OK, &*services.fleet.services(request.caller()?, request.param(0))?)
+}
+
+async fn users(request: Request, services: Services) -> Result<Response, Failure> {
+    json_reply(StatusCode::OK, &*services.fleet.users(request.caller()?, request.param(0))?)
+}
+
+async fn facts(request: Request, services: Services) -> Result<Response, Failure> {
+    json_reply(StatusCode::OK, &*services.fleet.facts(request.caller()?, request.param(0))?)
+}
+
+async fn summary(request: Request, services: Services) -> Result<Response, Failure> {
+    json_reply(StatusCode::OK, &services.fleet.summary(request.caller()?)?)
+}

@@ -1,0 +1,153 @@
+//! The shell probe against real shells as child processes, and against answers that no shell gives.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use roundsman::collect::{LocalProbe, ProbeError, ShellProbe, shell};
+use roundsman::model::{Sections, Snapshot};
+use rstest::rstest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, Join};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+type Pipes = Join<ChildStdout, ChildStdin>;
+
+/// Far over what a loaded machine needs; a test that reaches it has hung.
+const OUTER_LIMIT: Duration = Duration::from_secs(60);
+
+fn spawn(program: &str, arguments: &[&str]) -> (Child, Pipes) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let pipes = tokio::io::join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
+    (child, pipes)
+}
+
+async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(OUTER_LIMIT, work).await.expect("hung")
+}
+
+fn near(a: Option<u64>, b: Option<u64>, tolerance: u64) -> bool {
+    a.zip(b).is_some_and(|(a, b)| a.abs_diff(b) <= tolerance)
+}
+
+#[rstest]
+#[case::bash("bash", &[])]
+#[case::dash("dash", &[])]
+#[case::busybox("busybox", &["sh"])]
+#[tokio::test]
+async fn every_shell_gives_a_whole_reading(#[case] program: &str, #[case] arguments: &[&str]) {
+    let (mut child, pipes) = spawn(program, arguments);
+    let mut probe = soon(ShellProbe::start(pipes)).await.unwrap();
+    let base = soon(probe.read(Sections::BASE)).await.unwrap();
+    assert!(base.processes.is_none() && base.users.is_none() && base.facts.is_none());
+    let all = soon(probe.read(Sections::ALL)).await.unwrap();
+    assert!(all.uptime_ms >= base.uptime_ms);
+    let again = soon(probe.read(Sections::BASE)).await.unwrap();
+    assert!(again.uptime_ms >= all.uptime_ms);
+    assert_eq!(base.boot_id, again.boot_id);
+    assert!(!again.filesystems.is_empty(), "{:?}", again.gaps);
+    let own = u32::try_from(std::process::id()).unwrap();
+    let processes = all.processes.unwrap();
+    let me = processes.iter().find(|process| process.pid == own).unwrap();
+    assert!(me.command_line.as_deref().unwrap().contains("collect_shell"));
+    drop(probe);
+    assert!(soon(child.wait()).await.unwrap().success());
+}
+
+#[rstest]
+#[case::bash("bash", &[])]
+#[case::dash("dash", &[])]
+#[case::busybox("busybox", &["sh"])]
+#[tokio::test]
+async fn shell_and_local_probe_agree(#[case] program: &str, #[case] arguments: &[&str]) {
+    let (_child, pipes) = spawn(program, arguments);
+    let mut probe = soon(ShellProbe::start(pipes)).await.unwrap();
+    let shell = soon(probe.read(Sections::ALL)).await.unwrap();
+    let local = soon(LocalProbe::new().read(Sections::ALL)).await.unwrap();
+    agree(&shell, &local);
+}
+
+/// What does not change is equal; what does lies within what a busy machine does in a few seconds.
+fn agree(shell: &Snapshot, local: &Snapshot) {
+    const SECONDS: u64 = 20;
+    assert_eq!(shell.boot_id, local.boot_id);
+    assert!(shell.boot_id.is_some());
+    assert!(near(shell.taken_at_ms, local.taken_at_ms, SECONDS * 1000 + 1000));
+    assert!(near(shell.uptime_ms, local.uptime_ms, SECONDS * 1000));
+    assert_eq!(shell.ticks_per_second, local.ticks_per_second);
+    assert_eq!(shell.cores.len(), local.cores.len());
+    let user = |snapshot: &Snapshot| snapshot.cpu.as_ref().map(|cpu| cpu.user_ticks);
+    let cores = u64::try_from(local.cores.len()).unwrap();
+    assert!(near(user(shell), user(local), SECONDS * 100 * cores));
+    let memory = |snapshot: &Snapshot| snapshot.memory.clone().unwrap();
+    assert_eq!(memory(shell).total_bytes, memory(local).total_bytes);
+    assert_eq!(memory(shell).limit_bytes, memory(local).limit_bytes);
+    let available = |snapshot: &Snapshot| memory(snapshot).available_bytes;
+    assert!(near(available(shell), available(local), memory(local).total_bytes / 2));
+    assert_eq!(shell.pressure.is_some(), local.pressure.is_some());
+    let fixed = |snapshot: &Snapshot| -> Vec<_> {
+        let each = snapshot.filesystems.iter();
+        each.map(|fs| {
+            (fs.mount.clone(), fs.device.clone(), fs.fs_type.clone(), fs.size_bytes, fs.inodes_total)
+        })
+        .collect()
+    };
+    assert_eq!(fixed(shell), fixed(local));
+    let disks =
+        |snapshot: &Snapshot| -> Vec<_> { snapshot.disks.iter().map(|disk| disk.name.clone()).collect() };
+    assert_eq!(disks(shell), disks(local));
+    let interfaces = |snapshot: &Snapshot| -> Vec<_> {
+        snapshot.interfaces.iter().map(|one| (one.name.clone(), one.counted_elsewhere)).collect()
+    };
+    assert_eq!(interfaces(shell), interfaces(local));
+    assert_eq!(shell.tcp.is_some(), local.tcp.is_some());
+    assert_eq!(shell.temperatures.len(), local.temperatures.len());
+    assert!(near(shell.processes_total, local.processes_total, 200));
+    assert_eq!(shell.file_handles_max, local.file_handles_max);
+    assert_eq!(shell.services.is_some(), local.services.is_some());
+    assert_eq!(shell.users, local.users);
+    assert_eq!(shell.facts, local.facts);
+    assert_eq!(shell.gaps, local.gaps);
+    // Processes that both saw are the same but for their counters.
+    let still = |snapshot: &Snapshot| -> Vec<_> {
+        let each = snapshot.processes.iter().flatten().filter(|process| process.pid == std::process::id());
+        each.map(|one| (one.pid, one.parent_pid, one.user.clone(), one.command_line.clone(), one.start_ticks))
+            .collect()
+    };
+    assert_eq!(still(shell), still(local));
+    assert_eq!(still(shell).len(), 1);
+}
+
+/// CPU time of a process and of its children that have ended, in ticks of 10 ms.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_ascii_whitespace().skip(11).take(4).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[rstest]
+#[case::bash("bash", &[])]
+#[case::dash("dash", &[])]
+#[case::busybox("busybox", &["sh"])]
+#[tokio::test]
+async fn a_base_reading_costs_little_cpu(#[case] program: &str, #[case] arguments: &[&str]) {
+    const READINGS: u64 = 200;
+    let (child, pipes) = spawn(program, arguments);
+    let pid = child.id().unwrap();
+    let mut probe = soon(ShellProbe::start(pipes)).await.unwrap();
+    soon(probe.read(Sections::BASE)).await.unwrap();
+    let before = cpu_ticks(pid);
+    for _ in 0..READINGS {
+        soon(probe.read(Sections::BASE)).await.unwrap();
+    }
+    let spent_us = (cpu_ticks(pid) - before) * 10_000 / READINGS;
+    println!("{program}: {spent_us} us of CPU a base reading");
+    // Under 2 ms on an idle machine; other tests on the same cores make every fork dearer.
+    assert!(spent_us < 10_000, "{spent_us} us");
+}
