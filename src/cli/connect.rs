@@ -1,14 +1,15 @@
 //! Finding the Roundsman to talk to: an address, a control socket, or a data directory that no server runs on.
 
 use std::future::Future;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use super::Global;
 use super::client::Client;
 use super::error::CliError;
-use crate::config::{self, data_directory, runtime_pointer};
+use crate::config::{self, ENVIRONMENT, data_directory, runtime_pointer};
 use crate::model::Secret;
 
 /// Name of the control socket in a data directory.
@@ -16,7 +17,7 @@ const SOCKET: &str = "control.sock";
 /// Name of the control data; a directory without it is no data directory.
 const DATABASE: &str = "roundsman.db";
 /// A pointer file holds one path; what is longer is something else.
-const POINTER_BYTES: usize = 4096;
+const POINTER_BYTES: u64 = 4096;
 
 /// A data directory that is being opened.
 pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Opened>, NotOpened>> + Send + 'a>>;
@@ -83,12 +84,12 @@ fn place(global: &Global, environment: config::Environment<'_>) -> Result<Place,
 
 /// The data directory that doctor looks at. None: the Roundsman is elsewhere.
 pub(super) fn data_of(global: &Global) -> Result<Option<PathBuf>, CliError> {
-    Ok(match place(global, &variable)? {
+    Ok(match place(global, ENVIRONMENT)? {
         Place::Url(_) => None,
         Place::Data(data) => Some(data),
         Place::ThisMachine => {
             let pointed = pointed_socket().and_then(|socket| socket.parent().map(Path::to_owned));
-            Some(pointed.unwrap_or_else(|| data_directory(None, &variable)))
+            Some(pointed.unwrap_or_else(|| data_directory(None, ENVIRONMENT)))
         }
     })
 }
@@ -96,7 +97,7 @@ pub(super) fn data_of(global: &Global) -> Result<Option<PathBuf>, CliError> {
 /// # Errors
 /// [`CliError::Unreachable`] says where was looked and what to do; [`CliError::Usage`] for an address that cannot be meant.
 pub(super) async fn connect(global: &Global, stand_alone: &dyn StandAlone) -> Result<Connected, CliError> {
-    match place(global, &variable)? {
+    match place(global, ENVIRONMENT)? {
         Place::Url(url) => {
             let token = token(global)?;
             Ok(Connected::running(Client::to_url(&url, token, global.insecure_http)?))
@@ -108,7 +109,7 @@ pub(super) async fn connect(global: &Global, stand_alone: &dyn StandAlone) -> Re
             {
                 return Ok(Connected::running(Client::to_socket(&socket)?));
             }
-            to_data(&data_directory(None, &variable), stand_alone).await
+            to_data(&data_directory(None, ENVIRONMENT), stand_alone).await
         }
     }
 }
@@ -152,16 +153,17 @@ fn listening(socket: &Path) -> Result<bool, CliError> {
 }
 
 fn pointed_socket() -> Option<PathBuf> {
-    let text = std::fs::read(runtime_pointer(&variable)).ok()?;
-    let path = String::from_utf8(text).ok().filter(|text| text.len() <= POINTER_BYTES)?;
-    let path = PathBuf::from(path.trim());
+    let mut text = String::new();
+    let pointer = File::open(runtime_pointer(ENVIRONMENT)?).ok()?;
+    pointer.take(POINTER_BYTES).read_to_string(&mut text).ok()?;
+    let path = PathBuf::from(text.trim());
     path.is_absolute().then_some(path)
 }
 
 fn token(global: &Global) -> Result<Secret<String>, CliError> {
     let token = match &global.token {
         Some(token) => Some(Secret::new(token.clone())),
-        None => config::secret(&variable, "ROUNDSMAN_TOKEN")
+        None => config::secret(ENVIRONMENT, "ROUNDSMAN_TOKEN")
             .map_err(|error| CliError::usage(error.to_string()))?,
     };
     token.ok_or_else(|| {
@@ -170,10 +172,6 @@ fn token(global: &Global) -> Result<Secret<String>, CliError> {
              and put it into ROUNDSMAN_TOKEN",
         )
     })
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 #[cfg(test)]

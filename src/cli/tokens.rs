@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::client::{Client, segment};
 use super::error::CliError;
-use super::output::{Output, UNKNOWN, ago, text, text_or_unknown};
+use super::output::{Output, UNKNOWN, ago, text};
 use crate::clock::{Clock, SystemClock};
-use crate::model::Role;
+use crate::model::{Role, Timestamp};
 
 const TOKENS: &str = "/api/v1/tokens";
 const DAY_S: u64 = 86_400;
@@ -80,10 +80,7 @@ impl Create {
 }
 
 async fn show(client: &Client, output: &Output) -> Result<(), CliError> {
-    let mut answer = client.get(TOKENS).await?;
-    let Some(Value::Array(tokens)) = answer.get_mut("items").map(Value::take) else {
-        return Err(CliError::failed(format!("{} did not answer with a list of tokens", client.place)));
-    };
+    let tokens = client.all(TOKENS, &[]).await?;
     if output.json {
         return output.value(&Value::Array(tokens));
     }
@@ -96,11 +93,25 @@ async fn show(client: &Client, output: &Output) -> Result<(), CliError> {
                 text(token, "name").to_owned(),
                 text(token, "role").to_owned(),
                 if used.is_empty() { UNKNOWN.to_owned() } else { ago(used) },
-                text_or_unknown(token, "expires_at"),
+                state(token),
             ]
         })
         .collect();
-    output.table(&["ID", "NAME", "ROLE", "USED", "EXPIRES"], &[], rows)
+    output.table(&["ID", "NAME", "ROLE", "USED", "VALID"], &[], rows)
+}
+
+/// Until when the token opens the door.
+fn state(token: &Value) -> String {
+    let expires = text(token, "expires_at");
+    if !text(token, "revoked_at").is_empty() {
+        "revoked".to_owned()
+    } else if expires.is_empty() {
+        "until revoked".to_owned()
+    } else if Timestamp::parse(expires).is_some_and(|end| end <= SystemClock.now()) {
+        "expired".to_owned()
+    } else {
+        format!("until {expires}")
+    }
 }
 
 /// `90d`, `12h`, `2w`, at least an hour.
