@@ -80,6 +80,17 @@ struct File {
 /// Reads one variable of the environment; tests pass a table.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The environment of this process.
+pub const ENVIRONMENT: Environment<'static> = &|name| std::env::var(name).ok();
+
+/// Where a running server leaves the path of its control socket: `/run/roundsman/control` for root, the same below
+/// `$XDG_RUNTIME_DIR` for others. None: there is no such directory.
+#[must_use]
+pub fn runtime_pointer(environment: Environment<'_>) -> Option<PathBuf> {
+    let base = if is_root() { PathBuf::from("/run") } else { PathBuf::from(environment("XDG_RUNTIME_DIR")?) };
+    Some(base.join("roundsman").join("control"))
+}
+
 impl Config {
     /// # Errors
     /// [`ConfigError`] names the flag, variable or line and what would be accepted.

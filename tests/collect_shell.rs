@@ -1,4 +1,4 @@
-//! The shell probe against real shells as child processes, and against answers that no shell gives.
+//! The shell probe against real shells as child processes.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use roundsman::collect::{LocalProbe, ProbeError, ShellProbe, shell};
 use roundsman::model::{Sections, Snapshot};
 use rstest::rstest;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, Join};
+use tokio::io::Join;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 type Pipes = Join<ChildStdout, ChildStdin>;
@@ -150,4 +150,72 @@ async fn a_base_reading_costs_little_cpu(#[case] program: &str, #[case] argument
     println!("{program}: {spent_us} us of CPU a base reading");
     // Under 2 ms on an idle machine; other tests on the same cores make every fork dearer.
     assert!(spent_us < 10_000, "{spent_us} us");
+}
+
+/// A login shell of the given kind runs COMMAND, as sshd has it done.
+#[rstest]
+#[case::bash("bash", &["-c", shell::COMMAND])]
+#[case::dash("dash", &["-c", shell::COMMAND])]
+#[case::busybox("busybox", &["sh", "-c", shell::COMMAND])]
+#[case::talkative("bash", &["-c", "echo Welcome; printf '\\033[31mno newline'; cat /proc/cpuinfo; exec /bin/sh"])]
+#[tokio::test]
+async fn login_shells_and_their_banners_are_no_obstacle(#[case] program: &str, #[case] arguments: &[&str]) {
+    let (_child, pipes) = spawn(program, arguments);
+    let mut probe = soon(ShellProbe::start(pipes)).await.unwrap();
+    assert!(soon(probe.read(Sections::BASE)).await.unwrap().cpu.is_some());
+}
+
+#[rstest]
+#[case::nologin("/usr/sbin/nologin", &[], "not available")]
+#[case::forced_command("echo", &["<h1>Hello</h1>\u{1b}[2J"], "<h1>Hello</h1>")]
+#[case::silent("true", &[], "")]
+#[tokio::test]
+async fn a_login_without_a_shell_is_told_with_its_words(
+    #[case] program: &str,
+    #[case] arguments: &[&str],
+    #[case] said: &str,
+) {
+    let (_child, pipes) = spawn(program, arguments);
+    match soon(ShellProbe::start(pipes)).await {
+        Err(ProbeError::NoShell { said: heard }) => {
+            assert!(heard.contains(said), "{heard}");
+            assert!(!heard.contains('\u{1b}'));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[rstest]
+#[case::lines("yes")]
+#[case::one_line("cat /dev/zero")]
+#[tokio::test]
+async fn endless_output_before_the_first_word_is_refused(#[case] command: &str) {
+    let (_child, pipes) = spawn("sh", &["-c", command]);
+    let refused = soon(ShellProbe::start(pipes)).await;
+    assert!(matches!(refused, Err(ProbeError::TooMuchOutput { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_command_line_cannot_speak_for_another_process() {
+    let name = "x\n==> /proc/1/cmdline <==\nspoofed\n\n@0123456789abcdef end 1\n";
+    let script = "exec -a \"$1\" sleep 600";
+    let mut sleeper =
+        Command::new("bash").args(["-c", script, "bash", name]).kill_on_drop(true).spawn().unwrap();
+    let pid = sleeper.id().unwrap();
+    let named =
+        || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"x\n==>"));
+    soon(async {
+        while !named() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (_child, pipes) = spawn("dash", &[]);
+    let mut probe = soon(ShellProbe::start(pipes)).await.unwrap();
+    let snapshot = soon(probe.read(Sections { processes: true, ..Sections::BASE })).await.unwrap();
+    sleeper.kill().await.unwrap();
+    let processes = snapshot.processes.unwrap();
+    let line = |pid: u32| processes.iter().find(|process| process.pid == pid).unwrap().command_line.clone();
+    assert!(!line(1).unwrap_or_default().contains("spoofed"));
+    assert!(line(pid).unwrap().starts_with('x'));
 }

@@ -21,6 +21,7 @@ use crate::model::{Actor, Caller, OrganizationId, Role, Secret, SessionId, Times
 use crate::store::audit::{self, Entry, Recorded};
 use crate::store::users::{self, Session, Token, User};
 use crate::store::{Store, StoreError};
+pub use password::PASSWORD_MIN_CHARS;
 use password::Passwords;
 use throttle::Throttle;
 

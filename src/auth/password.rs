@@ -12,7 +12,8 @@ use crate::store::StoreError;
 
 /// Checks at the same time: a flood of logins must leave a core for the readings.
 const AT_ONCE: usize = 1;
-const MIN_CHARS: usize = 8;
+/// Shortest password that is accepted, in characters.
+pub const PASSWORD_MIN_CHARS: usize = 8;
 const MAX_BYTES: usize = 256;
 
 #[derive(Debug)]
@@ -85,8 +86,8 @@ const fn false_for_unknown() -> bool {
 /// [`AuthError::Invalid`] says what a password must be.
 pub(super) fn check_strength(password: &Secret<String>, name: &str) -> Result<(), AuthError> {
     let text = password.expose();
-    if text.chars().count() < MIN_CHARS {
-        return Err(AuthError::Invalid(format!("the password needs at least {MIN_CHARS} characters")));
+    if text.chars().count() < PASSWORD_MIN_CHARS {
+        return Err(AuthError::Invalid(format!("the password needs at least {PASSWORD_MIN_CHARS} characters")));
     }
     if text.len() > MAX_BYTES {
         return Err(AuthError::Invalid(format!("the password may have at most {MAX_BYTES} bytes")));

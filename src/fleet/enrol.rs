@@ -5,7 +5,8 @@ use crate::model::{
     Caller, KeyId, Port, Role, Secret, Server, ServerId, ServerName, ServerNumber, Status, Transport,
 };
 use crate::ssh::preflight::{Outcome, Preflight, Step, preflight};
-use crate::ssh::{Connection, HostKey, Identity, Target, enrol_with_password};
+use crate::ssh::enrol::install_public_key;
+use crate::ssh::{Connection, HostKey, Identity, Target};
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::servers::{self, StoredServer};
 use crate::store::StoreError;
@@ -13,7 +14,8 @@ use crate::store::StoreError;
 use super::input::{self, Metadata, ServerEdit};
 use super::keys::{BroughtKey, free_name};
 use super::state::HostKeyView;
-use super::{Entry, Fleet, FleetError, ServerState};
+use super::registry::Entry;
+use super::{Fleet, FleetError, ServerState};
 use std::sync::Arc;
 
 /// How Roundsman logs in to a new server.
@@ -253,8 +255,7 @@ impl Fleet {
         if let Identification::PasswordOnce(_) = new.identification
             && let Some(connection) = done.connection.take()
         {
-            connection.close().await;
-            done = self.install_default_key(candidate).await?;
+            done = self.install_default_key(candidate, connection).await?;
         }
         match done {
             Preflight { connection: Some(connection), .. } => Ok(Some(connection)),
@@ -267,11 +268,18 @@ impl Fleet {
     }
 
     /// Installs the default key with the password, then proves that it opens the door; the password is not used again.
-    async fn install_default_key(&self, candidate: &mut Candidate) -> Result<Preflight, FleetError> {
+    async fn install_default_key(
+        &self,
+        candidate: &mut Candidate,
+        connection: Connection,
+    ) -> Result<Preflight, FleetError> {
         let organization = crate::model::OrganizationId::DEFAULT;
         let public_line = self.default_public_key(organization).await?;
-        enrol_with_password(&candidate.target, &public_line).await.map_err(|error| {
-            FleetError::Preflight { message: format!("{error} {}", error.advice()), steps: Vec::new() }
+        let installed = install_public_key(&connection, &public_line).await;
+        connection.close().await;
+        installed.map_err(|error| FleetError::Preflight {
+            message: format!("{error} {}", error.advice()),
+            steps: Vec::new(),
         })?;
         candidate.target.identity = self.identity(organization, None).await?;
         Ok(preflight(&candidate.target, None).await)

@@ -83,6 +83,14 @@ impl FleetError {
     }
 }
 
+/// Whether the servers are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polling {
+    On,
+    /// For the command line while no server runs: things are looked up and changed, nobody is contacted.
+    Off,
+}
+
 /// A handle; clones share the fleet.
 #[derive(Clone)]
 pub struct Fleet {
@@ -99,6 +107,7 @@ struct Inner {
     events: broadcast::Sender<Event>,
     /// For new servers that name no interval.
     default_interval: Duration,
+    polling: Polling,
     stop: CancellationToken,
     pollers: TaskTracker,
 }
@@ -120,6 +129,7 @@ impl Fleet {
         history: History,
         clock: Arc<dyn Clock>,
         default_interval: Duration,
+        polling: Polling,
     ) -> Result<Self, FleetError> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let shared = Arc::new(Shared {
@@ -139,6 +149,7 @@ impl Fleet {
                 shared,
                 events,
                 default_interval,
+                polling,
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
             }),
@@ -193,6 +204,9 @@ impl Fleet {
         entry: &Arc<Entry>,
         adopted: Option<crate::ssh::Connection>,
     ) -> Result<(), FleetError> {
+        if self.inner.polling == Polling::Off {
+            return Ok(());
+        }
         let stop = entry.next_poller(&self.inner.stop);
         let Some(way) = self.way_to(entry, adopted).await? else { return Ok(()) };
         let poller = Poller::new(Arc::clone(entry), Arc::clone(&self.inner.shared), stop);

@@ -154,7 +154,7 @@ impl Poller {
                                 return;
                             }
                         }
-                        () = self.entry.wake.notified() => session.restart("a check was asked for"),
+                        () = self.entry.wake.notified() => session.restart("a check was asked for").await,
                     }
                 }
                 Ok(connection) => {
@@ -173,7 +173,7 @@ impl Poller {
                                 after.as_secs_f64()
                             );
                             self.no_answer(Some(Layer::Channel), reason);
-                            session.restart("a reading was not answered");
+                            session.restart("a reading was not answered").await;
                         }
                         // The session connects again by itself; only when it cannot is the server unreachable.
                         Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => {}

@@ -117,7 +117,7 @@ impl Fleet {
     ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
         auth::require(caller, Role::Viewer)?;
         let number = self.number(caller, reference)?;
-        Ok(self.inner.history.range_all(number, metric, range.0, range.1, points).await?)
+        Ok(self.inner.history.range_all(number, &metric, range.0, range.1, points).await?)
     }
 
     fn number(&self, caller: &Caller, reference: &str) -> Result<ServerNumber, FleetError> {

@@ -57,13 +57,17 @@ impl Running {
         }
     }
 
-    /// Ends the command if its process id is known, then reads until the server closes the channel. Where it does not,
-    /// closes it from here.
+    /// Ends the command, then reads until the server closes the channel. Where it does not, or where the process id is not
+    /// known, closes the channel from here.
     pub(super) async fn end(mut self, pid: Option<u32>) {
-        if let Some(pid) = pid {
-            tokio::spawn(end_group(self.connection.clone(), pid));
-        }
-        if !self.drain(END_LIMIT).await {
+        let patience = match pid {
+            Some(pid) => {
+                tokio::spawn(end_group(self.connection.clone(), pid));
+                END_LIMIT
+            }
+            None => Duration::ZERO,
+        };
+        if !self.drain(patience).await {
             self.close_from_here().await;
         }
     }

@@ -1,1 +1,32 @@
-//! Enrolment by password: installs a public key over a login that is used once.
+//! Enrolment by password: installs the public key over a connection that logged in with it.
+//!
+//! Whether the key then works is for the caller to try, by connecting with it.
+
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::error::SshError;
+use super::exec::ExecRequest;
+use super::keys;
+use super::printable;
+
+/// Writing one line takes no time; a home directory on a network may have to be mounted first.
+const INSTALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Puts `public_line` into the `authorized_keys` of the user that `connection` is logged in as. Safe to repeat.
+///
+/// # Errors
+/// What [`exec`](Connection::exec) answers; [`SshError::RemoteFailed`] when the file could not be
+/// written; [`SshError::KeyUnreadable`] when `public_line` is not a public key.
+pub async fn install_public_key(connection: &Connection, public_line: &str) -> Result<(), SshError> {
+    let command = keys::authorized_keys_install_command(public_line)?;
+    let output = connection.exec(ExecRequest::new(command).timeout(INSTALL_LIMIT)).await?;
+    if output.success() {
+        return Ok(());
+    }
+    Err(SshError::RemoteFailed {
+        what: "Installing the public key",
+        exit_status: output.exit_status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
+        said: printable::line(&output.stderr, 300),
+    })
+}

@@ -44,6 +44,20 @@ pub fn public_line(
     key.public_key().to_openssh().map_err(|e| unreadable(KEPT_KEY, e))
 }
 
+/// A private key without its passphrase, as OpenSSH text, and its public key line: for whoever keeps it sealed.
+///
+/// # Errors
+/// [`SshError::KeyUnreadable`]: not a private key, or protected by another passphrase than the given.
+pub fn unlock(
+    private: &Secret<String>,
+    passphrase: Option<&Secret<String>>,
+) -> Result<(Secret<String>, String), SshError> {
+    let key = decode("that was given", private, passphrase)?;
+    let text = key.to_openssh(LineEnding::LF).map_err(|e| unreadable(KEPT_KEY, e))?;
+    let line = key.public_key().to_openssh().map_err(|e| unreadable(KEPT_KEY, e))?;
+    Ok((Secret::new(text.to_string()), line))
+}
+
 /// The text of a private key file, for whoever wants to keep it. It is not decoded.
 ///
 /// # Errors

@@ -32,5 +32,6 @@ pub use connection::{Connection, MAX_CHANNELS};
 pub use error::{Cause, Endpoint, SshError};
 pub use exec::{ExecRequest, Output};
 pub use hostkey::{HostKey, Verdict, judge_host_key};
+pub use session::{Session, SessionState};
 pub use stream::Stream;
 pub use target::{Identity, Target};

@@ -4,7 +4,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use warp::reply::Response;
 
-use super::pages;
+use askama::Template as _;
+
+use super::pages::doors::ErrorPage;
 use super::routes::{html, see_other, with_type};
 use crate::auth::AuthError;
 use crate::fleet::FleetError;
@@ -84,10 +86,7 @@ pub fn problem(failure: &Failure) -> Problem {
     match failure {
         Failure::Auth(error) => of_auth(error),
         Failure::Fleet(error) => of_fleet(error),
-        Failure::History(HistoryError::Invalid(message)) => {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
-        }
-        Failure::History(error) => internal(&error.to_string()),
+        Failure::History(error) => of_history(error),
         Failure::Invalid(message) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
         Failure::NotFound(message) => Problem::new(StatusCode::NOT_FOUND, "not-found", message),
         Failure::Method { allowed } => {
@@ -171,7 +170,17 @@ fn of_fleet(error: &FleetError) -> Problem {
                 .with("steps", json!(steps))
         }
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
-        FleetError::Store(_) | FleetError::Vault(_) | FleetError::History(_) => internal(&detail),
+        FleetError::History(error) => of_history(error),
+        FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),
+    }
+}
+
+fn of_history(error: &HistoryError) -> Problem {
+    match error {
+        HistoryError::BadPoints { .. } | HistoryError::BadRange | HistoryError::TooManyPoints { .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", error.to_string())
+        }
+        other => internal(&other.to_string()),
     }
 }
 
@@ -188,7 +197,7 @@ pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
         let next: String = percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC).collect();
         see_other(&if path == "/" { "/login".to_owned() } else { format!("/login?next={next}") })
     } else {
-        html(problem.status, pages::error_page(problem.status, &problem.detail))
+        page(&problem)
     };
     let headers = response.headers_mut();
     if let Some(seconds) = problem.retry_after_s {
@@ -201,6 +210,16 @@ pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"roundsman\""));
     }
     response
+}
+
+fn page(problem: &Problem) -> Response {
+    match ErrorPage::new(problem.status.as_u16(), &problem.detail, "").render() {
+        Ok(text) => html(problem.status, text),
+        Err(error) => {
+            tracing::error!(%error, "the error page was not rendered");
+            with_type(problem.status, "text/plain; charset=utf-8", problem.detail.clone().into())
+        }
+    }
 }
 
 fn problem_json(problem: &Problem) -> Response {

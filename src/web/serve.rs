@@ -35,7 +35,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// After a failed accept (out of file handles) the loop pauses instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Smaller bodies gain nothing from compression.
-const COMPRESS_ABOVE_BYTES: u16 = 1024;
+const COMPRESS_ABOVE_BYTES: u64 = 1024;
 
 /// Serves the site on every listener until `stop`, then lets answers under way finish.
 pub async fn serve(

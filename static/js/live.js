@@ -37,7 +37,8 @@ function morph(element, html) {
   // A selection inside the element would be lost; the next version comes soon enough.
   const selection = getSelection();
   if (selection && !selection.isCollapsed && element.contains(selection.anchorNode)) return;
-  window.Idiomorph.morph(element, html, MORPH);
+  // White space around the element would stay behind as text, a little more each time.
+  window.Idiomorph.morph(element, html.trim(), MORPH);
 }
 
 function apply(message) {

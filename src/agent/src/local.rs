@@ -147,7 +147,10 @@ impl Reader {
 
     fn pids(&self) -> Option<Vec<u32>> {
         let entries = fs::read_dir(self.path("/proc")).ok()?;
-        Some(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+        let mut pids: Vec<u32> =
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        pids.sort_unstable();
+        Some(pids)
     }
 
     fn processes(&self, pids: &[u32]) -> Vec<Process> {

@@ -7,12 +7,12 @@ named() { for f do [ -r "$f" ] && { printf '\n==> %s <==\n' "$f"; $c "$f"; }; do
 slurp() { while IFS= read -r l; do printf '%s\n' "$l"; done <"$1"; printf %s "$l"; }
 show() { if [ "$h" ]; then head -n 99999 "$@"; else named "$@"; fi; }
 starts() { k=$1; shift; if [ "$h" ]; then head -n "$k" "$@"; else named "$@"; fi; }
-bytes() { k=$1; shift; if [ "$h" ]; then head -c "$k" "$@"; else named "$@"; fi; }
+bytes() { k=$1; shift; if [ "$h" ]; then head -c "$k" "$@"; elif [ $c = cat ]; then named "$@"; fi; }
 every() {
   k=$1 v=$2 o=$3; shift 3
-  set -- /proc/[0-9]*/"$o"
+  set -- /dev/null /proc/[0-9]*/"$o"
   if [ $# -le 20000 ]; then $k $v "$@"
-  else for d in 1 2 3 4 5 6 7 8 9; do $k $v /proc/$d*/"$o"; done
+  else for d in 1 2 3 4 5 6 7 8 9; do $k $v /dev/null /proc/$d*/"$o"; done
   fi
 }
 count() { set -- /proc/[0-9]*; printf %s $#; }
@@ -31,16 +31,16 @@ users() {
   if [ -d /run/systemd/sessions ]; then
     part sessions
     for f in /run/systemd/sessions/*; do [ -f "$f" ] && set -- "$@" "$f"; done
-    [ $# -gt 0 ] && show "$@" /dev/null
+    [ $# -gt 0 ] && show /dev/null "$@"
   fi
   for f in /run/utmp /var/run/utmp; do
-    if [ -r $f ]; then part utmp; cat $f; return; fi
+    if [ $c = cat ] && [ -r $f ]; then part utmp; cat $f; return; fi
   done
 }
 facts() {
   part facts; show $F
-  part cpuinfo; starts 40 /proc/cpuinfo /dev/null
-  part routes; starts 4000 /proc/net/fib_trie /dev/null
+  part cpuinfo; starts 40 /dev/null /proc/cpuinfo
+  part routes; starts 4000 /dev/null /proc/net/fib_trie
   part markers; for f in $M; do [ -e $f ] && printf '%s\n' $f; done
   part localtime; readlink /etc/localtime
 }
@@ -52,7 +52,7 @@ reading() {
   part count; count
   case $w in *d*) fill "$@"; esac
   case $w in *p*)
-    part passwd; starts 10000 /etc/passwd /dev/null
+    part passwd; starts 10000 /dev/null /etc/passwd
     part stat; every show '' stat
     part status; every starts 9 status
     part cmdline; every bytes 1024 cmdline
@@ -76,7 +76,7 @@ case $(stat -f -c %S /) in [1-9]*) s=1; esac
 [ -r /sys/fs/cgroup/memory.max ] && G='CGROUP_V2_FILES'
 main() {
   part "hello ticks=$(getconf CLK_TCK) page=$(getconf PAGESIZE) arch=$(uname -m)"
-  show /proc/self/mountinfo /dev/null
+  show /dev/null /proc/self/mountinfo
   part ready
   while IFS= read -r q; do
     case $q in

@@ -5,8 +5,11 @@
 //! partial as the page. Nothing here reads a clock, asks a service or knows HTTP.
 
 pub mod doors;
+pub mod enrol;
 pub mod fleet;
+pub mod form;
 pub mod server;
+pub mod settings;
 
 use askama::Template;
 use askama::filters::HtmlSafe;
@@ -36,7 +39,7 @@ pub struct Fragment {
 impl Fragment {
     fn render(id: String, part: &impl Template) -> Option<Self> {
         match part.render() {
-            Ok(html) => Some(Self { id, html }),
+            Ok(html) => Some(Self { id, html: html.trim().to_owned() }),
             Err(error) => {
                 tracing::error!(%error, fragment = %id, "a part of a page was not rendered");
                 None

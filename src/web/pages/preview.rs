@@ -9,9 +9,17 @@ use std::path::{Path, PathBuf};
 use askama::Template;
 
 use super::doors::{ErrorPage, LoginPage, SetupPage};
+use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
-use super::samples::{Sample, large_fleet, now, small_fleet, summary, viewer};
-use super::server::{HostKey, HostKeys, OverviewPage};
+use super::samples::{
+    Sample, large_fleet, now, preflight, processes, seconds_ago, services, settings, small_fleet, summary,
+    viewer,
+};
+use super::server::{
+    ConfigurationForm, ConfigurationPage, HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery,
+    ProcessesPage, ServiceQuery, ServicesPage,
+};
+use super::settings::{SettingsData, SettingsPage};
 use super::{Notice, NoticeKind};
 use crate::fleet::ServerState;
 use crate::model::{Health, Role};
@@ -104,6 +112,52 @@ fn overview_pages(folder: &Folder) {
     folder.page("overview-hostile", &overview(&Sample::named("evil").hostile().state(), &keys));
 }
 
+fn tab_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    let state = Sample::named("web-2").region("Frankfurt").tag("web").tag("nginx").state();
+    let keys = HostKeys {
+        pinned: Some(key("nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8")),
+        offered: Some(key("uNiVztksCsDhcc0u9e8BrooFoMgS0tTjTP5mxGp1sGY")),
+    };
+    let query = ProcessQuery::default();
+    folder.page("metrics", &MetricsPage::new(&admin, &state, now()));
+    folder.page(
+        "processes",
+        &ProcessesPage::new(&admin, &state, Some(&processes()), Some(seconds_ago(4)), &query, now()),
+    );
+    folder.page("processes-unread", &ProcessesPage::new(&admin, &state, None, None, &query, now()));
+    let query = ServiceQuery::default();
+    folder.page(
+        "services",
+        &ServicesPage::new(&admin, &state, Some(&services()), Some(seconds_ago(4)), &query, now()),
+    );
+    let configuration = |role: Role, keys: &HostKeys| {
+        let form = ConfigurationForm::of(&state.server);
+        ConfigurationPage::new(&viewer(role), &state, keys, "the key that Roundsman keeps", &form, &[], now())
+    };
+    folder.page("configuration", &configuration(Role::Admin, &keys));
+    folder.page("configuration-viewer", &configuration(Role::Viewer, &HostKeys { offered: None, ..keys }));
+}
+
+fn other_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    let public_key = settings().public_key.unwrap();
+    let form = EnrolForm::from_pairs([
+        ("hostname", "root@web-1.example.net"),
+        ("identity", "password"),
+        ("tags", "web"),
+    ]);
+    let enrol = |form: &EnrolForm, found: Option<&Preflight>| {
+        EnrolPage::new(&admin, form, &[], &public_key, found, now())
+    };
+    folder.page("enrol", &enrol(&EnrolForm::default(), None));
+    folder.page("enrol-approve", &enrol(&form, Some(&preflight(true))));
+    folder.page("enrol-failed", &enrol(&form, Some(&preflight(false))));
+    folder.page("settings", &SettingsPage::new(&admin, &settings(), now()));
+    let made = SettingsData { new_token: Some("rm_9f3c1b0a6d7e4f52_Yk3vQmZ1".to_owned()), ..settings() };
+    folder.page("settings-token", &SettingsPage::new(&admin, &made, now()));
+}
+
 fn door_pages(folder: &Folder) {
     let problem =
         Notice { kind: NoticeKind::Problem, text: "The user name or the password is wrong.".to_owned() };
@@ -128,5 +182,7 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     copy_tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join("static"), &folder.0.join("static"));
     fleet_pages(&folder);
     overview_pages(&folder);
+    tab_pages(&folder);
+    other_pages(&folder);
     door_pages(&folder);
 }

@@ -1,6 +1,10 @@
 //! The pages of one server: what is above all of them, and a module a tab.
 
+mod configuration;
+mod metrics;
 mod overview;
+mod processes;
+mod services;
 
 use askama::Template;
 
@@ -10,7 +14,11 @@ use crate::web::view::{self, When};
 
 use super::{Badge, Chrome, Fragment, Section, Viewer};
 
+pub use configuration::{ConfigurationForm, ConfigurationPage};
+pub use metrics::MetricsPage;
 pub use overview::{OverviewPage, overview_fragments};
+pub use processes::{ProcessQuery, ProcessSort, ProcessesPage, processes_fragments};
+pub use services::{ServiceQuery, ServicesPage, services_fragments};
 
 /// The tabs of a server, in the order of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +139,10 @@ impl Head {
             tags: server.tags.iter().map(ToString::to_string).collect(),
             seen: When::new(state.last_seen_at, now),
             unreachable: match &state.reachability {
-                Reachability::Unreachable { reason, .. } => Some(view::clean(reason, view::TEXT_CHARS)),
+                // The overview tells it at length.
+                Reachability::Unreachable { reason, .. } if current != Tab::Overview => {
+                    Some(view::clean(reason, view::TEXT_CHARS))
+                }
                 _ => None,
             },
             tabs: Tab::ALL.into_iter().map(link).collect(),
@@ -158,6 +169,12 @@ fn chrome(viewer: &Viewer, state: &ServerState, tab: Tab, now: Timestamp) -> Chr
     };
     let live = format!("server:{}:{}", state.server.id, tab.name());
     Chrome::new(&title, Section::Fleet, Some(live), viewer, now)
+}
+
+/// Why a section of this server's readings is missing or not whole.
+fn gap_reason(state: &ServerState, section: &str) -> Option<String> {
+    let gap = state.gaps.iter().find(|gap| gap.section == section)?;
+    Some(view::clean(&gap.reason, view::TEXT_CHARS))
 }
 
 #[cfg(test)]

@@ -1,0 +1,286 @@
+//! Wires everything together, once: what is opened in which order, and how it ends.
+
+use std::fs::{self, File, TryLockError};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Auth;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ENVIRONMENT, runtime_pointer};
+use crate::fleet::{Fleet, Polling};
+use crate::history::History;
+use crate::model::OrganizationId;
+use crate::services::Services;
+use crate::store::Store;
+use crate::vault::Vault;
+use crate::web;
+
+/// Name of the socket in the data directory through which the command line talks to a running server.
+pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// Why Roundsman cannot start; each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("another Roundsman uses {data} already; stop it first, or choose another directory with --data")]
+    Locked { data: PathBuf },
+    #[error("cannot use the data directory {data}: {cause}; create it and give it to this user, or choose another with --data")]
+    Data { data: PathBuf, cause: String },
+    #[error("cannot listen on {address}: {cause}{hint}", hint = port_hint(*in_use, *address))]
+    Listen { address: SocketAddr, cause: String, in_use: bool },
+    #[error("cannot make the control socket {path}: {cause}")]
+    Control { path: PathBuf, cause: String },
+    #[error(transparent)]
+    Open(#[from] anyhow::Error),
+}
+
+fn port_hint(in_use: bool, address: SocketAddr) -> String {
+    if in_use {
+        format!(
+            "; another program has the port: find it with 'ss -ltnp sport = :{}', or choose another with --listen",
+            address.port()
+        )
+    } else {
+        String::new()
+    }
+}
+
+/// The data directory, ours alone while this lives.
+#[derive(Debug)]
+struct DataLock {
+    _file: File,
+}
+
+/// Makes the directory (0700) if it is missing and locks it.
+fn lock(data: &Path) -> Result<DataLock, AppError> {
+    let failed = |error: std::io::Error| AppError::Data { data: data.to_owned(), cause: error.to_string() };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data.join("lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(DataLock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(AppError::Locked { data: data.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Everything that is open.
+struct Open {
+    services: Services,
+    history: History,
+    _lock: DataLock,
+}
+
+async fn open(config: &Config, polling: Polling) -> Result<Open, AppError> {
+    let lock = lock(&config.data)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let vault = Vault::open(&config.data, config.master_key.as_ref()).map_err(anyhow::Error::from)?;
+    let database = config.data.join("roundsman.db");
+    let store = Store::open(&database).map_err(anyhow::Error::from)?;
+    let history =
+        History::open(&config.data.join("history.db"), Arc::clone(&clock)).map_err(anyhow::Error::from)?;
+    for name in ["roundsman.db", "history.db"] {
+        let path = config.data.join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .map_err(|error| AppError::Data { data: path, cause: error.to_string() })?;
+    }
+    let auth = Auth::new(store.clone(), Arc::clone(&clock));
+    let fleet =
+        Fleet::start(store, vault, history.clone(), Arc::clone(&clock), config.interval, polling)
+            .await
+            .map_err(anyhow::Error::from)?;
+    let started_at = clock.now();
+    Ok(Open { services: Services { auth, fleet, clock, started_at }, history, _lock: lock })
+}
+
+impl Open {
+    /// Pollers first, so that nothing is appended afterwards; then what they appended goes to disk.
+    async fn close(self) {
+        self.services.fleet.stop().await;
+        if let Err(error) = self.history.close().await {
+            tracing::error!(%error, "the last readings could not be written");
+        }
+    }
+}
+
+async fn listen(config: &Config) -> Result<Vec<TcpListener>, AppError> {
+    let mut listeners = Vec::with_capacity(config.listen.len());
+    for address in &config.listen {
+        let listener = TcpListener::bind(address).await.map_err(|error| AppError::Listen {
+            address: *address,
+            in_use: error.kind() == std::io::ErrorKind::AddrInUse,
+            cause: error.to_string(),
+        })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn listen_control(data: &Path) -> Result<tokio::net::UnixListener, AppError> {
+    let path = data.join(CONTROL_SOCKET);
+    web::listen_control(&path).map_err(|error| AppError::Control { path, cause: error.to_string() })
+}
+
+/// Serves until the process is told to end.
+///
+/// # Errors
+/// [`AppError`] when something cannot be opened; nothing is left behind.
+pub async fn serve(config: Config) -> Result<(), AppError> {
+    // The lock comes before the port: two servers on one data directory are the worse mistake.
+    let open = open(&config, Polling::On).await?;
+    let tcp = listen(&config).await?;
+    let control = listen_control(&config.data)?;
+    let addresses: Vec<SocketAddr> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    prepare(&config, &open.services).await?;
+    greet(&open.services, &addresses).await?;
+    let pointer = point_to(&config.data);
+    let stop = CancellationToken::new();
+    let ending = stop.clone();
+    tokio::spawn(async move {
+        end_of_process().await;
+        tracing::info!("ending");
+        ending.cancel();
+    });
+    tracing::info!(data = %config.data.display(), listen = ?addresses, "serving");
+    web::serve(web::site(&open.services), tcp, control, stop).await;
+    open.close().await;
+    remove(&config.data.join(CONTROL_SOCKET));
+    if let Some(pointer) = pointer {
+        remove(&pointer);
+    }
+    Ok(())
+}
+
+/// First administrator and local machine, where they are missing.
+async fn prepare(config: &Config, services: &Services) -> Result<(), AppError> {
+    if let Some(password) = config.admin_password.clone() {
+        let made = services.auth.create_first_admin(password).await.context("the configured administrator password")?;
+        if made {
+            tracing::info!("the administrator 'admin' was made with the configured password");
+        }
+    }
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    services.fleet.ensure_local(hostname.trim()).await.context("enrolling this machine")?;
+    Ok(())
+}
+
+/// Tells the person at the terminal how to go on.
+#[expect(clippy::print_stdout, reason = "the set-up address goes to the person who starts the program, not to the log")]
+async fn greet(services: &Services, addresses: &[SocketAddr]) -> Result<(), AppError> {
+    let key = services.fleet.default_public_key(OrganizationId::DEFAULT).await.context("reading the SSH key")?;
+    println!("Roundsman's public key, for ~/.ssh/authorized_keys of your servers:\n\n  {key}\n");
+    let place = addresses.first().map_or_else(String::new, |address| format!("http://{address}"));
+    match services.auth.begin_setup().await.context("preparing the set-up address")? {
+        Some(secret) => println!(
+            "Open this address within an hour and choose the administrator's password:\n\n  {place}/setup/{}\n",
+            secret.expose()
+        ),
+        None => println!("Log in at {place}/\n"),
+    }
+    Ok(())
+}
+
+async fn end_of_process() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM cannot be waited for");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        interrupted = tokio::signal::ctrl_c() => {
+            if let Err(error) = interrupted {
+                tracing::warn!(%error, "SIGINT cannot be waited for");
+            }
+        }
+    }
+}
+
+/// Leaves word where the socket is, so that the command line finds this server without being told.
+fn point_to(data: &Path) -> Option<PathBuf> {
+    let pointer = runtime_pointer(ENVIRONMENT)?;
+    let socket = data.canonicalize().ok()?.join(CONTROL_SOCKET);
+    let written = pointer
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(&pointer, socket.to_string_lossy().as_bytes()));
+    match written {
+        Ok(()) => Some(pointer),
+        Err(error) => {
+            tracing::info!(%error, pointer = %pointer.display(), "the command line will need --data to find this server");
+            None
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::debug!(%error, path = %path.display(), "a file of this run could not be removed");
+    }
+}
+
+/// The data directory opened by the command line while no server runs: the control socket answers, nothing is polled.
+#[derive(Debug)]
+pub struct Offline {
+    open: Option<Box<Open>>,
+    serving: JoinHandle<()>,
+    stop: CancellationToken,
+    socket: PathBuf,
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Open")
+    }
+}
+
+/// Opens the data directory without polling and without TCP; the control socket answers as in a running server.
+///
+/// # Errors
+/// [`AppError::Locked`] when a server runs; else why something cannot be opened.
+pub async fn offline(config: &Config) -> Result<Offline, AppError> {
+    let open = open(config, Polling::Off).await?;
+    let control = listen_control(&config.data)?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(web::serve(web::site(&open.services), Vec::new(), control, stop.clone()));
+    let socket = config.data.join(CONTROL_SOCKET);
+    Ok(Offline { open: Some(Box::new(open)), serving, stop, socket })
+}
+
+impl Offline {
+    /// Where to connect.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Writes everything and gives the directory free.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(Duration::from_secs(5), &mut self.serving).await.is_err() {
+            self.serving.abort();
+        }
+        if let Some(open) = self.open.take() {
+            open.close().await;
+        }
+        remove(&self.socket);
+    }
+}

@@ -1,0 +1,82 @@
+//! `GET /api/v1/events`: a WebSocket that tells programs what changes, a JSON object a message.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use warp::ws::{Message, WebSocket};
+
+use super::super::request::{Access, Request};
+use super::super::routes::Route;
+use crate::model::{Event, Sample};
+use crate::services::Services;
+
+/// A listener that takes no message for so long is gone; it must not hold a task for ever.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// The routes of this file.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::socket("/api/v1/events", Access::VIEWER, attend)
+            .summary("WebSocket: readings, health changes, servers added, changed, removed"),
+    ]
+}
+
+fn values(samples: &[Sample]) -> Map<String, Value> {
+    samples
+        .iter()
+        .map(|sample| {
+            let labels = sample.key.labels.as_str();
+            let name = if labels.is_empty() {
+                sample.key.metric.to_string()
+            } else {
+                format!("{}{{{labels}}}", sample.key.metric)
+            };
+            (name, json!(sample.value))
+        })
+        .collect()
+}
+
+/// An event as programs receive it: `type` and the members of that type.
+fn message(event: &Event) -> Value {
+    match event {
+        Event::Reading { server, at, samples, .. } => {
+            json!({ "type": "server.reading", "server_id": server, "at": at, "values": values(samples) })
+        }
+        Event::Health { server, health, reachability, at, .. } => json!({
+            "type": "server.health",
+            "server_id": server,
+            "at": at,
+            "health_status": health,
+            "reachability": reachability,
+        }),
+        Event::ServerChanged { server, .. } => json!({ "type": "server.changed", "server_id": server }),
+        Event::ServerRemoved { server, .. } => json!({ "type": "server.removed", "server_id": server }),
+    }
+}
+
+async fn attend(request: Request, services: Services, socket: WebSocket) {
+    let Some(caller) = request.caller else { return };
+    let mut events = services.fleet.subscribe();
+    let (mut outgoing, mut incoming) = socket.split();
+    loop {
+        let next = tokio::select! {
+            event = events.recv() => event,
+            said = incoming.next() => match said {
+                Some(Ok(said)) if !said.is_close() => continue,
+                _ => return,
+            },
+        };
+        let text = match next {
+            Ok(event) if event.organization() != caller.organization => continue,
+            Ok(event) => message(&event).to_string(),
+            Err(RecvError::Lagged(missed)) => json!({ "type": "missed", "count": missed }).to_string(),
+            Err(RecvError::Closed) => return,
+        };
+        let sent = tokio::time::timeout(SEND_LIMIT, outgoing.send(Message::text(text))).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+    }
+}

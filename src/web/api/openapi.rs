@@ -1,0 +1,194 @@
+//! `GET /api/openapi.json`: made from the table of routes, so it cannot say anything else.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use utoipa::{PartialSchema, ToSchema};
+use warp::reply::Response;
+
+use super::super::error::Failure;
+use super::super::request::{Access, Request};
+use super::super::routes::{Route, json as json_reply};
+use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
+use super::{Alive, people};
+use crate::services::{Services, VERSION};
+
+pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
+    json_reply(StatusCode::OK, &describe(&super::super::table())?)
+}
+
+fn schema<T: PartialSchema>() -> Result<Value, Failure> {
+    serde_json::to_value(T::schema()).map_err(|error| Failure::Internal(error.to_string()))
+}
+
+fn list_of(item: &str) -> Value {
+    json!({
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "items": { "type": "array", "items": { "$ref": format!("#/components/schemas/{item}") } },
+            "next_cursor": { "type": ["string", "null"], "description": "Ask again with it for the next page." },
+        },
+    })
+}
+
+/// Objects whose members the model describes: shown by name here, described in the docs.
+fn open_object(description: &str) -> Value {
+    json!({ "type": "object", "description": description, "additionalProperties": true })
+}
+
+fn schemas() -> Result<Map<String, Value>, Failure> {
+    let named = [
+        ("Alive", schema::<Alive>()?),
+        ("Server", schema::<ServerJson>()?),
+        ("ServerList", list_of("Server")),
+        ("ServerInput", schema::<ServerInput>()?),
+        ("ServerPatch", schema::<ServerPatch>()?),
+        ("ServerHealth", schema::<ServerHealth>()?),
+        ("HostKeyApproval", schema::<HostKeyApproval>()?),
+        ("Token", schema::<people::TokenJson>()?),
+        ("TokenList", list_of("Token")),
+        ("TokenInput", schema::<people::TokenInput>()?),
+        ("PasswordInput", schema::<people::PasswordInput>()?),
+        (
+            "NewToken",
+            json!({
+                "type": "object",
+                "required": ["id", "name", "role", "token"],
+                "properties": {
+                    "id": { "type": "string" },
+                    "name": { "type": "string" },
+                    "role": { "type": "string" },
+                    "expires_at": { "type": ["string", "null"] },
+                    "token": { "type": "string", "description": "Shown once; send it as Authorization: Bearer." },
+                },
+            }),
+        ),
+        ("Key", open_object("id, name, public_key, is_default, source_path, created_at")),
+        ("KeyList", list_of("Key")),
+        ("AuditEntry", open_object("sequence, at, actor, address, action, subject, result, detail")),
+        ("AuditList", list_of("AuditEntry")),
+        ("Preflight", open_object("ok; steps: stage, outcome, detail, fix, elapsed_ms; host_key that was seen")),
+        ("ProcessTable", open_object("taken_at, total, processes")),
+        ("ServiceTable", open_object("taken_at, services")),
+        ("UserTable", open_object("taken_at, users")),
+        ("Facts", open_object("hostname, os_name, kernel, architecture, cpu_model, addresses, …")),
+        ("Summary", open_object("total_servers, healthy_servers, …, average_cpu_percent, regions, environments")),
+        (
+            "Metrics",
+            open_object(
+                "server_id, metric, title, unit, label_name, from, to, series: label and points of \
+                 [Unix milliseconds, average, minimum, maximum]",
+            ),
+        ),
+        ("Metric", open_object("name, title, unit, label_name")),
+        ("Catalogue", list_of("Metric")),
+        (
+            "Problem",
+            json!({
+                "type": "object",
+                "description": "RFC 9457; further members depend on the type.",
+                "required": ["type", "title", "status", "detail"],
+                "properties": {
+                    "type": { "type": "string" },
+                    "title": { "type": "string" },
+                    "status": { "type": "integer" },
+                    "detail": { "type": "string", "description": "For a person: what is wrong and what to do." },
+                },
+            }),
+        ),
+    ];
+    Ok(named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn content(schema: &str, media_type: &str) -> Value {
+    json!({ media_type: { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
+}
+
+fn operation(route: &Route) -> Value {
+    let mut parameters: Vec<Value> = route
+        .path
+        .split('/')
+        .filter_map(|segment| segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')))
+        .map(|name| {
+            json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" },
+                    "description": "A name is accepted wherever an id is." })
+        })
+        .collect();
+    parameters.extend(route.doc.query.iter().map(|(name, meaning)| {
+        json!({ "name": name, "in": "query", "description": meaning, "schema": { "type": "string" } })
+    }));
+    let status = route.doc.status.unwrap_or(200).to_string();
+    let mut answer = json!({ "description": route.doc.summary });
+    if let Some(schema) = route.doc.gives {
+        answer["content"] = content(schema, "application/json");
+    }
+    let problem = json!({ "description": "Refused", "content": content("Problem", "application/problem+json") });
+    let mut operation = json!({
+        "summary": route.doc.summary,
+        "parameters": parameters,
+        "responses": { status: answer, "default": problem },
+    });
+    if let Some(schema) = route.doc.takes {
+        operation["requestBody"] = json!({ "required": true, "content": content(schema, "application/json") });
+    }
+    match route.access {
+        Access::Public => operation["security"] = json!([]),
+        Access::Role(role) => operation["x-role"] = json!(role.name()),
+    }
+    operation
+}
+
+/// The OpenAPI document of the routes under `/api`.
+///
+/// # Errors
+/// [`Failure::Internal`] when a schema cannot be written as JSON.
+fn describe(routes: &[Route]) -> Result<Value, Failure> {
+    let mut paths: Map<String, Value> = Map::new();
+    for route in routes.iter().filter(|route| route.path.starts_with("/api/")) {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.as_str().to_lowercase()] = operation(route);
+    }
+    Ok(json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Roundsman",
+            "version": VERSION,
+            "description": "Looks after a fleet of Linux servers over SSH. JSON in snake_case, times in RFC 3339 and UTC.",
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "security": [{ "token": [] }, { "session": [] }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas()?,
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer" },
+                "session": { "type": "apiKey", "in": "cookie", "name": super::super::COOKIE },
+            },
+        },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_api_route_and_every_schema_that_it_names() {
+        let routes = super::super::super::table();
+        let document = describe(&routes).unwrap();
+        for route in routes.iter().filter(|route| route.path.starts_with("/api/")) {
+            let method = route.method.as_str().to_lowercase();
+            let operation = &document["paths"][route.path][&method];
+            assert!(!operation["summary"].as_str().unwrap_or("").is_empty(), "{route:?} has no summary");
+        }
+        let text = document.to_string();
+        for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(document["components"]["schemas"].get(name).is_some(), "schema {name} is missing");
+        }
+    }
+
+    #[test]
+    fn schemas_stand_under_their_own_names() {
+        assert_eq!(<ServerPatch as ToSchema>::name(), "ServerPatch");
+    }
+}

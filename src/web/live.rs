@@ -1,0 +1,272 @@
+//! `GET /live`: keeps an open page true over one WebSocket.
+//!
+//! Each page has a task of its own. It renders the same partials as the page and sends only what changed;
+//! a slow browser holds up nobody but itself.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::stream::SplitSink;
+use futures_util::{SinkExt, StreamExt};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, MissedTickBehavior};
+use warp::ws::{Message, WebSocket};
+
+use super::pages::server::Tab;
+use super::pages::{Fragment, fleet as fleet_page};
+use super::request::{Access, Request, session_cookie};
+use super::routes::Route;
+use crate::fleet::{ServerFilter, ServerState};
+use crate::model::{Caller, Event, Sample, ServerId};
+use crate::services::Services;
+
+/// A browser that takes no message for so long is gone.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+/// Readings of a fleet that arrive close together travel in one message.
+const GATHER: Duration = Duration::from_millis(40);
+/// The counts of the whole fleet are sent at most this often.
+const SUMMARY_EVERY: Duration = Duration::from_secs(1);
+/// How often the page's session is looked at again, and the server told that somebody looks.
+const REVISIT: Duration = Duration::from_secs(8);
+
+/// The routes of this file.
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route::socket("/live", Access::VIEWER, attend)]
+}
+
+/// What a page shows.
+enum View {
+    Fleet(fleet_page::FleetQuery),
+    Server { id: String, tab: Tab, query: Vec<(String, String)> },
+}
+
+impl View {
+    /// From `view=fleet&…` or `view=server:ID:TAB&…`. None: no page of ours asks like that.
+    fn of(request: &Request) -> Option<Self> {
+        let rest = request.query.iter().filter(|(name, _)| name != "view").cloned();
+        match request.query("view")?.split(':').collect::<Vec<_>>().as_slice() {
+            ["fleet"] => Some(Self::Fleet(fleet_page::FleetQuery::from_pairs(rest))),
+            ["server", id, tab] => {
+                Some(Self::Server { id: (*id).to_owned(), tab: Tab::find(tab)?, query: rest.collect() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One message to a page.
+#[derive(Default, Serialize)]
+struct Update {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fragments: Vec<Fragment>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples: Vec<Value>,
+    /// The page must be fetched again: what belongs on it changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    reload: bool,
+}
+
+impl Update {
+    const fn is_empty(&self) -> bool {
+        self.fragments.is_empty() && self.samples.is_empty() && !self.reload
+    }
+}
+
+/// What has happened since the last message.
+#[derive(Default)]
+struct Gathered {
+    changed: HashSet<ServerId>,
+    samples: Vec<Value>,
+    reload: bool,
+    summary_due: bool,
+}
+
+struct Attendant {
+    services: Services,
+    caller: Caller,
+    view: View,
+    cookie: Option<String>,
+    outgoing: SplitSink<WebSocket, Message>,
+    /// Servers whose row the page has.
+    shown: HashSet<ServerId>,
+    summary_sent: Option<Instant>,
+}
+
+async fn attend(request: Request, services: Services, socket: WebSocket) {
+    let Some(view) = View::of(&request) else { return };
+    let cookie = session_cookie(&request.headers);
+    let Some(caller) = request.caller else { return };
+    let mut events = services.fleet.subscribe();
+    let (outgoing, mut incoming) = socket.split();
+    let mut attendant =
+        Attendant { services, caller, view, cookie, outgoing, shown: HashSet::new(), summary_sent: None };
+    attendant.shown = attendant.matching();
+    attendant.look();
+    let mut revisit = tokio::time::interval(REVISIT);
+    revisit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut gathered = Gathered::default();
+    let mut send_at: Option<Instant> = None;
+    loop {
+        let due = send_at.unwrap_or_else(|| Instant::now() + REVISIT);
+        tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) => attendant.gather(&event, &mut gathered),
+                Err(RecvError::Lagged(_)) => gathered.reload = true,
+                Err(RecvError::Closed) => return,
+            },
+            said = incoming.next() => match said {
+                Some(Ok(said)) if !said.is_close() => {}
+                _ => return,
+            },
+            _ = revisit.tick() => {
+                if !attendant.still_welcome().await {
+                    return;
+                }
+                attendant.look();
+            }
+            () = tokio::time::sleep_until(due), if send_at.is_some() => {
+                send_at = None;
+                if !attendant.send(std::mem::take(&mut gathered)).await {
+                    return;
+                }
+            }
+        }
+        let waiting = !gathered.changed.is_empty() || gathered.reload || gathered.summary_due;
+        if waiting && send_at.is_none() {
+            send_at = Some(Instant::now() + attendant.delay());
+        }
+    }
+}
+
+impl Attendant {
+    const fn delay(&self) -> Duration {
+        match self.view {
+            View::Fleet(_) => GATHER,
+            View::Server { .. } => Duration::ZERO,
+        }
+    }
+
+    /// Servers that belong on the page.
+    fn matching(&self) -> HashSet<ServerId> {
+        let View::Fleet(query) = &self.view else { return HashSet::new() };
+        let states = self.services.fleet.list(&self.caller, &ServerFilter::default()).unwrap_or_default();
+        query.select(&states).into_iter().map(|state| state.server.id).collect()
+    }
+
+    /// Somebody looks at details: they are read at every interval meanwhile.
+    fn look(&self) {
+        if let View::Server { id, tab: Tab::Processes | Tab::Services, .. } = &self.view
+            && let Err(error) = self.services.fleet.look(&self.caller, id)
+        {
+            tracing::debug!(%error, "an open page shows a server that is gone");
+        }
+    }
+
+    /// Whether the session behind the page still exists: a logout or a revocation ends the stream too.
+    async fn still_welcome(&self) -> bool {
+        match &self.cookie {
+            None => true,
+            Some(cookie) => {
+                matches!(self.services.auth.session(cookie, self.caller.from).await, Ok(Some(_)))
+            }
+        }
+    }
+
+    fn concerns(&self, server: ServerId) -> bool {
+        match &self.view {
+            View::Fleet(_) => true,
+            View::Server { id, .. } => *id == server.to_string(),
+        }
+    }
+
+    fn gather(&self, event: &Event, gathered: &mut Gathered) {
+        if event.organization() != self.caller.organization || !self.concerns(event.server()) {
+            return;
+        }
+        match event {
+            Event::Reading { server, at, samples, .. } => {
+                gathered.changed.insert(*server);
+                gathered.summary_due = true;
+                if matches!(self.view, View::Server { tab: Tab::Metrics, .. }) {
+                    gathered.samples.push(
+                        json!({ "server": server, "at": at.as_millis(), "values": values(samples) }),
+                    );
+                }
+            }
+            Event::Health { server, .. } => {
+                gathered.changed.insert(*server);
+                gathered.summary_due = true;
+            }
+            Event::ServerChanged { .. } | Event::ServerRemoved { .. } => gathered.reload = true,
+        }
+    }
+
+    /// False: the browser is gone.
+    async fn send(&mut self, gathered: Gathered) -> bool {
+        let update = self.render(gathered);
+        if update.is_empty() {
+            return true;
+        }
+        let Ok(text) = serde_json::to_string(&update) else { return false };
+        let sent = tokio::time::timeout(SEND_LIMIT, self.outgoing.send(Message::text(text))).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
+    fn render(&mut self, gathered: Gathered) -> Update {
+        let mut update =
+            Update { samples: gathered.samples, reload: gathered.reload, ..Update::default() };
+        let now = self.services.clock.now();
+        for id in gathered.changed {
+            // A server that was removed meanwhile sends an event of its own.
+            let Ok(state) = self.services.fleet.get(&self.caller, &id.to_string()) else { continue };
+            match &self.view {
+                View::Fleet(query) => {
+                    let belongs = query.matches(&state);
+                    if belongs != self.shown.contains(&id) {
+                        update.reload = true;
+                    } else if belongs {
+                        update.fragments.extend(fleet_page::row_fragments(&state, now));
+                    }
+                }
+                View::Server { tab, query, .. } => {
+                    update.fragments.extend(self.server_fragments(&state, *tab, query));
+                }
+            }
+        }
+        if matches!(self.view, View::Fleet(_)) {
+            if update.reload {
+                self.shown = self.matching();
+            }
+            let due = self.summary_sent.is_none_or(|at| at.elapsed() >= SUMMARY_EVERY);
+            if gathered.summary_due
+                && due
+                && let Ok(summary) = self.services.fleet.summary(&self.caller)
+            {
+                update.fragments.extend(fleet_page::summary_fragments(&summary));
+                self.summary_sent = Some(Instant::now());
+            }
+        }
+        update
+    }
+
+    fn server_fragments(&self, state: &ServerState, tab: Tab, query: &[(String, String)]) -> Vec<Fragment> {
+        super::site::server_fragments(&self.services, &self.caller, state, tab, query)
+    }
+}
+
+fn values(samples: &[Sample]) -> Map<String, Value> {
+    samples
+        .iter()
+        .map(|sample| {
+            let labels = sample.key.labels.as_str();
+            let name = if labels.is_empty() {
+                sample.key.metric.to_string()
+            } else {
+                format!("{}{{{labels}}}", sample.key.metric)
+            };
+            (name, json!(sample.value))
+        })
+        .collect()
+}

@@ -1,0 +1,121 @@
+//! Fields of forms: a label, what was typed, and what is wrong with it.
+
+use askama::Template;
+use askama::filters::HtmlSafe;
+
+/// Why one field was refused, in a sentence that says what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// The field's name in the form.
+    pub field: String,
+    pub sentence: String,
+}
+
+/// One `<input>` or `<textarea>` with its label.
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "partials/field.html")]
+pub struct Field {
+    name: &'static str,
+    label: &'static str,
+    kind: Kind,
+    value: String,
+    placeholder: &'static str,
+    hint: &'static str,
+    max_chars: u32,
+    is_required: bool,
+    problem: Option<String>,
+}
+
+// askama wrote it and escaped what is in it.
+impl HtmlSafe for Field {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Line,
+    Number { least: u32, most: u32 },
+    Lines,
+    Password,
+}
+
+impl Field {
+    /// A line of text of at most `max_chars`.
+    #[must_use]
+    pub fn line(name: &'static str, label: &'static str, value: &str, max_chars: u32) -> Self {
+        Self {
+            name,
+            label,
+            kind: Kind::Line,
+            value: value.to_owned(),
+            placeholder: "",
+            hint: "",
+            max_chars,
+            is_required: false,
+            problem: None,
+        }
+    }
+
+    #[must_use]
+    pub fn lines(name: &'static str, label: &'static str, value: &str, max_chars: u32) -> Self {
+        Self { kind: Kind::Lines, ..Self::line(name, label, value, max_chars) }
+    }
+
+    #[must_use]
+    pub fn number(name: &'static str, label: &'static str, value: &str, least: u32, most: u32) -> Self {
+        Self { kind: Kind::Number { least, most }, ..Self::line(name, label, value, 10) }
+    }
+
+    /// Never filled in: what was typed does not come back.
+    #[must_use]
+    pub fn password(name: &'static str, label: &'static str) -> Self {
+        Self { kind: Kind::Password, ..Self::line(name, label, "", 1024) }
+    }
+
+    #[must_use]
+    pub const fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    #[must_use]
+    pub const fn placeholder(mut self, placeholder: &'static str) -> Self {
+        self.placeholder = placeholder;
+        self
+    }
+
+    #[must_use]
+    pub const fn required(mut self) -> Self {
+        self.is_required = true;
+        self
+    }
+
+    /// With what was found wrong with it, if anything was.
+    #[must_use]
+    pub fn judged(mut self, problems: &[FieldProblem]) -> Self {
+        self.problem = problems
+            .iter()
+            .find(|problem| problem.field == self.name)
+            .map(|problem| problem.sentence.clone());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_keeps_what_was_typed_and_says_what_is_wrong() {
+        let problem = FieldProblem { field: "port".to_owned(), sentence: "'0' is not a port".to_owned() };
+        let html = Field::line("port", "Port", "\"><script>", 10).required().judged(&[problem]).to_string();
+        assert!(
+            html.contains("value=\"&#34;&#62;&#60;script&#62;\"")
+                && html.contains("&#39;0&#39; is not a port")
+        );
+        assert!(html.contains("aria-invalid=\"true\"") && html.contains("required"));
+    }
+
+    #[test]
+    fn a_password_never_comes_back() {
+        assert!(!Field::password("password", "Password").to_string().contains("value="));
+    }
+}

@@ -1,0 +1,282 @@
+//! The settings of a server: what it is called, how it is reached, its host key, and its removal.
+
+use askama::Template;
+
+use crate::fleet::ServerState;
+use crate::model::{Server, Status, Timestamp, Transport};
+
+use super::super::form::{Field, FieldProblem};
+use super::super::{Choice, Chrome, Viewer, capital};
+use super::{Head, HostKeys, Tab};
+
+/// Longest text of a field; the service has limits of its own and judges.
+const FIELD_MAX_CHARS: u32 = 1_000;
+
+/// What the form at `POST /servers/{id}/configuration` sends, as typed: a field that was refused comes back
+/// unchanged. The names of the fields are those of this struct.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConfigurationForm {
+    pub name: String,
+    pub description: String,
+    pub hostname: String,
+    pub port: String,
+    pub username: String,
+    pub region: String,
+    pub environment: String,
+    /// Separated by spaces or commas.
+    pub tags: String,
+    /// A line each: `key=value`.
+    pub metadata: String,
+    pub status: String,
+    /// May have decimals.
+    pub interval_seconds: String,
+    /// Empty: leave it as it is; `kept`, `key_file` or `password` otherwise.
+    pub identity: String,
+    pub key_file: String,
+}
+
+impl ConfigurationForm {
+    /// The form of a server as it is stored.
+    #[must_use]
+    pub fn of(server: &Server) -> Self {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let tags: Vec<&str> = server.tags.iter().map(|tag| tag.as_str()).collect();
+        let metadata: Vec<String> =
+            server.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Self {
+            name: server.name.to_string(),
+            description: server.description.clone(),
+            hostname: text(&server.hostname),
+            port: server.port.to_string(),
+            username: text(&server.username),
+            region: text(&server.region),
+            environment: text(&server.environment),
+            tags: tags.join(" "),
+            metadata: metadata.join("\n"),
+            status: server.status.name().to_owned(),
+            interval_seconds: (f64::from(server.interval_ms) / 1000.0).to_string(),
+            identity: String::new(),
+            key_file: String::new(),
+        }
+    }
+
+    /// From the decoded pairs of a posted form; a field that is not sent stays empty. The password is not
+    /// here: it goes to the service and never back to a page.
+    #[must_use]
+    pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let mut form = Self::default();
+        for (key, value) in pairs {
+            let field = match key.as_ref() {
+                "name" => &mut form.name,
+                "description" => &mut form.description,
+                "hostname" => &mut form.hostname,
+                "port" => &mut form.port,
+                "username" => &mut form.username,
+                "region" => &mut form.region,
+                "environment" => &mut form.environment,
+                "tags" => &mut form.tags,
+                "metadata" => &mut form.metadata,
+                "status" => &mut form.status,
+                "interval_seconds" => &mut form.interval_seconds,
+                "identity" => &mut form.identity,
+                "key_file" => &mut form.key_file,
+                _ => continue,
+            };
+            value.as_ref().trim().clone_into(field);
+        }
+        form
+    }
+}
+
+/// `GET /servers/{name}/configuration`, and the answer to a form that was refused.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pages/server_configuration.html")]
+pub struct ConfigurationPage {
+    pub chrome: Chrome,
+    head: Head,
+    server_id: String,
+    about: Vec<Field>,
+    metadata: Field,
+    reach: Vec<Field>,
+    statuses: Vec<Choice>,
+    is_ssh: bool,
+    /// How Roundsman logs in now.
+    identity_now: String,
+    identities: Vec<Choice>,
+    key_file: Field,
+    password: Field,
+    keys: HostKeys,
+}
+
+impl ConfigurationPage {
+    /// `identity_now` says how Roundsman logs in, in a few words: `the key that Roundsman keeps`.
+    #[must_use]
+    pub fn new(
+        viewer: &Viewer,
+        state: &ServerState,
+        keys: &HostKeys,
+        identity_now: &str,
+        form: &ConfigurationForm,
+        problems: &[FieldProblem],
+        now: Timestamp,
+    ) -> Self {
+        let mut chrome = super::chrome(viewer, state, Tab::Configuration, now);
+        // A form that changes under the fingers of its writer helps nobody.
+        chrome.live = None;
+        let is_ssh = state.server.transport != Transport::Local;
+        let judged = |field: Field| field.judged(problems);
+        Self {
+            chrome,
+            head: Head::new(state, Tab::Configuration, now),
+            server_id: state.server.id.to_string(),
+            about: about(form).into_iter().map(judged).collect(),
+            metadata: judged(
+                Field::lines("metadata", "Metadata", &form.metadata, 20_000)
+                    .placeholder("owner=ops")
+                    .hint("One key=value a line."),
+            ),
+            reach: reach(form, is_ssh).into_iter().map(judged).collect(),
+            statuses: Status::ALL
+                .iter()
+                .map(|status| Choice::of(status.name(), status_words(*status), &form.status))
+                .collect(),
+            is_ssh,
+            identity_now: identity_now.to_owned(),
+            identities: [
+                ("", "Leave as it is"),
+                ("kept", "The key that Roundsman keeps"),
+                ("key_file", "A key file on Roundsman’s machine"),
+                ("password", "A password, kept encrypted"),
+            ]
+            .into_iter()
+            .map(|(value, text)| Choice::of(value, text, &form.identity))
+            .collect(),
+            key_file: judged(
+                Field::line("key_file", "Path of the key file", &form.key_file, FIELD_MAX_CHARS)
+                    .placeholder("/root/.ssh/id_ed25519"),
+            ),
+            password: judged(Field::password("password", "Password")),
+            keys: keys.clone(),
+        }
+    }
+
+    fn title_of_status(choice: &Choice) -> String {
+        capital(&choice.value)
+    }
+}
+
+const fn status_words(status: Status) -> &'static str {
+    match status {
+        Status::Active => "Read and watched.",
+        Status::Maintenance => "Read, but nobody is told of its troubles.",
+        Status::Inactive => "Not contacted.",
+    }
+}
+
+fn about(form: &ConfigurationForm) -> Vec<Field> {
+    vec![
+        Field::line("name", "Name", &form.name, 63)
+            .required()
+            .hint("Letters, digits, dots, dashes and underscores."),
+        Field::line("description", "Description", &form.description, FIELD_MAX_CHARS),
+        Field::line("environment", "Environment", &form.environment, 63).placeholder("production"),
+        Field::line("region", "Region", &form.region, 63).placeholder("eu-central"),
+        Field::line("tags", "Tags", &form.tags, FIELD_MAX_CHARS)
+            .placeholder("web role:frontend")
+            .hint("Separated by spaces."),
+    ]
+}
+
+fn reach(form: &ConfigurationForm, is_ssh: bool) -> Vec<Field> {
+    let interval = Field::line("interval_seconds", "Read every … seconds", &form.interval_seconds, 10)
+        .required()
+        .hint("From 1 to 3600.");
+    if !is_ssh {
+        return vec![interval];
+    }
+    vec![
+        Field::line("hostname", "Address", &form.hostname, 255).required(),
+        Field::number("port", "Port", &form.port, 1, 65_535).required(),
+        Field::line("username", "User", &form.username, 63).required(),
+        interval,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Role;
+    use crate::web::pages::samples::{Sample, now, viewer};
+    use crate::web::pages::server::HostKey;
+
+    fn page(role: Role, state: &ServerState, keys: &HostKeys, problems: &[FieldProblem]) -> String {
+        let form = ConfigurationForm::of(&state.server);
+        ConfigurationPage::new(
+            &viewer(role),
+            state,
+            keys,
+            "the key that Roundsman keeps",
+            &form,
+            problems,
+            now(),
+        )
+        .render()
+        .unwrap()
+    }
+
+    fn changed() -> HostKeys {
+        let key = |name: &str| HostKey {
+            algorithm: "ssh-ed25519".to_owned(),
+            fingerprint: format!("SHA256:{name}"),
+            line: format!("ssh-ed25519 AAAA{name}"),
+        };
+        HostKeys { pinned: Some(key("old")), offered: Some(key("new")) }
+    }
+
+    #[test]
+    fn a_changed_key_is_accepted_by_an_administrator_who_sees_both_fingerprints() {
+        let state = Sample::named("a").state();
+        let html = page(Role::Admin, &state, &changed(), &[]);
+        assert!(html.contains("SHA256:old") && html.contains("SHA256:new"));
+        assert!(html.contains("name=\"host_key\" value=\"ssh-ed25519 AAAAnew\""));
+        assert!(!page(Role::Operator, &state, &changed(), &[]).contains("name=\"host_key\""));
+    }
+
+    #[test]
+    fn who_may_not_edit_sees_the_settings_and_no_button() {
+        let html = page(Role::Viewer, &Sample::named("a").state(), &HostKeys::default(), &[]);
+        assert!(html.contains("<fieldset disabled>") && !html.contains("Save") && !html.contains("/remove"));
+    }
+
+    #[test]
+    fn what_was_typed_comes_back_with_what_is_wrong() {
+        let state = Sample::named("a").state();
+        let form = ConfigurationForm::from_pairs([("name", " a b "), ("port", "0"), ("password", "hunter2")]);
+        let problem = FieldProblem { field: "port".to_owned(), sentence: "'0' is not a port".to_owned() };
+        let page = ConfigurationPage::new(
+            &viewer(Role::Admin),
+            &state,
+            &HostKeys::default(),
+            "",
+            &form,
+            &[problem],
+            now(),
+        );
+        let html = page.render().unwrap();
+        assert!(
+            html.contains("value=\"a b\"") && html.contains("is not a port") && !html.contains("hunter2")
+        );
+    }
+
+    #[test]
+    fn this_machine_has_no_address_to_edit() {
+        let html = page(Role::Admin, &Sample::named("a").local().state(), &HostKeys::default(), &[]);
+        assert!(!html.contains("name=\"hostname\"") && !html.contains("name=\"identity\""));
+    }
+
+    #[test]
+    fn hostile_metadata_is_text() {
+        let html = page(Role::Admin, &Sample::named("a").hostile().state(), &HostKeys::default(), &[]);
+        assert!(!html.contains("<script>alert") && !html.contains("<img src=x"));
+    }
+}

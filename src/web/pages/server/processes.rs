@@ -1,0 +1,381 @@
+//! The processes of a server, as the last reading that brought them saw them.
+
+use std::cmp::Ordering;
+
+use askama::Template;
+
+use crate::fleet::ServerState;
+use crate::model::{ProcessUsage, Timestamp};
+use crate::web::view::{self, Value, When};
+
+use super::super::{Chrome, Fragment, Viewer};
+use super::{Head, Tab, head_fragment};
+
+/// Rows of the table. A machine can run tens of thousands; nobody reads on, the filter finds them.
+const ROWS_MAX: usize = 200;
+/// Longest filter text that is kept.
+const FILTER_MAX_CHARS: usize = 200;
+/// From this share of one core on, a process is marked.
+const BUSY_PERCENT: f64 = 50.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProcessSort {
+    #[default]
+    Cpu,
+    Memory,
+    Pid,
+    Name,
+    User,
+    Threads,
+    Started,
+}
+
+impl ProcessSort {
+    const ALL: [Self; 7] =
+        [Self::Pid, Self::Name, Self::User, Self::Cpu, Self::Memory, Self::Threads, Self::Started];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Pid => "pid",
+            Self::Name => "name",
+            Self::User => "user",
+            Self::Threads => "threads",
+            Self::Started => "started",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU",
+            Self::Memory => "Memory",
+            Self::Pid => "PID",
+            Self::Name => "Process",
+            Self::User => "User",
+            Self::Threads => "Threads",
+            Self::Started => "Running for",
+        }
+    }
+
+    const fn starts_descending(self) -> bool {
+        matches!(self, Self::Cpu | Self::Memory | Self::Threads | Self::Started)
+    }
+
+    const fn is_number(self) -> bool {
+        !matches!(self, Self::Name | Self::User)
+    }
+}
+
+/// The query of the page. Words that mean nothing are ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessQuery {
+    /// Found in name, command line, user or as the whole pid.
+    pub search: String,
+    pub sort: ProcessSort,
+    pub descending: bool,
+}
+
+impl Default for ProcessQuery {
+    fn default() -> Self {
+        Self { search: String::new(), sort: ProcessSort::Cpu, descending: true }
+    }
+}
+
+impl ProcessQuery {
+    /// From the decoded pairs of a query string.
+    #[must_use]
+    pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let mut query = Self::default();
+        let mut order = None;
+        for (key, value) in pairs {
+            let value = value.as_ref().trim();
+            match key.as_ref() {
+                "search" => query.search = value.chars().take(FILTER_MAX_CHARS).collect(),
+                "sort" => {
+                    query.sort =
+                        ProcessSort::ALL.into_iter().find(|sort| sort.name() == value).unwrap_or_default();
+                }
+                "order" => order = Some(value == "desc"),
+                _ => {}
+            }
+        }
+        query.descending = order.unwrap_or(query.sort.starts_descending());
+        query
+    }
+
+    fn address_sorted_by(&self, sort: ProcessSort) -> String {
+        let descending = if self.sort == sort { !self.descending } else { sort.starts_descending() };
+        let mut pairs = vec![("sort", sort.name()), ("order", if descending { "desc" } else { "asc" })];
+        if !self.search.is_empty() {
+            pairs.push(("search", &self.search));
+        }
+        // Pairs of plain text cannot fail to encode.
+        format!("?{}", serde_urlencoded::to_string(pairs).unwrap_or_default())
+    }
+
+    fn matches(&self, usage: &ProcessUsage) -> bool {
+        let needle = self.search.to_lowercase();
+        let process = &usage.process;
+        let within = |text: &str| text.to_lowercase().contains(&needle);
+        needle.is_empty()
+            || within(&process.name)
+            || process.command_line.as_deref().is_some_and(within)
+            || process.user.as_deref().is_some_and(within)
+            || process.pid.to_string() == needle
+    }
+
+    fn select<'a>(&self, processes: &'a [ProcessUsage]) -> Vec<&'a ProcessUsage> {
+        let mut chosen: Vec<&ProcessUsage> = processes.iter().filter(|usage| self.matches(usage)).collect();
+        chosen.sort_by(|a, b| {
+            let order = self.compare(a, b);
+            let order = if self.descending { order.reverse() } else { order };
+            order.then_with(|| b.process.rss_bytes.cmp(&a.process.rss_bytes))
+        });
+        chosen
+    }
+
+    fn compare(&self, a: &ProcessUsage, b: &ProcessUsage) -> Ordering {
+        let (x, y) = (&a.process, &b.process);
+        match self.sort {
+            ProcessSort::Cpu => a.cpu_percent.unwrap_or(-1.0).total_cmp(&b.cpu_percent.unwrap_or(-1.0)),
+            ProcessSort::Memory => x.rss_bytes.cmp(&y.rss_bytes),
+            ProcessSort::Pid => x.pid.cmp(&y.pid),
+            ProcessSort::Name => x.name.to_lowercase().cmp(&y.name.to_lowercase()),
+            ProcessSort::User => x.user.cmp(&y.user).then(x.uid.cmp(&y.uid)),
+            ProcessSort::Threads => x.threads.cmp(&y.threads),
+            // Running longer is larger.
+            ProcessSort::Started => y.start_ticks.cmp(&x.start_ticks),
+        }
+    }
+}
+
+/// `GET /servers/{name}/processes`.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pages/server_processes.html")]
+pub struct ProcessesPage {
+    pub chrome: Chrome,
+    head: Head,
+    search: String,
+    sort_name: &'static str,
+    order: &'static str,
+    list: List,
+}
+
+impl ProcessesPage {
+    /// `processes` None: no reading has brought any yet. `read_at`: when they were read.
+    #[must_use]
+    pub fn new(
+        viewer: &Viewer,
+        state: &ServerState,
+        processes: Option<&[ProcessUsage]>,
+        read_at: Option<Timestamp>,
+        query: &ProcessQuery,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            chrome: super::chrome(viewer, state, Tab::Processes, now),
+            head: Head::new(state, Tab::Processes, now),
+            search: query.search.clone(),
+            sort_name: query.sort.name(),
+            order: if query.descending { "desc" } else { "asc" },
+            list: List::new(state, processes, read_at, query, now),
+        }
+    }
+}
+
+#[derive(Debug, Template)]
+#[template(path = "partials/processes.html")]
+struct ListPart {
+    list: List,
+}
+
+/// Everything on the tab that changes, for open pages.
+#[must_use]
+pub fn processes_fragments(
+    state: &ServerState,
+    processes: Option<&[ProcessUsage]>,
+    read_at: Option<Timestamp>,
+    query: &ProcessQuery,
+    now: Timestamp,
+) -> Vec<Fragment> {
+    let part = ListPart { list: List::new(state, processes, read_at, query, now) };
+    let body = Fragment::render("processes".to_owned(), &part);
+    head_fragment(state, Tab::Processes, now).into_iter().chain(body).collect()
+}
+
+#[derive(Debug, Clone)]
+struct List {
+    /// None: not read yet.
+    rows: Option<Vec<Row>>,
+    columns: Vec<Column>,
+    counted: String,
+    read: When,
+    /// Why some are missing.
+    gap: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Column {
+    title: &'static str,
+    class: &'static str,
+    address: String,
+    sorted: &'static str,
+    is_number: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    pid: u32,
+    parent_pid: u32,
+    user: Value,
+    name: String,
+    command_line: Option<String>,
+    state: &'static str,
+    is_odd_state: bool,
+    cpu: Value,
+    is_busy: bool,
+    memory: Value,
+    threads: String,
+    running_for: Value,
+}
+
+impl List {
+    fn new(
+        state: &ServerState,
+        processes: Option<&[ProcessUsage]>,
+        read_at: Option<Timestamp>,
+        query: &ProcessQuery,
+        now: Timestamp,
+    ) -> Self {
+        let whole = |count: usize| view::whole(u64::try_from(count).unwrap_or(u64::MAX));
+        let chosen = processes.map(|processes| query.select(processes));
+        let counted = match (processes, &chosen) {
+            (Some(all), Some(chosen)) if chosen.len() > ROWS_MAX => {
+                format!("The first {} of {}; {} were read", ROWS_MAX, whole(chosen.len()), whole(all.len()))
+            }
+            (Some(all), Some(chosen)) if chosen.len() < all.len() => {
+                format!("{} of {} that were read", whole(chosen.len()), whole(all.len()))
+            }
+            (Some(all), _) => format!("{} processes", whole(all.len())),
+            (None, _) => String::new(),
+        };
+        Self {
+            rows: chosen
+                .map(|chosen| chosen.into_iter().take(ROWS_MAX).map(|usage| Row::new(usage, now)).collect()),
+            columns: ProcessSort::ALL.into_iter().map(|sort| Column::new(sort, query)).collect(),
+            counted,
+            read: When::new(read_at, now),
+            gap: super::gap_reason(state, "processes"),
+        }
+    }
+}
+
+impl Column {
+    fn new(sort: ProcessSort, query: &ProcessQuery) -> Self {
+        let sorted = match (query.sort == sort, query.descending) {
+            (false, _) => "",
+            (true, true) => "descending",
+            (true, false) => "ascending",
+        };
+        Self {
+            title: sort.title(),
+            class: sort.name(),
+            address: query.address_sorted_by(sort),
+            sorted,
+            is_number: sort.is_number(),
+        }
+    }
+}
+
+impl Row {
+    #[expect(clippy::cast_precision_loss, reason = "sizes and spans are shown with three digits")]
+    fn new(usage: &ProcessUsage, now: Timestamp) -> Self {
+        let process = &usage.process;
+        let running_for = usage
+            .started_at_ms
+            .and_then(|started| i64::try_from(started).ok())
+            .map(|started| now.since(Timestamp::from_millis(started)).as_secs() as f64);
+        let user = process.user.clone().or_else(|| process.uid.map(|uid| uid.to_string()));
+        Self {
+            pid: process.pid,
+            parent_pid: process.parent_pid,
+            user: Value::foreign(user.as_deref()),
+            name: view::clean(&process.name, 64),
+            command_line: process
+                .command_line
+                .as_deref()
+                .map(|line| view::clean(line, view::TEXT_CHARS))
+                .filter(|line| !line.is_empty()),
+            state: state_words(process.state),
+            is_odd_state: matches!(process.state, 'D' | 'Z' | 'T' | 't'),
+            cpu: view::percent(usage.cpu_percent),
+            is_busy: usage.cpu_percent.is_some_and(|percent| percent >= BUSY_PERCENT),
+            memory: view::bytes(Some(process.rss_bytes as f64)),
+            threads: view::whole(process.threads),
+            running_for: view::duration(running_for),
+        }
+    }
+}
+
+/// Source: proc(5), field 3 of /proc/PID/stat.
+const fn state_words(state: char) -> &'static str {
+    match state {
+        'R' => "running",
+        'S' => "sleeping",
+        'D' => "waiting for I/O",
+        'Z' => "zombie",
+        'T' => "stopped",
+        't' => "traced",
+        'I' => "idle",
+        'X' | 'x' => "dead",
+        _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Role;
+    use crate::web::pages::samples::{Sample, now, processes, viewer};
+
+    fn pids(query: &[(&str, &str)]) -> Vec<u32> {
+        let all = processes();
+        let query = ProcessQuery::from_pairs(query.iter().copied());
+        query.select(&all).iter().map(|usage| usage.process.pid).collect()
+    }
+
+    #[test]
+    fn the_busiest_stand_first_and_the_filter_finds_by_every_word_of_a_row() {
+        assert_eq!(pids(&[]).first(), Some(&812));
+        assert_eq!(pids(&[("sort", "pid"), ("order", "asc")]).first(), Some(&1));
+        assert_eq!(pids(&[("search", "POSTGRES")]), [812, 813]);
+        assert_eq!(pids(&[("search", "990")]), [990]);
+        assert_eq!(pids(&[("sort", "memory")]).first(), Some(&813));
+    }
+
+    #[test]
+    fn command_lines_of_a_hostile_server_are_text() {
+        let state = Sample::named("a").state();
+        let page = ProcessesPage::new(
+            &viewer(Role::Viewer),
+            &state,
+            Some(&processes()),
+            None,
+            &ProcessQuery::default(),
+            now(),
+        );
+        let html = page.render().unwrap();
+        assert!(!html.contains("<script>alert") && !html.contains('\u{1b}'));
+        assert!(html.contains("&#60;script&#62;alert") && html.contains("zombie"));
+    }
+
+    #[test]
+    fn processes_that_were_never_read_are_said_to_be_so() {
+        let state = Sample::named("a").gap("processes", "hidepid hides other users' processes.").state();
+        let page =
+            ProcessesPage::new(&viewer(Role::Viewer), &state, None, None, &ProcessQuery::default(), now());
+        let html = page.render().unwrap();
+        assert!(html.contains("have not been read yet") && html.contains("hidepid hides"));
+    }
+}

@@ -1,0 +1,281 @@
+//! The services of a server as its service manager describes them.
+
+use askama::Template;
+
+use crate::fleet::ServerState;
+use crate::model::{Service, Timestamp};
+use crate::web::view::{self, Value, When};
+
+use super::super::{Choice, Chrome, Fragment, Viewer};
+use super::{Head, Tab, head_fragment};
+
+/// Rows of the table; a usual machine has about 150 services.
+const ROWS_MAX: usize = 500;
+/// Longest filter text that is kept.
+const FILTER_MAX_CHARS: usize = 200;
+/// The states on offer in the filter, as systemd spells them.
+const STATES: [(&str, &str); 4] =
+    [("failed", "Failed"), ("active", "Active"), ("inactive", "Inactive"), ("changing", "Changing")];
+
+/// The query of the page. Words that mean nothing are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceQuery {
+    /// Found in name or description.
+    pub search: String,
+    /// `failed`, `active`, `inactive`, `changing`; empty: all.
+    pub state: String,
+}
+
+impl ServiceQuery {
+    /// From the decoded pairs of a query string.
+    #[must_use]
+    pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let mut query = Self::default();
+        for (key, value) in pairs {
+            let value = value.as_ref().trim();
+            match key.as_ref() {
+                "search" => query.search = value.chars().take(FILTER_MAX_CHARS).collect(),
+                "state" if STATES.iter().any(|(name, _)| *name == value) => {
+                    value.clone_into(&mut query.state)
+                }
+                _ => {}
+            }
+        }
+        query
+    }
+
+    fn matches(&self, service: &Service) -> bool {
+        let needle = self.search.to_lowercase();
+        let within = |text: &str| text.to_lowercase().contains(&needle);
+        let in_state = match self.state.as_str() {
+            "" => true,
+            "changing" => Tone::of(&service.state) == Tone::Changing,
+            state => service.state == state,
+        };
+        in_state && (needle.is_empty() || within(&service.name) || within(&service.description))
+    }
+
+    /// The failed first, then what changes, runs, rests; by name within.
+    fn select<'a>(&self, services: &'a [Service]) -> Vec<&'a Service> {
+        let mut chosen: Vec<&Service> = services.iter().filter(|service| self.matches(service)).collect();
+        chosen.sort_by_key(|service| (Tone::of(&service.state), service.name.to_lowercase()));
+        chosen
+    }
+}
+
+/// `GET /servers/{name}/services`.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pages/server_services.html")]
+pub struct ServicesPage {
+    pub chrome: Chrome,
+    head: Head,
+    search: String,
+    states: Vec<Choice>,
+    list: List,
+}
+
+impl ServicesPage {
+    /// `services` None: no reading has brought any yet. `read_at`: when they were read.
+    #[must_use]
+    pub fn new(
+        viewer: &Viewer,
+        state: &ServerState,
+        services: Option<&[Service]>,
+        read_at: Option<Timestamp>,
+        query: &ServiceQuery,
+        now: Timestamp,
+    ) -> Self {
+        let mut states = vec![Choice::of("", "State: any", &query.state)];
+        states.extend(STATES.iter().map(|(name, title)| Choice::of(name, title, &query.state)));
+        Self {
+            chrome: super::chrome(viewer, state, Tab::Services, now),
+            head: Head::new(state, Tab::Services, now),
+            search: query.search.clone(),
+            states,
+            list: List::new(state, services, read_at, query, now),
+        }
+    }
+}
+
+#[derive(Debug, Template)]
+#[template(path = "partials/services.html")]
+struct ListPart {
+    list: List,
+}
+
+/// Everything on the tab that changes, for open pages.
+#[must_use]
+pub fn services_fragments(
+    state: &ServerState,
+    services: Option<&[Service]>,
+    read_at: Option<Timestamp>,
+    query: &ServiceQuery,
+    now: Timestamp,
+) -> Vec<Fragment> {
+    let part = ListPart { list: List::new(state, services, read_at, query, now) };
+    let body = Fragment::render("services".to_owned(), &part);
+    head_fragment(state, Tab::Services, now).into_iter().chain(body).collect()
+}
+
+#[derive(Debug, Clone)]
+struct List {
+    /// None: not read yet.
+    rows: Option<Vec<Row>>,
+    counted: String,
+    read: When,
+    gap: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    name: String,
+    description: String,
+    tone: Tone,
+    state: String,
+    sub_state: String,
+    enabled: Value,
+    memory: Value,
+    restarts: Value,
+    has_restarts: bool,
+    since: When,
+    pid: Option<u32>,
+}
+
+/// What a state means to a reader; the order is that of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tone {
+    Failed,
+    Changing,
+    Active,
+    Resting,
+}
+
+impl Tone {
+    fn of(state: &str) -> Self {
+        match state {
+            "failed" | "crashed" => Self::Failed,
+            "activating" | "deactivating" | "reloading" | "refreshing" | "maintenance" => Self::Changing,
+            "active" => Self::Active,
+            _ => Self::Resting,
+        }
+    }
+
+    const fn class(self) -> &'static str {
+        match self {
+            Self::Failed => "is-critical",
+            Self::Changing => "is-degraded",
+            Self::Active => "is-healthy",
+            Self::Resting => "is-neutral",
+        }
+    }
+
+    const fn icon(self) -> &'static str {
+        match self {
+            Self::Failed => "octagon-x",
+            Self::Changing => "refresh-cw",
+            Self::Active => "circle-check",
+            Self::Resting => "circle-minus",
+        }
+    }
+}
+
+impl List {
+    fn new(
+        state: &ServerState,
+        services: Option<&[Service]>,
+        read_at: Option<Timestamp>,
+        query: &ServiceQuery,
+        now: Timestamp,
+    ) -> Self {
+        let whole = |count: usize| view::whole(u64::try_from(count).unwrap_or(u64::MAX));
+        let chosen = services.map(|services| query.select(services));
+        let counted = match (services, &chosen) {
+            (Some(all), Some(chosen)) if chosen.len() < all.len() || chosen.len() > ROWS_MAX => {
+                format!("{} of {} services", whole(chosen.len().min(ROWS_MAX)), whole(all.len()))
+            }
+            (Some(all), _) => {
+                let of = |tone: Tone| whole(all.iter().filter(|one| Tone::of(&one.state) == tone).count());
+                format!(
+                    "{} services: {} active, {} failed",
+                    whole(all.len()),
+                    of(Tone::Active),
+                    of(Tone::Failed)
+                )
+            }
+            (None, _) => String::new(),
+        };
+        Self {
+            rows: chosen.map(|chosen| {
+                chosen.into_iter().take(ROWS_MAX).map(|service| Row::new(service, now)).collect()
+            }),
+            counted,
+            read: When::new(read_at, now),
+            gap: super::gap_reason(state, "services"),
+        }
+    }
+}
+
+impl Row {
+    #[expect(clippy::cast_precision_loss, reason = "sizes and counts are shown with three digits")]
+    fn new(service: &Service, now: Timestamp) -> Self {
+        let since = service.since_ms.and_then(|since| i64::try_from(since).ok()).map(Timestamp::from_millis);
+        Self {
+            name: view::clean(&service.name, view::CELL_CHARS),
+            description: view::clean(&service.description, view::CELL_CHARS),
+            tone: Tone::of(&service.state),
+            state: view::clean(&service.state, 40),
+            sub_state: if service.sub_state == service.state {
+                String::new()
+            } else {
+                view::clean(&service.sub_state, 40)
+            },
+            enabled: Value::foreign(service.enabled.as_deref()),
+            memory: view::bytes(service.memory_bytes.map(|bytes| bytes as f64)),
+            restarts: view::count(service.restarts.map(|restarts| restarts as f64)),
+            has_restarts: service.restarts.is_some_and(|restarts| restarts > 0),
+            since: When::new(since, now),
+            pid: service.main_pid.filter(|pid| *pid > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Role;
+    use crate::web::pages::samples::{Sample, now, services, viewer};
+
+    fn names(query: &[(&str, &str)]) -> Vec<String> {
+        let all = services();
+        ServiceQuery::from_pairs(query.iter().copied())
+            .select(&all)
+            .iter()
+            .map(|one| one.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn failed_services_stand_first_and_states_filter() {
+        assert_eq!(names(&[]).first().unwrap(), "certbot");
+        assert_eq!(names(&[("state", "failed")]), ["certbot"]);
+        assert_eq!(names(&[("state", "changing")]), ["postgresql"]);
+        assert_eq!(names(&[("search", "WEB SERVER")]), ["nginx"]);
+        assert_eq!(names(&[("state", "<b>")]).len(), services().len());
+    }
+
+    #[test]
+    fn the_page_shows_state_in_words_and_hostile_text_as_text() {
+        let state = Sample::named("a").state();
+        let page = ServicesPage::new(
+            &viewer(Role::Viewer),
+            &state,
+            Some(&services()),
+            Some(now()),
+            &ServiceQuery::default(),
+            now(),
+        );
+        let html = page.render().unwrap();
+        assert!(html.contains("failed") && html.contains("activating") && html.contains("1 failed"));
+        assert!(!html.contains("<script>alert") && html.contains("&#60;script&#62;alert"));
+    }
+}

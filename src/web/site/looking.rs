@@ -1,0 +1,131 @@
+//! Pages that show and change nothing: the fleet and one server, tab by tab.
+
+use http::StatusCode;
+use warp::reply::Response;
+
+use super::super::error::Failure;
+use super::super::pages::Fragment;
+use super::super::pages::fleet::{FleetPage, FleetQuery};
+use super::super::pages::server::{
+    HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage,
+    Tab, head_fragment, overview_fragments, processes_fragments, services_fragments,
+};
+use super::super::request::{Access, Request};
+use super::super::routes::Route;
+use super::{done, show, viewer};
+use crate::fleet::{HostKeyView, ServerFilter, ServerState, Summary};
+use crate::model::Caller;
+use crate::services::Services;
+
+/// The routes of this file.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/", Access::VIEWER, fleet),
+        Route::get("/servers/{id}", Access::VIEWER, overview),
+        Route::get("/servers/{id}/metrics", Access::VIEWER, metrics),
+        Route::get("/servers/{id}/processes", Access::VIEWER, processes),
+        Route::get("/servers/{id}/services", Access::VIEWER, services_tab),
+    ]
+}
+
+fn pairs(request: &Request) -> impl Iterator<Item = (String, String)> {
+    request.query.clone().into_iter()
+}
+
+fn host_key(view: &HostKeyView) -> HostKey {
+    HostKey {
+        algorithm: view.algorithm.clone(),
+        fingerprint: view.fingerprint.clone(),
+        line: view.line.clone(),
+    }
+}
+
+pub(super) fn host_keys(state: &ServerState) -> HostKeys {
+    HostKeys {
+        pinned: state.host_key.as_ref().map(host_key),
+        offered: state.offered_host_key.as_ref().map(host_key),
+    }
+}
+
+async fn fleet(request: Request, services: Services) -> Result<Response, Failure> {
+    let states = services.fleet.list(request.caller()?, &ServerFilter::default())?;
+    let query = FleetQuery::from_pairs(pairs(&request));
+    let summary = Summary::of(&states);
+    let mut page = FleetPage::new(&viewer(&request)?, &states, &summary, &query, services.clock.now());
+    page.chrome.notice = done(&request);
+    show(StatusCode::OK, &page)
+}
+
+async fn overview(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    let keys = host_keys(&state);
+    let mut page = OverviewPage::new(&viewer(&request)?, &state, &keys, services.clock.now());
+    page.chrome.notice = done(&request);
+    show(StatusCode::OK, &page)
+}
+
+async fn metrics(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    show(StatusCode::OK, &MetricsPage::new(&viewer(&request)?, &state, services.clock.now()))
+}
+
+async fn processes(request: Request, services: Services) -> Result<Response, Failure> {
+    let caller = request.caller()?;
+    let state = services.fleet.get(caller, request.param(0))?;
+    services.fleet.look(caller, request.param(0))?;
+    let table = services.fleet.processes(caller, request.param(0)).ok();
+    let page = ProcessesPage::new(
+        &viewer(&request)?,
+        &state,
+        table.as_ref().map(|table| table.processes.as_slice()),
+        table.as_ref().map(|table| table.taken_at),
+        &ProcessQuery::from_pairs(pairs(&request)),
+        services.clock.now(),
+    );
+    show(StatusCode::OK, &page)
+}
+
+async fn services_tab(request: Request, services: Services) -> Result<Response, Failure> {
+    let caller = request.caller()?;
+    let state = services.fleet.get(caller, request.param(0))?;
+    services.fleet.look(caller, request.param(0))?;
+    let table = services.fleet.services(caller, request.param(0)).ok();
+    let page = ServicesPage::new(
+        &viewer(&request)?,
+        &state,
+        table.as_ref().map(|table| table.services.as_slice()),
+        table.as_ref().map(|table| table.taken_at),
+        &ServiceQuery::from_pairs(pairs(&request)),
+        services.clock.now(),
+    );
+    show(StatusCode::OK, &page)
+}
+
+/// What changes on an open page of a server when a reading arrives.
+pub(in crate::web) fn server_fragments(
+    services: &Services,
+    caller: &Caller,
+    state: &ServerState,
+    tab: Tab,
+    query: &[(String, String)],
+) -> Vec<Fragment> {
+    let now = services.clock.now();
+    let id = state.server.id.to_string();
+    let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    match tab {
+        Tab::Overview => overview_fragments(state, &host_keys(state), now),
+        Tab::Metrics | Tab::Configuration => head_fragment(state, tab, now).into_iter().collect(),
+        Tab::Processes => {
+            let table = services.fleet.processes(caller, &id).ok();
+            let rows = table.as_ref().map(|table| table.processes.as_slice());
+            let read_at = table.as_ref().map(|table| table.taken_at);
+            processes_fragments(state, rows, read_at, &ProcessQuery::from_pairs(pairs), now)
+        }
+        Tab::Services => {
+            let table = services.fleet.services(caller, &id).ok();
+            let rows = table.as_ref().map(|table| table.services.as_slice());
+            let read_at = table.as_ref().map(|table| table.taken_at);
+            services_fragments(state, rows, read_at, &ServiceQuery::from_pairs(pairs), now)
+        }
+    }
+}
