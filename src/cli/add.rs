@@ -98,7 +98,8 @@ impl Add {
             }
         }
         if let Some(text) = &self.interval {
-            let span = parse_interval(text).map_err(|message| CliError::usage(format!("--interval: {message}")))?;
+            let span =
+                parse_interval(text).map_err(|message| CliError::usage(format!("--interval: {message}")))?;
             set("interval_ms", json!(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
         }
         if let Some(lines) = known_hosts::lines_for(&host) {
@@ -142,7 +143,9 @@ fn approve(problem: &Value, output: &Output) -> Result<(), CliError> {
 /// The error with its checklist on stderr and what to do on the command line.
 fn explained(error: CliError, output: &Output) -> CliError {
     let CliError::Refused { kind, detail, body } = error else { return error };
-    if !output.json && let Err(closed) = checklist(&body, output) {
+    if !output.json
+        && let Err(closed) = checklist(&body, output)
+    {
         return closed;
     }
     let detail = if kind == "host-key-unknown" {
@@ -167,7 +170,11 @@ fn checklist(object: &Value, output: &Output) -> Result<(), CliError> {
             "needs_approval" => "?",
             _ => "-",
         };
-        output.remark(&format!("  {mark} {:<14} {}", text(step, "stage").replace('_', " "), text(step, "detail")))?;
+        output.remark(&format!(
+            "  {mark} {:<14} {}",
+            text(step, "stage").replace('_', " "),
+            text(step, "detail")
+        ))?;
         let fix = text(step, "fix");
         if !fix.is_empty() {
             output.remark(&format!("{:19}→ {fix}", ""))?;

@@ -88,7 +88,8 @@ impl Client {
             if let Some(cursor) = &cursor {
                 pairs.push(("cursor", cursor));
             }
-            let query = serde_urlencoded::to_string(&pairs).map_err(|error| CliError::failed(error.to_string()))?;
+            let query =
+                serde_urlencoded::to_string(&pairs).map_err(|error| CliError::failed(error.to_string()))?;
             let mut page = self.get(&format!("{path}?{query}")).await?;
             let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) else {
                 return Err(not_roundsman(&self.place));
@@ -105,7 +106,10 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, CliError> {
-        let url = self.base.join(path.trim_start_matches('/')).map_err(|error| CliError::failed(error.to_string()))?;
+        let url = self
+            .base
+            .join(path.trim_start_matches('/'))
+            .map_err(|error| CliError::failed(error.to_string()))?;
         let mut request = self.http.request(method, url).header(header::ACCEPT, "application/json");
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
@@ -115,7 +119,8 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
-        let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        let date =
+            response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
         let text = self.read(response).await?;
         if status == StatusCode::NO_CONTENT {
             return Ok(Answer { body: Value::Null, date });
@@ -176,7 +181,9 @@ fn builder() -> reqwest::ClientBuilder {
 
 fn parse_url(text: &str, insecure_http: bool) -> Result<Url, CliError> {
     let wrong = || {
-        CliError::usage(format!("'{text}' is not the address of a Roundsman; use for example https://rounds.example.com"))
+        CliError::usage(format!(
+            "'{text}' is not the address of a Roundsman; use for example https://rounds.example.com"
+        ))
     };
     let mut url = Url::parse(text).map_err(|_| wrong())?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
@@ -228,10 +235,10 @@ fn refused(status: StatusCode, body: Value) -> CliError {
         .and_then(Value::as_str)
         .and_then(|name| name.strip_prefix("urn:roundsman:problem:"))
         .map_or_else(|| status.as_u16().to_string(), str::to_owned);
-    let detail = body.get("detail").and_then(Value::as_str).map_or_else(
-        || format!("Roundsman refused with status {}", status.as_u16()),
-        str::to_owned,
-    );
+    let detail = body
+        .get("detail")
+        .and_then(Value::as_str)
+        .map_or_else(|| format!("Roundsman refused with status {}", status.as_u16()), str::to_owned);
     CliError::Refused { kind, detail, body }
 }
 
@@ -241,7 +248,9 @@ mod tests {
 
     #[test]
     fn a_token_is_not_sent_in_clear_to_another_machine() {
-        for safe in ["https://rounds.example.com", "http://127.0.0.1:9083", "http://[::1]:9083", "http://localhost"] {
+        for safe in
+            ["https://rounds.example.com", "http://127.0.0.1:9083", "http://[::1]:9083", "http://localhost"]
+        {
             assert!(parse_url(safe, false).is_ok(), "{safe}");
         }
         let refused = parse_url("http://10.0.0.5:9083", false).unwrap_err();

@@ -1,7 +1,7 @@
 //! Finding the Roundsman to talk to: an address, a control socket, or a data directory that no server runs on.
 
-use std::future::Future;
 use std::fs::File;
+use std::future::Future;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;

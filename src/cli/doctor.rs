@@ -103,7 +103,9 @@ pub(super) async fn run(
     match problems {
         0 => Ok(()),
         1 => Err(CliError::failed("1 problem was found; its fix stands beside it")),
-        count => Err(CliError::failed(format!("{count} problems were found; the fix of each stands beside it"))),
+        count => {
+            Err(CliError::failed(format!("{count} problems were found; the fix of each stands beside it")))
+        }
     }
 }
 
@@ -201,16 +203,19 @@ fn newest_write(data: &Path) -> Option<SystemTime> {
 /// A clock that stands before its own past makes gaps in every chart.
 fn own_clock(now: Timestamp, newest: Option<SystemTime>) -> Finding {
     let fix = "set the clock and keep it set: timedatectl set-ntp true";
-    let newest = newest.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).map(|since| {
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    });
+    let newest = newest
+        .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
+        .map(|since| Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     match newest {
         _ if now.as_millis() < EARLIEST_YEAR_MS => {
             Finding::problem("clock", format!("the clock of this machine says {now}"), fix)
         }
         Some(newest) if newest.since(now) > CLOCK_TOLERANCE => Finding::problem(
             "clock",
-            format!("the clock stands {} before the last write to the data", span(newest.since(now).as_secs())),
+            format!(
+                "the clock stands {} before the last write to the data",
+                span(newest.since(now).as_secs())
+            ),
             fix,
         ),
         _ => Finding::ok("clock", format!("{now}")),
@@ -221,7 +226,11 @@ async fn of_server(client: &Client, stand_alone: bool) -> Vec<Finding> {
     let answer = match client.get_with_date("/api/health").await {
         Ok(answer) => answer,
         Err(error) => {
-            return vec![Finding::problem("server", error.to_string(), "see whether Roundsman runs, and its log")];
+            return vec![Finding::problem(
+                "server",
+                error.to_string(),
+                "see whether Roundsman runs, and its log",
+            )];
         }
     };
     let mut findings = vec![version(&client.place, text(&answer.body, "version"), stand_alone)];
@@ -338,8 +347,12 @@ fn of_enrolled(server: &Value) -> Option<Finding> {
             detail,
             format!("roundsman show {name} says which stage fails; the server's page can test each"),
         )),
-        "critical" => Some(Finding::problem("critical", detail, format!("look at it: roundsman show {name}"))),
-        "degraded" => Some(Finding::warning("degraded", detail, format!("look at it: roundsman show {name}"))),
+        "critical" => {
+            Some(Finding::problem("critical", detail, format!("look at it: roundsman show {name}")))
+        }
+        "degraded" => {
+            Some(Finding::warning("degraded", detail, format!("look at it: roundsman show {name}")))
+        }
         _ => None,
     }
 }
@@ -365,8 +378,11 @@ mod tests {
     fn a_damaged_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history.db");
-        std::fs::write(&path, "this is no database, however long one looks at it, and it never was one at all")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "this is no database, however long one looks at it, and it never was one at all",
+        )
+        .unwrap();
         assert_eq!(database("history.db", &path).outcome, Outcome::Problem);
         assert_eq!(database("history.db", &dir.path().join("gone.db")).outcome, Outcome::Problem);
     }

@@ -38,7 +38,10 @@ pub(super) fn password_file(path: &Path) -> Result<Secret<String>, CliError> {
     let text = small_file(path)?;
     match text.expose().lines().next() {
         Some(line) if !line.is_empty() => Ok(Secret::new(line.to_owned())),
-        _ => Err(CliError::failed(format!("the first line of {} is empty; it should be the password", path.display()))),
+        _ => Err(CliError::failed(format!(
+            "the first line of {} is empty; it should be the password",
+            path.display()
+        ))),
     }
 }
 

@@ -49,7 +49,8 @@ impl Output {
     }
 
     pub(super) fn value(&self, value: &Value) -> Result<(), CliError> {
-        let text = serde_json::to_string_pretty(value).map_err(|error| CliError::failed(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(value).map_err(|error| CliError::failed(error.to_string()))?;
         let mut stdout = io::stdout().lock();
         stdout.write_all(escape_json(&text).as_bytes())?;
         stdout.write_all(b"\n")?;
@@ -57,7 +58,11 @@ impl Output {
     }
 
     pub(super) fn version(&self, version: &str) -> Result<(), CliError> {
-        if self.json { self.value(&json!({ "version": version })) } else { self.line(&format!("roundsman {version}")) }
+        if self.json {
+            self.value(&json!({ "version": version }))
+        } else {
+            self.line(&format!("roundsman {version}"))
+        }
     }
 
     /// A table with a header; columns named in `right` hold numbers.
@@ -79,7 +84,11 @@ impl Output {
         } else {
             table.force_no_tty();
         }
-        table.set_header(header.iter().map(|title| self.styled(Cell::new(title), |cell| cell.add_attribute(Attribute::Bold))));
+        table.set_header(
+            header
+                .iter()
+                .map(|title| self.styled(Cell::new(title), |cell| cell.add_attribute(Attribute::Bold))),
+        );
         for row in rows {
             table.add_row(row.iter().map(|text| {
                 let cell = Cell::new(clipped(&printable(text)));

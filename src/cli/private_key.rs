@@ -71,7 +71,8 @@ mod tests {
         bytes.extend(cipher);
         bytes.extend([0; 60]);
         let body = STANDARD.encode(bytes);
-        let lines: Vec<&str> = body.as_bytes().chunks(70).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<&str> =
+            body.as_bytes().chunks(70).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!(
             "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
             lines.join("\n")

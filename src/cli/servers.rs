@@ -135,7 +135,8 @@ fn details(server: &Value) -> Vec<(&'static str, String)> {
     if !tags.is_empty() {
         lines.push(("Tags", tags));
     }
-    let rate = |name| current.get(name).and_then(Value::as_f64).map_or_else(|| UNKNOWN.to_owned(), output::bytes);
+    let rate =
+        |name| current.get(name).and_then(Value::as_f64).map_or_else(|| UNKNOWN.to_owned(), output::bytes);
     let uptime = current.get("uptime_seconds").and_then(Value::as_f64);
     lines.extend([
         ("CPU", number(current, "cpu_percent", " %")),
@@ -201,7 +202,9 @@ impl Remove {
         let path = format!("{SERVERS}/{}", segment(&self.name)?);
         if !self.yes {
             if !output.interactive {
-                return Err(CliError::usage("removing a server deletes its history; add --yes if that is wanted"));
+                return Err(CliError::usage(
+                    "removing a server deletes its history; add --yes if that is wanted",
+                ));
             }
             let server = client.get(&path).await?;
             let question =

@@ -116,7 +116,8 @@ fn state(token: &Value) -> String {
 
 /// `90d`, `12h`, `2w`, at least an hour.
 fn lifetime(text: &str) -> Result<Duration, CliError> {
-    let wrong = || CliError::usage(format!("--expires: '{text}' is not a time; use for example 90d, 12h or 2w"));
+    let wrong =
+        || CliError::usage(format!("--expires: '{text}' is not a time; use for example 90d, 12h or 2w"));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..).unwrap_or_default() {
         "h" => 3600,
