@@ -163,6 +163,7 @@ impl Entry {
             interfaces: Arc::clone(&live.interfaces),
             gaps: Arc::clone(&live.gaps),
             logins_today: live.logins.today(now),
+            key: live.key,
             host_key: live.host_key.as_ref().map(HostKeyView::of),
             offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
             cpu_recent: recent("cpu_percent"),
