@@ -22,6 +22,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Slots become free on the server a moment after a channel has ended.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 const REFUSAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long refusals are believed to be late slots when no other channel of ours is open.
+const REFUSED_ALONE_LIMIT: Duration = Duration::from_secs(2);
 /// TERM, two seconds, KILL, and the way there and back.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -57,13 +59,17 @@ impl Running {
         }
     }
 
-    /// Ends the command if its process id is known, then reads until the server closes the channel. Where it does not,
-    /// closes it from here.
+    /// Ends the command, then reads until the server closes the channel. Where it does not, or where the process id is not
+    /// known, closes the channel from here.
     pub(super) async fn end(mut self, pid: Option<u32>) {
-        if let Some(pid) = pid {
-            tokio::spawn(end_group(self.connection.clone(), pid));
-        }
-        if !self.drain(END_LIMIT).await {
+        let patience = match pid {
+            Some(pid) => {
+                tokio::spawn(end_group(self.connection.clone(), pid));
+                END_LIMIT
+            }
+            None => Duration::ZERO,
+        };
+        if !self.drain(patience).await {
             self.close_from_here().await;
         }
     }
@@ -97,13 +103,15 @@ impl Running {
 /// Opens a channel, trying again while the server refuses.
 async fn open(connection: &Connection, deadline: Instant) -> Result<Channel<Msg>, SshError> {
     let mut pause = REFUSAL_PAUSE;
+    let alone_until = Instant::now() + REFUSED_ALONE_LIMIT;
     loop {
         let shared = std::sync::Arc::clone(connection.shared());
         let mut opening = Box::pin(async move { shared.handle.channel_open_session().await });
         match timeout_at(deadline, &mut opening).await {
             Ok(Ok(channel)) => return Ok(channel),
             Ok(Err(Error::ChannelOpenFailure(reason))) => {
-                if Instant::now() + pause >= deadline {
+                let give_up = if connection.has_one_channel() { alone_until } else { deadline };
+                if Instant::now() + pause >= give_up {
                     let cause = super::printable::line(format!("{reason:?}").as_bytes(), 200);
                     return Err(SshError::ChannelRefused {
                         at: Box::new(connection.shared().at.clone()),
