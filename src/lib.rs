@@ -22,7 +22,7 @@
 
 pub mod app;
 pub mod auth;
-// pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;

@@ -139,7 +139,7 @@ impl Poller {
 
     async fn run_ssh(&mut self, target: Target, adopted: Option<Connection>) {
         let session =
-            Session::start(target, adopted, Arc::clone(&self.shared.gate), self.stop.clone());
+            Session::resume(target, adopted, Arc::clone(&self.shared.gate), self.stop.clone());
         let mut states = session.state();
         let mut logins = 0;
         let mut failures = 0_u32;

@@ -22,6 +22,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Slots become free on the server a moment after a channel has ended.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 const REFUSAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long refusals are believed to be late slots when no other channel of ours is open.
+const REFUSED_ALONE_LIMIT: Duration = Duration::from_secs(2);
 /// TERM, two seconds, KILL, and the way there and back.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -101,13 +103,15 @@ impl Running {
 /// Opens a channel, trying again while the server refuses.
 async fn open(connection: &Connection, deadline: Instant) -> Result<Channel<Msg>, SshError> {
     let mut pause = REFUSAL_PAUSE;
+    let alone_until = Instant::now() + REFUSED_ALONE_LIMIT;
     loop {
         let shared = std::sync::Arc::clone(connection.shared());
         let mut opening = Box::pin(async move { shared.handle.channel_open_session().await });
         match timeout_at(deadline, &mut opening).await {
             Ok(Ok(channel)) => return Ok(channel),
             Ok(Err(Error::ChannelOpenFailure(reason))) => {
-                if Instant::now() + pause >= deadline {
+                let give_up = if connection.has_one_channel() { alone_until } else { deadline };
+                if Instant::now() + pause >= give_up {
                     let cause = super::printable::line(format!("{reason:?}").as_bytes(), 200);
                     return Err(SshError::ChannelRefused {
                         at: Box::new(connection.shared().at.clone()),

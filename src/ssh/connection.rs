@@ -158,6 +158,11 @@ impl Connection {
         self.slot(&self.0.channels).await
     }
 
+    /// Whether the channel that asks is the only one of the budget.
+    pub(super) fn has_one_channel(&self) -> bool {
+        self.0.channels.available_permits() + 1 >= MAX_CHANNELS
+    }
+
     async fn slot(&self, semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, SshError> {
         tokio::select! {
             slot = Arc::clone(semaphore).acquire_owned() => slot.map_err(|_| self.lost()),

@@ -29,6 +29,7 @@ mod wire;
 
 pub use connect::connect;
 pub use connection::{Connection, MAX_CHANNELS};
+pub use enrol::enrol_with_password;
 pub use error::{Cause, Endpoint, SshError};
 pub use exec::{ExecRequest, Output};
 pub use hostkey::{HostKey, Verdict, judge_host_key};

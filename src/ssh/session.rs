@@ -87,10 +87,15 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Begins to connect at once, or goes on with `adopted`, a connection that was made to this target already. `gate` limits
-    /// how many dial at the same time over all sessions; `token` ends it.
+    /// Begins to connect at once. `gate` limits how many dial at the same time over all sessions; `token` ends it.
     #[must_use]
-    pub fn start(
+    pub fn start(target: Target, gate: Arc<Semaphore>, token: CancellationToken) -> Self {
+        Self::resume(target, None, gate, token)
+    }
+
+    /// As [`Self::start`], but goes on with `adopted`, a connection that was made to this target already.
+    #[must_use]
+    pub fn resume(
         target: Target,
         adopted: Option<Connection>,
         gate: Arc<Semaphore>,
@@ -140,7 +145,8 @@ impl Session {
     }
 
     /// Cuts the connection and dials at once; during a wait it only dials. After several restarts in a row that brought
-    /// nothing, the waits of a failing server apply.
+    /// nothing, the waits of a failing server apply. Whoever gives up on a connection that it holds calls
+    /// [`Connection::kill`] instead: that never hits a newer one, and the session dials just the same.
     pub async fn restart(&self, reason: &str) {
         let _an_ended_session_has_nothing_to_restart =
             self.orders.send(Order::Restart(reason.to_owned())).await;

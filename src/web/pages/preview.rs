@@ -20,7 +20,7 @@ use super::server::{
     ProcessesPage, ServiceQuery, ServicesPage,
 };
 use super::settings::{SettingsData, SettingsPage};
-use super::{Notice, NoticeKind};
+use super::{KeptKey, Notice, NoticeKind};
 use crate::fleet::ServerState;
 use crate::model::{Health, Role};
 use crate::web::assets;
