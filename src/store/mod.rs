@@ -179,6 +179,27 @@ fn in_transaction<T, E: From<StoreError>>(
     Ok(value)
 }
 
+/// Asks SQLite whether a database file is whole, without changing it. Works beside a running server.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] with the first finding; [`StoreError::Open`] when it cannot be read.
+pub fn quick_check(path: &Path) -> Result<(), StoreError> {
+    let opening = |error: rusqlite::Error| match StoreError::from(error) {
+        StoreError::Corrupt(cause) => StoreError::Corrupt(format!("{}: {cause}", path.display())),
+        other => StoreError::Open { path: path.to_owned(), cause: other.to_string() },
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(opening)?;
+    connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS)).map_err(opening)?;
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(opening)?;
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(StoreError::Corrupt(format!("{}: {verdict}", path.display())))
+    }
+}
+
 fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -1,0 +1,247 @@
+//! `add`: enrols a server, with its host key approved by whoever sits at the terminal.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::error::CliError;
+use super::machine::{confirmed, hidden_answer, password_file};
+use super::output::{Output, text};
+use super::servers::address;
+use super::{known_hosts, private_key};
+use crate::config::parse_interval;
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// user@host[:port]; root and port 22 where nothing else is said, IPv6 as root@[fd00::5]:22
+    address: String,
+    /// Name of the server [default: its address]
+    #[arg(long)]
+    name: Option<String>,
+    /// Private key file that opens the server; Roundsman keeps it encrypted [default: Roundsman's own key]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["password_file", "ask_password"])]
+    identity: Option<PathBuf>,
+    /// File whose first line is the passphrase of --identity; - is standard input
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    passphrase_file: Option<PathBuf>,
+    /// File whose first line is the password: used once to install Roundsman's key; - is standard input
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Ask for the password, use it once to install Roundsman's key, forget it
+    #[arg(long, conflicts_with = "password_file")]
+    ask_password: bool,
+    /// Approve the host key that the server shows now; only where nobody can stand between
+    #[arg(long)]
+    accept_new: bool,
+    /// Tag of the server; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    #[arg(long)]
+    region: Option<String>,
+    /// production, staging, development or a word of your own
+    #[arg(long)]
+    environment: Option<String>,
+    #[arg(long)]
+    description: Option<String>,
+    /// Time between two readings, 1s to 1h [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    interval: Option<String>,
+}
+
+impl Add {
+    pub(super) async fn run(self: Box<Self>, client: &Client, output: &Output) -> Result<(), CliError> {
+        let mut body = self.body(output)?;
+        let server = match enrol(client, &body).await {
+            Err(CliError::Refused { kind, body: problem, .. })
+                if kind == "host-key-unknown" && output.interactive =>
+            {
+                approve(&problem, output)?;
+                body.insert("host_key".to_owned(), json!(text(&problem, "host_key")));
+                enrol(client, &body).await
+            }
+            other => other,
+        };
+        let server = server.map_err(|error| explained(error, output))?;
+        if output.json {
+            return output.value(&server);
+        }
+        checklist(&server, output)?;
+        output.line(&format!(
+            "Added {} ({}), host key {}. Its first figures are there in a moment: roundsman show {}",
+            text(&server, "name"),
+            address(&server),
+            text(&server, "host_key_fingerprint"),
+            text(&server, "name"),
+        ))
+    }
+
+    fn body(&self, output: &Output) -> Result<Map<String, Value>, CliError> {
+        let Address { user, host, port } = parse_address(&self.address)?;
+        let mut body = Map::new();
+        let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
+        set("hostname", json!(host));
+        set("port", json!(port));
+        set("username", json!(user));
+        set("tags", json!(self.tags));
+        set("accept_new", json!(self.accept_new));
+        let optional = [
+            ("name", &self.name),
+            ("region", &self.region),
+            ("environment", &self.environment),
+            ("description", &self.description),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                set(name, json!(value));
+            }
+        }
+        if let Some(text) = &self.interval {
+            let span =
+                parse_interval(text).map_err(|message| CliError::usage(format!("--interval: {message}")))?;
+            set("interval_ms", json!(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        }
+        if let Some(lines) = known_hosts::lines_for(&host) {
+            set("known_hosts", json!(lines));
+        }
+        if let Some(path) = &self.identity {
+            let key = private_key::read(path, self.passphrase_file.as_deref(), output)?;
+            set("private_key", json!(key.text.expose()));
+            set("source_path", json!(key.source_path));
+            if let Some(passphrase) = key.passphrase {
+                set("passphrase", json!(passphrase.expose()));
+            }
+        }
+        if let Some(path) = &self.password_file {
+            set("password", json!(password_file(path)?.expose()));
+        } else if self.ask_password {
+            set("password", json!(hidden_answer(&format!("Password of {user}@{host}: "))?.expose()));
+        }
+        Ok(body)
+    }
+}
+
+async fn enrol(client: &Client, body: &Map<String, Value>) -> Result<Value, CliError> {
+    client.post("/api/v1/fleet/servers", &Value::Object(body.clone())).await
+}
+
+/// Shows the key and asks.
+fn approve(problem: &Value, output: &Output) -> Result<(), CliError> {
+    checklist(problem, output)?;
+    output.remark(&format!("The server shows the key {}", text(problem, "fingerprint")))?;
+    output.remark(
+        "Compare it with what the server itself says: for f in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $f; done",
+    )?;
+    if confirmed("Is it the same key? [yes/no]")? {
+        Ok(())
+    } else {
+        Err(CliError::failed("the host key was not approved; nothing was added"))
+    }
+}
+
+/// The error with its checklist on stderr and what to do on the command line.
+fn explained(error: CliError, output: &Output) -> CliError {
+    let CliError::Refused { kind, detail, body } = error else { return error };
+    if !output.json
+        && let Err(closed) = checklist(&body, output)
+    {
+        return closed;
+    }
+    let detail = if kind == "host-key-unknown" {
+        let fingerprint = text(&body, "fingerprint");
+        format!(
+            "the host key {fingerprint} is not approved yet: compare it with the server's own and run this on a terminal \
+             to approve it, or add --accept-new where nobody can stand between"
+        )
+    } else {
+        detail
+    };
+    CliError::Refused { kind, detail, body }
+}
+
+/// The stages of a preflight, one a line, on stderr.
+fn checklist(object: &Value, output: &Output) -> Result<(), CliError> {
+    for step in object.get("steps").and_then(Value::as_array).into_iter().flatten() {
+        let mark = match text(step, "outcome") {
+            "passed" => "✓",
+            "failed" => "✗",
+            "warning" => "!",
+            "needs_approval" => "?",
+            _ => "-",
+        };
+        output.remark(&format!(
+            "  {mark} {:<14} {}",
+            text(step, "stage").replace('_', " "),
+            text(step, "detail")
+        ))?;
+        let fix = text(step, "fix");
+        if !fix.is_empty() {
+            output.remark(&format!("{:19}→ {fix}", ""))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    user: String,
+    host: String,
+    port: u16,
+}
+
+/// `[user@]host[:port]`; an IPv6 address with a port stands in brackets.
+fn parse_address(text: &str) -> Result<Address, CliError> {
+    let wrong = |why: &str| CliError::usage(format!("'{text}' is not user@host[:port]: {why}"));
+    let (user, rest) = text.rsplit_once('@').unwrap_or(("root", text));
+    let (host, port) = if let Some(inside) = rest.strip_prefix('[') {
+        let (host, after) = inside.split_once(']').ok_or_else(|| wrong("the ] is missing"))?;
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return Err(wrong("after the ] only :port may follow")),
+        }
+    } else {
+        match rest.split_once(':') {
+            // More than one colon is an IPv6 address without a port.
+            Some((_, after)) if after.contains(':') => (rest, None),
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        }
+    };
+    if user.is_empty() || host.is_empty() {
+        return Err(wrong("the user or the host is missing"));
+    }
+    let port = match port {
+        None => 22,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| wrong("a port is a number from 1 to 65535"))?,
+    };
+    Ok(Address { user: user.to_owned(), host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_ssh_users_write_them() {
+        let parsed = |text: &str| parse_address(text).map(|a| (a.user, a.host, a.port)).unwrap();
+        let expect = |user: &str, host: &str, port| (user.to_owned(), host.to_owned(), port);
+        assert_eq!(parsed("web-1"), expect("root", "web-1", 22));
+        assert_eq!(parsed("deploy@web-1:2222"), expect("deploy", "web-1", 2222));
+        assert_eq!(parsed("root@[fd00::5]:22"), expect("root", "fd00::5", 22));
+        assert_eq!(parsed("fd00::5"), expect("root", "fd00::5", 22));
+        assert_eq!(parsed("user@example.com@10.0.0.5"), expect("user@example.com", "10.0.0.5", 22));
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_meant_is_wrong_use() {
+        for bad in ["", "@host", "root@", "host:0", "host:99999", "host:ssh", "root@[fd00::5", "[::1]22"] {
+            assert_eq!(parse_address(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The command line: arguments in, a request to the server, an answer that a person or a program can read.
+//!
+//! Decides nothing by itself: every command asks the REST API, so its rules are the server's. `serve` is not done
+//! here but by [`crate::app`].
+
+mod add;
+mod client;
+mod connect;
+mod doctor;
+mod error;
+mod known_hosts;
+mod machine;
+mod output;
+mod private_key;
+mod servers;
+mod tokens;
+mod users;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use connect::{NotOpened, Opened, Opening, StandAlone};
+pub use error::{CliError, report};
+
+use crate::config::Flags;
+use crate::services::VERSION;
+use connect::{Connected, connect};
+use output::Output;
+
+/// Looks after a fleet of Linux servers over SSH.
+#[derive(Debug, Parser)]
+#[command(name = "roundsman", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong use, 3 no Roundsman reached.\n\
+    Without --url, commands talk to the Roundsman of this machine through its control socket, or open its data \
+    directory themselves when it is not running.";
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// Data directory [default: of the running Roundsman, else /var/lib/roundsman as root and ./data for others]
+    #[arg(long, global = true, value_name = "DIR", display_order = 100)]
+    pub data: Option<PathBuf>,
+    /// Address of a Roundsman elsewhere, for example https://rounds.example.com [env: ROUNDSMAN_URL]
+    #[arg(long, global = true, value_name = "URL", display_order = 101)]
+    pub url: Option<String>,
+    /// Access token for --url; better in ROUNDSMAN_TOKEN or in the file that ROUNDSMAN_TOKEN_FILE names, where other users cannot see it
+    #[arg(long, global = true, value_name = "TOKEN", display_order = 102)]
+    pub token: Option<String>,
+    /// Send the token over plain http to another machine, where whoever listens can read it
+    #[arg(long, global = true, display_order = 103)]
+    pub insecure_http: bool,
+    /// Print JSON
+    #[arg(long, global = true, display_order = 104)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run Roundsman: read the servers, serve the pages and the API
+    Serve(Serve),
+    /// Enrol a server
+    Add(Box<add::Add>),
+    /// List servers
+    List(servers::List),
+    /// Show one server
+    Show(servers::Show),
+    /// Remove a server and its history
+    Remove(servers::Remove),
+    /// Access tokens for the API
+    #[command(subcommand)]
+    Token(tokens::TokenCommand),
+    /// People who log in
+    #[command(subcommand)]
+    User(users::UserCommand),
+    /// Find out what is wrong with this installation, and how to put it right
+    Doctor,
+    /// Print the version
+    Version,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Serve {
+    /// Address and port to serve on; may be given several times [default: 127.0.0.1:9083]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Configuration file [default: /etc/roundsman/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Allow addresses that other machines can reach, without TLS
+    #[arg(long)]
+    pub insecure_listen: bool,
+    /// Time between two readings of a server, 1s to 1h [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub interval: Option<String>,
+    /// How log lines are written to stderr [default: text]
+    #[arg(long, value_name = "text|json")]
+    pub log_format: Option<String>,
+}
+
+impl Serve {
+    /// What the command line said, for [`crate::config::Config::load`].
+    #[must_use]
+    pub fn flags(&self, global: &Global) -> Flags {
+        Flags {
+            config: self.config.clone(),
+            data: global.data.clone(),
+            listen: self.listen.clone(),
+            insecure_listen: self.insecure_listen,
+            interval: self.interval.clone(),
+            log_format: self.log_format.clone(),
+        }
+    }
+}
+
+/// Does a command other than `serve`. `stand_alone` opens a data directory that no server runs on.
+pub async fn run(arguments: Arguments, stand_alone: &dyn StandAlone) -> ExitCode {
+    let output = Output::of_process(arguments.global.json);
+    match command(arguments, stand_alone, &output).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error, output.json),
+    }
+}
+
+async fn command(
+    arguments: Arguments,
+    stand_alone: &dyn StandAlone,
+    output: &Output,
+) -> Result<(), CliError> {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Version => return output.version(VERSION),
+        Command::Doctor => return doctor::run(&global, stand_alone, output).await,
+        Command::Serve(_) => return Err(CliError::usage("serve is not a command of a client")),
+        _ => {}
+    }
+    let Connected { client, opened } = connect(&global, stand_alone).await?;
+    let done = match command {
+        Command::Add(command) => command.run(&client, output).await,
+        Command::List(command) => command.run(&client, output).await,
+        Command::Show(command) => command.run(&client, output).await,
+        Command::Remove(command) => command.run(&client, output).await,
+        Command::Token(command) => command.run(&client, output).await,
+        Command::User(command) => command.run(&client, output).await,
+        Command::Serve(_) | Command::Doctor | Command::Version => Ok(()),
+    };
+    if let Some(opened) = opened {
+        opened.close().await;
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_stand_after_the_command() {
+        let parsed =
+            Arguments::try_parse_from(["roundsman", "list", "--json", "--data", "/srv/r", "--tag", "web"])
+                .unwrap();
+        assert!(parsed.global.json);
+        assert_eq!(parsed.global.data, Some(PathBuf::from("/srv/r")));
+    }
+}

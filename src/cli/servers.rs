@@ -1,0 +1,249 @@
+//! `list`, `show` and `remove`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::client::{Client, segment};
+use super::error::CliError;
+use super::output::{self, Output, UNKNOWN, ago, list, number, text, text_or_unknown};
+
+const SERVERS: &str = "/api/v1/fleet/servers";
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only servers with this tag; may be given several times, then all are needed
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only servers of this health
+    #[arg(long, value_name = "healthy|degraded|critical|unreachable|unknown")]
+    health: Option<String>,
+    /// Only servers of this status
+    #[arg(long, value_name = "active|maintenance|inactive")]
+    status: Option<String>,
+    /// Only servers of this region
+    #[arg(long)]
+    region: Option<String>,
+    /// Only servers of this environment
+    #[arg(long)]
+    environment: Option<String>,
+    /// Only servers with this in their name, address or description
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let mut query: Vec<(&str, &str)> = self.tags.iter().map(|tag| ("tag", tag.as_str())).collect();
+        let filters = [
+            ("health", &self.health),
+            ("status", &self.status),
+            ("region", &self.region),
+            ("environment", &self.environment),
+            ("search", &self.search),
+        ];
+        query.extend(filters.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
+        let servers = client.all(SERVERS, &query).await?;
+        if output.json {
+            return output.value(&Value::Array(servers));
+        }
+        if servers.is_empty() {
+            return output.remark(if query.is_empty() {
+                "There are no servers yet; add one with 'roundsman add root@ADDRESS'."
+            } else {
+                "No server fits."
+            });
+        }
+        let header = ["NAME", "HEALTH", "CPU", "MEMORY", "DISK", "LOAD", "ADDRESS", "TAGS", "SEEN"];
+        output.table(&header, &[2, 3, 4, 5], servers.iter().map(row).collect())
+    }
+}
+
+fn row(server: &Value) -> Vec<String> {
+    let current = server.get("current").unwrap_or(&Value::Null);
+    vec![
+        text(server, "name").to_owned(),
+        shown_health(server),
+        number(current, "cpu_percent", " %"),
+        number(current, "memory_percent", " %"),
+        number(current, "disk_percent", " %"),
+        number(current, "load1", ""),
+        address(server),
+        list(server, "tags"),
+        ago(text(server, "last_seen_at")),
+    ]
+}
+
+/// The health, or the status where that says more.
+fn shown_health(server: &Value) -> String {
+    match text(server, "status") {
+        status @ ("inactive" | "maintenance") => status.to_owned(),
+        _ => text_or_unknown(server, "health_status"),
+    }
+}
+
+pub(super) fn address(server: &Value) -> String {
+    if text(server, "transport") == "local" {
+        return "this machine".to_owned();
+    }
+    let host = text(server, "hostname");
+    let port = server.get("port").and_then(Value::as_u64).unwrap_or(22);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let user = text(server, "username");
+    let at = if user.is_empty() { host } else { format!("{user}@{host}") };
+    if port == 22 { at } else { format!("{at}:{port}") }
+}
+
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Name or id of the server
+    name: String,
+}
+
+impl Show {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let server = client.get(&format!("{SERVERS}/{}", segment(&self.name)?)).await?;
+        if output.json {
+            return output.value(&server);
+        }
+        for (title, value) in details(&server) {
+            output.line(&format!("{title:<14} {value}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn details(server: &Value) -> Vec<(&'static str, String)> {
+    let current = server.get("current").unwrap_or(&Value::Null);
+    let reachability = server.get("reachability").unwrap_or(&Value::Null);
+    let mut lines = vec![
+        ("Name", text_or_unknown(server, "name")),
+        ("Id", text_or_unknown(server, "id")),
+        ("Address", address(server)),
+        ("Health", health_with_reasons(server)),
+        ("Reachability", reachability_line(reachability)),
+        ("Status", text_or_unknown(server, "status")),
+        ("Last seen", ago(text(server, "last_seen_at"))),
+    ];
+    for (title, name) in
+        [("Description", "description"), ("Region", "region"), ("Environment", "environment")]
+    {
+        if !text(server, name).is_empty() {
+            lines.push((title, text(server, name).to_owned()));
+        }
+    }
+    let tags = list(server, "tags");
+    if !tags.is_empty() {
+        lines.push(("Tags", tags));
+    }
+    let rate =
+        |name| current.get(name).and_then(Value::as_f64).map_or_else(|| UNKNOWN.to_owned(), output::bytes);
+    let uptime = current.get("uptime_seconds").and_then(Value::as_f64);
+    lines.extend([
+        ("CPU", number(current, "cpu_percent", " %")),
+        ("Memory", format!("{} of {}", number(current, "memory_percent", " %"), rate("memory_total_bytes"))),
+        ("Fullest disk", number(current, "disk_percent", " %")),
+        ("Load", number(current, "load1", "")),
+        ("Network", format!("{}/s in, {}/s out", rate("network_rx_bytes"), rate("network_tx_bytes"))),
+        ("Uptime", uptime.map_or_else(|| UNKNOWN.to_owned(), |seconds| output::span(whole(seconds)))),
+        ("Services", services(current)),
+        ("Interval", interval(server)),
+        ("Host key", text_or_unknown(server, "host_key_fingerprint")),
+        ("Logins today", text_or_unknown(server, "logins_today")),
+    ]);
+    lines
+}
+
+fn health_with_reasons(server: &Value) -> String {
+    let health = text_or_unknown(server, "health_status");
+    let reasons = list(server, "health_reasons");
+    if reasons.is_empty() { health } else { format!("{health}: {reasons}") }
+}
+
+fn reachability_line(reachability: &Value) -> String {
+    let state = text_or_unknown(reachability, "state");
+    let parts = [text(reachability, "layer"), text(reachability, "reason")];
+    let said: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    if said.is_empty() { state } else { format!("{state} ({})", said.join(": ")) }
+}
+
+fn services(current: &Value) -> String {
+    let count = |name| current.get(name).and_then(Value::as_f64).map(whole);
+    match (count("active_services"), count("total_services"), count("failed_services")) {
+        (Some(active), Some(total), failed) => {
+            format!("{active} of {total} active, {} failed", failed.unwrap_or(0))
+        }
+        _ => UNKNOWN.to_owned(),
+    }
+}
+
+fn interval(server: &Value) -> String {
+    server
+        .get("interval_ms")
+        .and_then(Value::as_f64)
+        .map_or_else(|| UNKNOWN.to_owned(), |millis| format!("{} s", millis / 1000.0))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count or a span, shown whole")]
+const fn whole(value: f64) -> u64 {
+    value as u64
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Name or id of the server
+    name: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Remove {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let path = format!("{SERVERS}/{}", segment(&self.name)?);
+        if !self.yes {
+            if !output.interactive {
+                return Err(CliError::usage(
+                    "removing a server deletes its history; add --yes if that is wanted",
+                ));
+            }
+            let server = client.get(&path).await?;
+            let question =
+                format!("Remove {} ({}) and its history? [yes/no] ", text(&server, "name"), address(&server));
+            if !super::machine::confirmed(&question)? {
+                return Err(CliError::failed("nothing was removed"));
+            }
+        }
+        client.delete(&path).await?;
+        if output.json {
+            output.value(&json!({ "removed": self.name }))
+        } else {
+            output.line(&format!(
+                "Removed {}. Roundsman's public key is still in its authorized_keys.",
+                self.name
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_as_it_is_given_to_add() {
+        let server = |host: &str, port: u16| json!({ "transport": "ssh", "hostname": host, "port": port, "username": "root" });
+        assert_eq!(address(&server("10.0.0.5", 22)), "root@10.0.0.5");
+        assert_eq!(address(&server("fd00::5", 2222)), "root@[fd00::5]:2222");
+        assert_eq!(address(&json!({ "transport": "local" })), "this machine");
+    }
+
+    #[test]
+    fn an_unreachable_server_says_which_layer_failed() {
+        let lines = details(&json!({
+            "health_status": "unreachable", "health_reasons": ["connection refused"],
+            "reachability": { "state": "unreachable", "layer": "tcp", "reason": "connection refused" },
+        }));
+        assert!(lines.contains(&("Reachability", "unreachable (tcp: connection refused)".to_owned())));
+        assert!(lines.contains(&("CPU", UNKNOWN.to_owned())));
+    }
+}
