@@ -130,11 +130,7 @@ impl Fleet {
     }
 
     /// Keeps a private key that the caller brought, unless it is kept already.
-    pub(super) async fn keep_key(
-        &self,
-        caller: &Caller,
-        brought: BroughtKey,
-    ) -> Result<KeptKey, FleetError> {
+    pub(super) async fn keep_key(&self, caller: &Caller, brought: BroughtKey) -> Result<KeptKey, FleetError> {
         auth::require(caller, Role::Admin)?;
         let BroughtKey { private, public_line, source_path } = brought;
         let organization = caller.organization;

@@ -147,9 +147,7 @@ impl Entry {
     #[must_use]
     pub fn state(&self, history: &History, now: Timestamp) -> ServerState {
         let live = self.live();
-        let recent = |metric| {
-            history.recent(live.server.number, &SeriesKey::plain(metric), SPARKLINE_POINTS)
-        };
+        let recent = |metric| history.recent(live.server.number, &SeriesKey::plain(metric), SPARKLINE_POINTS);
         ServerState {
             server: Arc::clone(&live.server),
             health: live.standing.shown.health,
@@ -212,8 +210,7 @@ impl Registry {
             .into_iter()
             .filter_map(|entry| {
                 let server = entry.server();
-                (server.organization == caller.organization)
-                    .then(|| (server.name.as_str().to_owned(), entry))
+                (server.organization == caller.organization).then(|| (server.name.as_str().to_owned(), entry))
             })
             .collect();
         found.sort_by(|left, right| left.0.cmp(&right.0));

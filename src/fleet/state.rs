@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    Facts, Filesystem, Gap, Health, Interface, KeyId, LoggedInUser, ProcessUsage, Reachability, Sample, Server,
-    Service, Status, Timestamp,
+    Facts, Filesystem, Gap, Health, Interface, KeyId, LoggedInUser, ProcessUsage, Reachability, Sample,
+    Server, Service, Status, Timestamp,
 };
 use crate::ssh::HostKey;
 
@@ -80,11 +80,7 @@ pub struct HostKeyView {
 impl HostKeyView {
     #[must_use]
     pub fn of(key: &HostKey) -> Self {
-        Self {
-            line: key.to_string(),
-            algorithm: key.algorithm().to_owned(),
-            fingerprint: key.fingerprint(),
-        }
+        Self { line: key.to_string(), algorithm: key.algorithm().to_owned(), fingerprint: key.fingerprint() }
     }
 }
 

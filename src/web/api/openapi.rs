@@ -67,12 +67,18 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("KeyList", list_of("Key")),
         ("AuditEntry", open_object("sequence, at, actor, address, action, subject, result, detail")),
         ("AuditList", list_of("AuditEntry")),
-        ("Preflight", open_object("ok; steps: stage, outcome, detail, fix, elapsed_ms; host_key that was seen")),
+        (
+            "Preflight",
+            open_object("ok; steps: stage, outcome, detail, fix, elapsed_ms; host_key that was seen"),
+        ),
         ("ProcessTable", open_object("taken_at, total, processes")),
         ("ServiceTable", open_object("taken_at, services")),
         ("UserTable", open_object("taken_at, users")),
         ("Facts", open_object("hostname, os_name, kernel, architecture, cpu_model, addresses, …")),
-        ("Summary", open_object("total_servers, healthy_servers, …, average_cpu_percent, regions, environments")),
+        (
+            "Summary",
+            open_object("total_servers, healthy_servers, …, average_cpu_percent, regions, environments"),
+        ),
         (
             "Metrics",
             open_object(
@@ -122,14 +128,16 @@ fn operation(route: &Route) -> Value {
     if let Some(schema) = route.doc.gives {
         answer["content"] = content(schema, "application/json");
     }
-    let problem = json!({ "description": "Refused", "content": content("Problem", "application/problem+json") });
+    let problem =
+        json!({ "description": "Refused", "content": content("Problem", "application/problem+json") });
     let mut operation = json!({
         "summary": route.doc.summary,
         "parameters": parameters,
         "responses": { status: answer, "default": problem },
     });
     if let Some(schema) = route.doc.takes {
-        operation["requestBody"] = json!({ "required": true, "content": content(schema, "application/json") });
+        operation["requestBody"] =
+            json!({ "required": true, "content": content(schema, "application/json") });
     }
     match route.access {
         Access::Public => operation["security"] = json!([]),

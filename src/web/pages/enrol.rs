@@ -229,7 +229,11 @@ fn ways(chosen: &str) -> Vec<Way> {
     vec![
         way("kept", "A key that Roundsman keeps", "Put the line of “Let Roundsman in” on the server first."),
         way("password", "A password, once", "Used to install Roundsman’s key, then forgotten."),
-        way("private_key", "Another private key", "One that the server accepts already; Roundsman keeps it encrypted."),
+        way(
+            "private_key",
+            "Another private key",
+            "One that the server accepts already; Roundsman keeps it encrypted.",
+        ),
     ]
 }
 

@@ -141,19 +141,18 @@ fn tab_pages(folder: &Folder) {
 
 fn other_pages(folder: &Folder) {
     let admin = viewer(Role::Admin);
-        let kept = [KeptKey {
-            id: "default".to_owned(),
-            name: "default".to_owned(),
-            public_key: settings().public_key.unwrap(),
-        }];
+    let kept = [KeptKey {
+        id: "default".to_owned(),
+        name: "default".to_owned(),
+        public_key: settings().public_key.unwrap(),
+    }];
     let form = EnrolForm::from_pairs([
         ("hostname", "root@web-1.example.net"),
         ("identity", "password"),
         ("tags", "web"),
     ]);
-    let enrol = |form: &EnrolForm, found: Option<&Preflight>| {
-        EnrolPage::new(&admin, form, &[], &kept, found, now())
-    };
+    let enrol =
+        |form: &EnrolForm, found: Option<&Preflight>| EnrolPage::new(&admin, form, &[], &kept, found, now());
     folder.page("enrol", &enrol(&EnrolForm::default(), None));
     folder.page("enrol-approve", &enrol(&form, Some(&preflight(true))));
     folder.page("enrol-failed", &enrol(&form, Some(&preflight(false))));

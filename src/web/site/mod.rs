@@ -35,7 +35,8 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// Renders a page.
 fn show(status: StatusCode, page: &impl Template) -> Result<Response, Failure> {
-    let text = page.render().map_err(|error| Failure::Internal(format!("a page was not rendered: {error}")))?;
+    let text =
+        page.render().map_err(|error| Failure::Internal(format!("a page was not rendered: {error}")))?;
     Ok(html(status, text))
 }
 

@@ -190,17 +190,7 @@ mod tests {
 
     fn page(role: Role, state: &ServerState, keys: &HostKeys, problems: &[FieldProblem]) -> String {
         let form = ConfigurationForm::of(&state.server);
-        ConfigurationPage::new(
-            &viewer(role),
-            state,
-            keys,
-            &[],
-            &form,
-            problems,
-            now(),
-        )
-        .render()
-        .unwrap()
+        ConfigurationPage::new(&viewer(role), state, keys, &[], &form, problems, now()).render().unwrap()
     }
 
     fn changed() -> HostKeys {
