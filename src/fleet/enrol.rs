@@ -122,7 +122,6 @@ impl Fleet {
         };
         let stored = self.insert(caller, server, key, host_key).await?;
         let entry = Arc::new(self.entry_of(stored)?);
-        entry.live().logins.add(u32::from(connection.is_some()), self.inner.clock.now());
         self.inner.registry.insert(Arc::clone(&entry));
         self.poll(&entry, connection).await?;
         self.server_changed(caller, entry.id);
