@@ -42,6 +42,8 @@ pub use query::{MAX_POINTS, Point};
 /// Damaged chunks that are remembered so that each is logged once.
 const MAX_DAMAGED_KNOWN: usize = 1024;
 
+const WRITER_ENDED: &str = "the thread that writes history has ended; restart the program";
+
 /// How history does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct HistoryHealth {
@@ -143,10 +145,7 @@ impl History {
             rejournal: false,
         };
         let (requests, inbox) = mpsc::channel(writer::REQUESTS);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        std::thread::Builder::new()
-            .name("history".to_owned())
-            .spawn(move || runtime.block_on(writer.run(inbox)))?;
+        std::thread::Builder::new().name("history".to_owned()).spawn(move || write(writer, inbox))?;
         Ok(Self { shared, requests })
     }
 
@@ -259,14 +258,15 @@ impl History {
     #[must_use]
     pub fn health(&self) -> HistoryHealth {
         let now = self.shared.clock.now();
-        let (dropped, waiting, head_bytes) = {
+        let (dropped, waiting, head_bytes, closed) = {
             let core = self.shared.core();
-            (core.dropped, core.has_pending(), core.memory_bytes())
+            (core.dropped, core.has_pending(), core.memory_bytes(), core.is_closed())
         };
         let health = self.shared.health();
         let waiting = waiting || health.last_error.is_some();
+        let ended = self.requests.is_closed() && !closed;
         HistoryHealth {
-            last_error: health.last_error.clone(),
+            last_error: if ended { Some(WRITER_ENDED.to_owned()) } else { health.last_error.clone() },
             behind_s: if waiting { now.since(health.written_until).as_secs() } else { 0 },
             damaged_rows: health.damaged_rows,
             dropped,
@@ -281,5 +281,41 @@ impl History {
         let (done, answer) = oneshot::channel();
         self.requests.send(request(done)).await.map_err(|_gone| HistoryError::Closed)?;
         answer.await.map_err(|_gone| HistoryError::Closed)?
+    }
+}
+
+/// The writer's thread.
+fn write(writer: Writer, inbox: mpsc::Receiver<Request>) {
+    match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime.block_on(writer.run(inbox)),
+        Err(error) => tracing::error!(%error, "history: the writer cannot start"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[tokio::test]
+    async fn a_journal_that_gave_up_is_written_anew_from_the_heads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history.db");
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000)));
+        let history = History::open(&path, clock.clone()).unwrap();
+        let key = SeriesKey::plain("cpu_percent");
+        let append = |value: f64| {
+            history.append(ServerNumber(1), clock.now(), &[Sample { key: key.clone(), value }]);
+            clock.advance(std::time::Duration::from_secs(1));
+        };
+        append(1.0);
+        append(2.0);
+        history.shared.core().overflow();
+        append(3.0);
+        history.sync().await.unwrap();
+        append(4.0);
+        history.close().await.unwrap();
+        let history = History::open(&path, clock.clone()).unwrap();
+        assert_eq!(history.recent(ServerNumber(1), &key, 9), [1.0, 2.0, 3.0, 4.0].map(Some));
     }
 }

@@ -298,6 +298,15 @@ impl Shared {
                 None
             }
         });
+        if merged.as_ref().is_some_and(|merged| !merged.fits()) {
+            self.core().dropped.over_limit += chunk.samples();
+            tracing::warn!(
+                server,
+                bucket,
+                "history: a chunk is full; later values of its bucket are dropped"
+            );
+            return Ok(());
+        }
         let bytes = merged
             .as_ref()
             .unwrap_or(chunk)
