@@ -293,6 +293,14 @@ async fn a_full_journal_of_many_servers_is_back_soon_after_a_restart() {
         health.head_bytes as f64 / f64::from(1 << 20),
         health.head_bytes as f64 / recording.samples as f64
     );
+    let started = Instant::now();
+    for server in 1..=servers {
+        for metric in ["cpu_percent", "memory_percent"] {
+            let recent = recording.history.recent(ServerNumber(server), &SeriesKey::plain(metric), 60);
+            assert_eq!(recent.len(), 60);
+        }
+    }
+    println!("two sparklines of each of {servers} servers: {:?}", started.elapsed());
     let before = recording.history.latest(ServerNumber(1));
     recording.history.close().await.unwrap();
     let journal = recording.ask(

@@ -47,12 +47,12 @@ impl Journal {
 
 /// Key of a chunk.
 pub(super) const fn chunk_key(bucket: i64, server: u32) -> i64 {
-    bucket << super::core::SERVER_BITS | server as i64
+    bucket << super::memory::SERVER_BITS | server as i64
 }
 
 /// Bucket and server of a chunk's key.
 pub(super) fn split_key(key: i64) -> (i64, u32) {
-    let bits = super::core::SERVER_BITS;
+    let bits = super::memory::SERVER_BITS;
     (key >> bits, u32::try_from(key & ((1 << bits) - 1)).unwrap_or(0))
 }
 

@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::chunk::Chunk;
-use super::core::{MAX_PENDING_BYTES, PendingRow, Taken};
 use super::database::{self, Journal};
 use super::error::HistoryError;
 use super::head;
+use super::memory::{MAX_PENDING_BYTES, PendingRow, Taken};
 use super::recover::TableState;
 use super::{Shared, series::Series};
 
@@ -92,7 +92,7 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<(), HistoryError> {
-        self.shared.core().close();
+        self.shared.memory().close();
         let outcome = self.write_journal();
         self.note(outcome)?;
         let emptied = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -129,7 +129,7 @@ impl Writer {
 
     fn write_journal(&mut self) -> Result<(), HistoryError> {
         let now = self.shared.clock.now();
-        let Taken { rows, series, rejournal } = self.shared.core().take_pending();
+        let Taken { rows, series, rejournal } = self.shared.memory().take_pending();
         self.rejournal |= rejournal;
         self.backlog.extend(rows);
         if self.backlog.iter().map(|row| row.bytes.len()).sum::<usize>() > MAX_PENDING_BYTES {
@@ -153,10 +153,10 @@ impl Writer {
             cursor.insert(&tx, row)?;
         }
         if self.rejournal {
-            let servers: Vec<u32> = self.shared.core().servers.keys().copied().collect();
+            let servers: Vec<u32> = self.shared.memory().servers.keys().copied().collect();
             for server in servers {
                 // The lock is held for one server at a time.
-                let rows = self.shared.core().journal_of(server);
+                let rows = self.shared.memory().journal_of(server);
                 for row in rows {
                     cursor.insert(&tx, &row)?;
                 }
@@ -166,12 +166,12 @@ impl Writer {
         Cursor { j0: self.j0, j1: self.j1, active: self.active, next_key: self.next_key } = cursor;
         self.backlog.clear();
         self.rejournal = false;
-        self.shared.core().dictionary.saved(series);
+        self.shared.memory().dictionary.saved(series);
         Ok(())
     }
 
     fn seal_due(&mut self) -> Result<(), HistoryError> {
-        let due = self.shared.core().due(self.shared.clock.now(), SEALS_PER_ROUND);
+        let due = self.shared.memory().due(self.shared.clock.now(), SEALS_PER_ROUND);
         if due.is_empty() {
             return Ok(());
         }
@@ -188,7 +188,7 @@ impl Writer {
             if failed.contains(&server) {
                 continue;
             }
-            let Some(chunk) = self.shared.core().chunk(server, bucket) else { continue };
+            let Some(chunk) = self.shared.memory().chunk(server, bucket) else { continue };
             match self.shared.seal(&tx, server, bucket, &chunk) {
                 Ok(()) => sealed.push((server, bucket, chunk)),
                 Err(error) => {
@@ -199,7 +199,7 @@ impl Writer {
         }
         tx.commit().map_err(|error| HistoryError::of(&self.shared.path, error))?;
         for (server, bucket, chunk) in sealed {
-            if let Some(head) = self.shared.core().servers.get_mut(&server) {
+            if let Some(head) = self.shared.memory().servers.get_mut(&server) {
                 head.sealed(bucket, &chunk);
             }
         }
@@ -214,7 +214,7 @@ impl Writer {
             Journal::J1 => &mut self.j1,
         };
         let Some(newest) = state.newest_bucket else { return Ok(()) };
-        if self.shared.core().oldest_unsealed().is_some_and(|oldest| oldest <= newest) {
+        if self.shared.memory().oldest_unsealed().is_some_and(|oldest| oldest <= newest) {
             return Ok(());
         }
         let emptied = self.db.transaction().and_then(|tx| {
@@ -299,7 +299,7 @@ impl Shared {
             }
         });
         if merged.as_ref().is_some_and(|merged| !merged.fits()) {
-            self.core().dropped.over_limit += chunk.samples();
+            self.memory().dropped.over_limit += chunk.samples();
             tracing::warn!(
                 server,
                 bucket,

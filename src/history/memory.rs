@@ -57,7 +57,7 @@ pub(super) struct PendingRow {
     pub(super) bytes: Vec<u8>,
 }
 
-/// What [`Core::take_pending`] hands to the writer.
+/// What [`Memory::take_pending`] hands to the writer.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) rows: Vec<PendingRow>,
@@ -67,7 +67,7 @@ pub(super) struct Taken {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Core {
+pub(super) struct Memory {
     pub(super) servers: HashMap<u32, ServerHead>,
     pub(super) dictionary: Dictionary,
     pub(super) dropped: Dropped,
@@ -79,7 +79,7 @@ pub(super) struct Core {
     scratch: Vec<Value>,
 }
 
-impl Core {
+impl Memory {
     pub(super) fn append(&mut self, server: u32, at: Timestamp, now: Timestamp, samples: &[Sample]) {
         let at_ms = at.as_millis();
         let count = samples.len() as u64;
