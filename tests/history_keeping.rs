@@ -314,6 +314,20 @@ async fn a_removed_server_is_gone_for_good_and_the_others_stay() {
 }
 
 #[tokio::test]
+async fn a_removal_that_was_cut_short_is_finished_at_the_next_start() {
+    let fixture = Fixture::new();
+    fixture.readings(WEB, 10, |_| 1.0);
+    fixture.advance(2 * BUCKET_MS);
+    fixture.history.sync().await.unwrap();
+    fixture.history.close().await.unwrap();
+    fixture.sql("INSERT INTO forgotten (server, in_j0, in_j1) VALUES (1, 1, 1)");
+    let history = History::open(&fixture.path(), fixture.clock.clone()).unwrap();
+    assert!(history.latest(WEB).is_empty());
+    assert!(history.range(WEB, &cpu(), ms(0), fixture.clock.now(), 1).await.unwrap().is_empty());
+    assert_eq!(fixture.rows("raw"), 0);
+}
+
+#[tokio::test]
 async fn a_disk_that_takes_nothing_loses_nothing_and_is_caught_up() {
     let fixture = Fixture::new();
     fixture.readings(WEB, 10, |_| 1.0);

@@ -116,7 +116,8 @@ impl History {
     /// then as it was.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, HistoryError> {
         let started = tokio::time::Instant::now();
-        let db = database::open(path)?;
+        let mut db = database::open(path)?;
+        finish_removals(&mut db).map_err(|error| HistoryError::of(path, error))?;
         let Recovered { memory, j0, j1, active, next_key, damaged } =
             recover::recover(&db).map_err(|error| HistoryError::of(path, error))?;
         let health =
@@ -282,6 +283,14 @@ impl History {
         self.requests.send(request(done)).await.map_err(|_gone| HistoryError::Closed)?;
         answer.await.map_err(|_gone| HistoryError::Closed)?
     }
+}
+
+/// A removal that the end of the program cut short goes on.
+fn finish_removals(db: &mut rusqlite::Connection) -> rusqlite::Result<()> {
+    for server in database::forgotten(db)? {
+        database::delete_chunks(db, server)?;
+    }
+    Ok(())
 }
 
 /// The writer's thread.

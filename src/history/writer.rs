@@ -28,9 +28,6 @@ const SEALS_PER_ROUND: usize = 64;
 /// Sealing leaves the journal waiting no longer than this.
 const SEAL_BUDGET: Duration = Duration::from_millis(300);
 
-/// Buckets of a removed server deleted in one transaction.
-const FORGET_BUCKETS: usize = 2_000;
-
 /// Requests that may wait for the writer; callers wait for a place.
 pub(super) const REQUESTS: usize = 16;
 
@@ -197,7 +194,12 @@ impl Writer {
                 }
             }
         }
-        tx.commit().map_err(|error| HistoryError::of(&self.shared.path, error))?;
+        // A late value may have brought a series since the journal was written: no chunk may name a number
+        // that the file does not know.
+        let series = self.shared.memory().dictionary.unsaved();
+        let named = series.iter().try_for_each(|series| database::insert_series(&tx, series));
+        named.and_then(|()| tx.commit()).map_err(|error| HistoryError::of(&self.shared.path, error))?;
+        self.shared.memory().dictionary.saved(&series);
         for (server, bucket, chunk) in sealed {
             if let Some(head) = self.shared.memory().servers.get_mut(&server) {
                 head.sealed(bucket, &chunk);
@@ -230,24 +232,9 @@ impl Writer {
         // First what waits: it may hold values of this server, which must be in the journal before the note
         // that says to skip them.
         self.write_journal()?;
-        self.delete_server(server).map_err(|error| self.error(error))
-    }
-
-    fn delete_server(&mut self, server: u32) -> rusqlite::Result<()> {
-        database::insert_forgotten(&self.db, server)?;
-        let Some((first, last)) = database::bucket_span(&self.db)? else { return Ok(()) };
-        let mut buckets = first..=last;
-        loop {
-            let part: Vec<i64> = buckets.by_ref().take(FORGET_BUCKETS).collect();
-            if part.is_empty() {
-                return Ok(());
-            }
-            let tx = self.db.transaction()?;
-            for bucket in part {
-                database::delete_chunk(&tx, bucket, server)?;
-            }
-            tx.commit()?;
-        }
+        let deleted = database::insert_forgotten(&self.db, server)
+            .and_then(|()| database::delete_chunks(&mut self.db, server));
+        deleted.map_err(|error| self.error(error))
     }
 }
 
