@@ -1,5 +1,7 @@
 //! What history costs: bytes a sample, memory, time to open. Prints the figures (`--no-capture`).
 //!
+//! The recording is made up and calmer than many a real server: its bytes a sample guard against a codec
+//! that grew worse and are no claim about a real fleet.
 //! `ROUNDSMAN_TEST_SERVERS` and `ROUNDSMAN_TEST_HOURS` make the recording larger than a test needs it.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -189,6 +191,13 @@ fn cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// Resident memory of this process in KiB. Source: proc(5), `/proc/self/status`.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 struct Recording {
     directory: tempfile::TempDir,
     clock: Arc<ManualClock>,
@@ -233,7 +242,7 @@ impl Recording {
 }
 
 #[tokio::test]
-async fn a_raw_sample_takes_less_than_one_and_a_half_bytes_sealed() {
+async fn a_sample_of_a_made_up_fleet_takes_less_than_a_byte_sealed() {
     let servers = wanted("ROUNDSMAN_TEST_SERVERS", 3);
     let ticks = wanted("ROUNDSMAN_TEST_HOURS", 6) * 720;
     let before = cpu();
@@ -266,7 +275,7 @@ async fn a_raw_sample_takes_less_than_one_and_a_half_bytes_sealed() {
         pages as f64 * 4096.0 / recording.samples as f64,
         (pages - free) as f64 * 4096.0 / recording.samples as f64
     );
-    assert!(a_sample < 1.5, "{a_sample}");
+    assert!(a_sample < 1.0, "{a_sample}");
 
     let history = History::open(&recording.path(), recording.clock.clone()).unwrap();
     let key = SeriesKey::plain("network_rx_bytes");
@@ -285,7 +294,9 @@ async fn a_raw_sample_takes_less_than_one_and_a_half_bytes_sealed() {
 #[tokio::test]
 async fn a_full_journal_of_many_servers_is_back_soon_after_a_restart() {
     let servers = wanted("ROUNDSMAN_TEST_SERVERS", 40);
+    let before = resident_kib();
     let recording = Recording::new(servers, 350).await;
+    println!("resident: {} KiB more than before", resident_kib().saturating_sub(before));
     let health = recording.history.health();
     println!(
         "{} samples in memory: {:.1} MiB, {:.2} bytes a sample",
