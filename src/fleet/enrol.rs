@@ -13,7 +13,6 @@ use crate::store::servers::{self, StoredServer};
 
 use super::input::{self, Metadata, ServerEdit};
 use super::keys::{BroughtKey, free_name};
-use super::registry::Entry;
 use super::state::HostKeyView;
 use super::{Fleet, FleetError, ServerState};
 use std::sync::Arc;

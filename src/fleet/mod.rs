@@ -36,7 +36,7 @@ use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
-use poller::{Poller, Shared, Way};
+use poller::{Poller, Shared};
 use registry::{Entry, Registry};
 
 /// SSH dials at the same time; more would trip over each other on two cores.
