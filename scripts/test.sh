@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Runs the tests: format, lints, documentation, unit tests, tests against real sshd's, pages through the whole filter.
+#
+#   scripts/test.sh          everything but the browser
+#   scripts/test.sh --all    also the browser tests and the check of dependencies
+#
+# Installs what it needs with apt when run as root; else says what is missing. Can be run again at any time.
+set -euo pipefail
+
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
+all=no
+case ${1-} in
+    '') ;;
+    --all) all=yes ;;
+    -h | --help)
+        sed -n '2,7s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    *)
+        printf 'test.sh: %s is not an option; see --help\n' "$1" >&2
+        exit 2
+        ;;
+esac
+
+say() { printf '\n== %s\n' "$*"; }
+fail() {
+    printf 'test.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+# Debian keeps sshd and dropbear where a user's PATH does not look.
+PATH="$PATH:/usr/sbin:/sbin"
+if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+fi
+export PATH
+
+# program:package, as Debian names them.
+needed='cc:gcc sshd:openssh-server ssh-keygen:openssh-client dropbear:dropbear-bin dropbearkey:dropbear-bin
+busybox:busybox-static curl:curl setsid:util-linux ss:iproute2'
+[ "$all" = no ] || needed="$needed chromium:chromium node:nodejs npm:npm"
+
+# The packages of the programs that are not there.
+missing() {
+    local pair
+    for pair in $needed; do
+        command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
+    done | sort -u | tr '\n' ' '
+}
+
+install() {
+    local packages
+    command -v cargo >/dev/null ||
+        fail "Rust is missing. Install it from https://rustup.rs, open a new shell and run this again."
+    packages=$(missing)
+    if [ -n "$packages" ]; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+            say "Installing $packages"
+            # shellcheck disable=SC2086 # a list of words
+            apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages ||
+                fail "apt could not install: $packages"
+        fi
+        packages=$(missing)
+        [ -z "$packages" ] || fail "these packages are missing: $packages(as root: apt-get install $packages)"
+    fi
+    # sshd refuses to start without it, and only the service's own start makes it.
+    if [ "$(id -u)" = 0 ]; then mkdir -p /run/sshd; fi
+    local component
+    for component in fmt clippy; do
+        cargo "$component" --version >/dev/null 2>&1 && continue
+        command -v rustup >/dev/null || fail "cargo $component is missing; install the component of your Rust"
+        if [ "$component" = fmt ]; then rustup component add rustfmt; else rustup component add clippy; fi
+    done
+    if [ "$all" = yes ]; then
+        case $(node --version) in
+            v1[89].* | v[2-9][0-9].*) ;;
+            *) fail "Node.js $(node --version) is too old; the browser tests need 18 or newer" ;;
+        esac
+    fi
+}
+
+passed=0
+# Runs the Rust tests and counts those that passed.
+rust_tests() {
+    local log=target/test.log
+    mkdir -p target
+    if cargo nextest --version >/dev/null 2>&1; then
+        say "Tests (cargo nextest)"
+        cargo nextest run --locked --workspace --no-fail-fast --color never 2>&1 | tee "$log"
+        passed=$(sed -n 's/.*tests\{0,1\} run: \([0-9]*\) passed.*/\1/p' "$log" | tail -n 1)
+    else
+        say "Tests (cargo test: the same tests; cargo-nextest is not installed)"
+        cargo test --locked --workspace --no-fail-fast --lib --bins --tests 2>&1 | tee "$log"
+        passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
+    fi
+}
+
+browser_tests() {
+    say "Browser tests"
+    if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed; then
+        (cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts)
+        cp tests/browser/package-lock.json tests/browser/node_modules/.installed
+    fi
+    cargo build --locked --package roundsman --bin roundsman
+    (cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec) 2>&1 | tee target/browser.log
+    local count
+    count=$(sed -n 's/^ℹ pass \([0-9]*\)$/\1/p; s/^# pass \([0-9]*\)$/\1/p' target/browser.log | tail -n 1)
+    [ "${count:-0}" -gt 0 ] || fail "no browser test ran"
+    passed=$((passed + count))
+}
+
+install
+say "Format" && cargo fmt --all --check
+say "Lints" && cargo clippy --locked --workspace --all-targets -- -D warnings
+say "Documentation" && RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --lib --no-deps --quiet
+rust_tests
+if [ "$all" = yes ]; then
+    if command -v cargo-deny >/dev/null; then
+        say "Dependencies (cargo deny)"
+        cargo deny --offline --locked check licenses bans sources
+    else
+        say "Dependencies: licences and bans of deny.toml were checked by tests/supply.rs; cargo-deny is not installed"
+    fi
+    browser_tests
+fi
+# Every step above ends the script when something fails, so here nothing did.
+printf '\n%s passed, 0 failed\n' "$passed"
