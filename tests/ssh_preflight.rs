@@ -9,8 +9,8 @@ use std::time::Duration;
 use roundsman::model::Port;
 use roundsman::ssh::preflight::{Outcome, Preflight, Stage, preflight, preflight_with};
 use roundsman::ssh::{ExecRequest, HostKey, Identity, SshError, Target, connect, enrol_with_password, keys};
-use support::sshd::{PASSWORD, free_port};
-use support::{Sshd, in_time};
+use support::in_time;
+use support::sshd::{PASSWORD, Sshd, free_port};
 
 async fn look(target: &Target, known: Option<&str>) -> Preflight {
     in_time("a preflight", preflight(target, known)).await

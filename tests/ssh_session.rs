@@ -11,7 +11,8 @@ use roundsman::model::Layer;
 use roundsman::ssh::{
     Connection, ExecRequest, HostKey, Identity, Session, SessionState, SshError, Target, keys,
 };
-use support::{Sshd, eventually, in_time};
+use support::sshd::Sshd;
+use support::{eventually, in_time};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -169,16 +170,20 @@ async fn a_refused_login_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn the_gate_limits_who_dials() {
+async fn the_gate_limits_who_logs_in_and_not_who_knocks() {
     let sshd = Sshd::start().await;
     let gate = Arc::new(Semaphore::new(1));
     let held = Arc::clone(&gate).acquire_owned().await.unwrap();
     let sessions: Vec<_> =
         (0..5).map(|_| Session::start(sshd.target(), Arc::clone(&gate), CancellationToken::new())).collect();
+    eventually("all are at the door", || sshd.log().matches("Connection from").count() == 5).await;
     for session in &sessions {
-        assert!(matches!(&*session.state().borrow(), SessionState::Connecting { layer: Layer::Name }));
+        until(session, "the banner", |state| {
+            matches!(state, SessionState::Connecting { layer: Layer::Banner })
+        })
+        .await;
     }
-    assert_eq!(sshd.log().matches("Connection from").count(), 0);
+    assert_eq!(sshd.login_attempts(), 0);
     drop(held);
     for session in &sessions {
         connection_of(session).await;

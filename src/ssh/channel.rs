@@ -55,7 +55,10 @@ impl Running {
         match timeout_at(deadline, running.write.exec(true, line)).await {
             Ok(Ok(())) => Ok(running),
             Ok(Err(_)) => Err(connection.lost()),
-            Err(_) => Err(late(connection)),
+            Err(_) => {
+                running.close_from_here().await;
+                Err(late(connection))
+            }
         }
     }
 
@@ -94,7 +97,8 @@ impl Running {
         timeout(limit, to_the_end).await.is_ok()
     }
 
-    async fn close_from_here(self) {
+    /// Leaves the command as it is and closes the channel; the server may keep the slot for a moment.
+    pub(super) async fn close_from_here(self) {
         self.connection.count_local_close();
         let _lost_is_as_good = timeout(END_LIMIT, self.write.close()).await;
     }

@@ -1,6 +1,6 @@
 //! Keeps one server's connection: an actor that connects, waits, and connects again.
 //!
-//! Owns when to dial; [`connect`](super::connect) owns how. A person's mistakes (host key, credentials) are tried again
+//! Owns when to dial; [`connect`](super::connect()) owns how. A person's mistakes (host key, credentials) are tried again
 //! seldom, so that nobody is locked out; a dead server often enough to be healthy within a minute of its return.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
-use super::connect::connect;
+use super::connect::connect_through;
 use super::connection::Connection;
 use super::error::{Endpoint, SshError};
 use super::target::Target;
@@ -87,7 +87,8 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Begins to connect at once. `gate` limits how many dial at the same time over all sessions; `token` ends it.
+    /// Begins to connect at once. `gate` limits how many exchange keys and log in at the same time, over all sessions;
+    /// `token` ends it.
     #[must_use]
     pub fn start(target: Target, gate: Arc<Semaphore>, token: CancellationToken) -> Self {
         Self::resume(target, None, gate, token)
@@ -229,9 +230,8 @@ impl Actor {
         let (gate, state, target) = (Arc::clone(&self.gate), self.state.clone(), self.target.clone());
         state.send_replace(SessionState::Connecting { layer: Layer::Name });
         let attempt = async move {
-            // A closed gate means that everything is stopping; the token ends this too.
-            let _turn = gate.acquire().await;
-            connect(&target, &mut |layer| drop(state.send_replace(SessionState::Connecting { layer }))).await
+            let mut progress = |layer| drop(state.send_replace(SessionState::Connecting { layer }));
+            connect_through(Some(&gate), &target, &mut progress).await
         };
         let mut attempt = Box::pin(attempt);
         loop {
