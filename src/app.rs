@@ -31,7 +31,9 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 pub enum AppError {
     #[error("another Roundsman uses {data} already; stop it first, or choose another directory with --data")]
     Locked { data: PathBuf },
-    #[error("cannot use the data directory {data}: {cause}; create it and give it to this user, or choose another with --data")]
+    #[error(
+        "cannot use the data directory {data}: {cause}; create it and give it to this user, or choose another with --data"
+    )]
     Data { data: PathBuf, cause: String },
     #[error("cannot listen on {address}: {cause}{hint}", hint = port_hint(*in_use, *address))]
     Listen { address: SocketAddr, cause: String, in_use: bool },
@@ -62,12 +64,8 @@ struct DataLock {
 fn lock(data: &Path) -> Result<DataLock, AppError> {
     let failed = |error: std::io::Error| AppError::Data { data: data.to_owned(), cause: error.to_string() };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data.join("lock"))
-        .map_err(failed)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(data.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(DataLock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(AppError::Locked { data: data.to_owned() }),
@@ -96,10 +94,9 @@ async fn open(config: &Config, polling: Polling) -> Result<Open, AppError> {
             .map_err(|error| AppError::Data { data: path, cause: error.to_string() })?;
     }
     let auth = Auth::new(store.clone(), Arc::clone(&clock));
-    let fleet =
-        Fleet::start(store, vault, history.clone(), Arc::clone(&clock), config.interval, polling)
-            .await
-            .map_err(anyhow::Error::from)?;
+    let fleet = Fleet::start(store, vault, history.clone(), Arc::clone(&clock), config.interval, polling)
+        .await
+        .map_err(anyhow::Error::from)?;
     let started_at = clock.now();
     Ok(Open { services: Services { auth, fleet, clock, started_at }, history, _lock: lock })
 }
@@ -165,7 +162,11 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
 /// First administrator and local machine, where they are missing.
 async fn prepare(config: &Config, services: &Services) -> Result<(), AppError> {
     if let Some(password) = config.admin_password.clone() {
-        let made = services.auth.create_first_admin(password).await.context("the configured administrator password")?;
+        let made = services
+            .auth
+            .create_first_admin(password)
+            .await
+            .context("the configured administrator password")?;
         if made {
             tracing::info!("the administrator 'admin' was made with the configured password");
         }
@@ -176,9 +177,13 @@ async fn prepare(config: &Config, services: &Services) -> Result<(), AppError> {
 }
 
 /// Tells the person at the terminal how to go on.
-#[expect(clippy::print_stdout, reason = "the set-up address goes to the person who starts the program, not to the log")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the set-up address goes to the person who starts the program, not to the log"
+)]
 async fn greet(services: &Services, addresses: &[SocketAddr]) -> Result<(), AppError> {
-    let key = services.fleet.default_public_key(OrganizationId::DEFAULT).await.context("reading the SSH key")?;
+    let key =
+        services.fleet.default_public_key(OrganizationId::DEFAULT).await.context("reading the SSH key")?;
     println!("Roundsman's public key, for ~/.ssh/authorized_keys of your servers:\n\n  {key}\n");
     let place = addresses.first().map_or_else(String::new, |address| format!("http://{address}"));
     match services.auth.begin_setup().await.context("preparing the set-up address")? {

@@ -276,6 +276,24 @@ fn a_container_is_judged_against_its_limit() {
 }
 
 #[test]
+fn a_machine_built_from_a_container_image_is_no_container() {
+    let told = |mountinfo: &str| {
+        let mounts = mounts::mountinfo(mountinfo.as_bytes());
+        facts::facts(&facts::FactSources {
+            files: &std::collections::BTreeMap::new(),
+            markers: &["/.dockerenv".to_owned()].into(),
+            mounts: &mounts,
+            architecture: None,
+            localtime: None,
+            cpu_cores: None,
+        })
+    };
+    assert_eq!(told("27 1 254:0 / / rw - ext4 /dev/vda rw").in_container, Some(false));
+    let in_docker = told("27 1 0:60 / / rw - overlay overlay rw");
+    assert_eq!((in_docker.in_container, in_docker.virtualisation.as_deref()), (Some(true), Some("docker")));
+}
+
+#[test]
 fn hidepid_is_a_gap_and_no_count() {
     let snapshot = read("kernel-3.2-hidepid");
     assert_eq!(snapshot.processes_total, None);

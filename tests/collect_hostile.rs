@@ -1,11 +1,5 @@
 //! The shell probe against servers that answer what no shell answers.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use futures_util::FutureExt;
 use proptest::prelude::*;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -313,6 +314,20 @@ async fn a_removed_server_is_gone_for_good_and_the_others_stay() {
 }
 
 #[tokio::test]
+async fn a_removal_that_was_cut_short_is_finished_at_the_next_start() {
+    let fixture = Fixture::new();
+    fixture.readings(WEB, 10, |_| 1.0);
+    fixture.advance(2 * BUCKET_MS);
+    fixture.history.sync().await.unwrap();
+    fixture.history.close().await.unwrap();
+    fixture.sql("INSERT INTO forgotten (server, in_j0, in_j1) VALUES (1, 1, 1)");
+    let history = History::open(&fixture.path(), fixture.clock.clone()).unwrap();
+    assert!(history.latest(WEB).is_empty());
+    assert!(history.range(WEB, &cpu(), ms(0), fixture.clock.now(), 1).await.unwrap().is_empty());
+    assert_eq!(fixture.rows("raw"), 0);
+}
+
+#[tokio::test]
 async fn a_disk_that_takes_nothing_loses_nothing_and_is_caught_up() {
     let fixture = Fixture::new();
     fixture.readings(WEB, 10, |_| 1.0);
@@ -418,6 +433,38 @@ async fn a_copy_taken_at_any_moment_opens_with_what_was_synced() {
         history.close().await.unwrap();
     }
     assert!(fixture.rows("raw") >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_read_while_buckets_are_sealed_misses_nothing_and_counts_nothing_twice() {
+    let fixture = Fixture::new();
+    for _ in 0..300 {
+        for server in 1..=30 {
+            fixture.history.append(ServerNumber(server), fixture.clock.now(), &[sample(cpu(), 1.0)]);
+        }
+        fixture.advance(6_000);
+    }
+    let now = fixture.clock.now();
+    let history = fixture.history.clone();
+    let sealed = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&sealed);
+    let reader = tokio::spawn(async move {
+        for server in (1..=30).cycle() {
+            let points = history.range(ServerNumber(server), &cpu(), ms(0), now, 1).await.unwrap();
+            assert_eq!(points.iter().map(|point| point.count).collect::<Vec<_>>(), [300]);
+            if until.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    });
+    // A quarter of a bucket, in steps: a few servers are due at each.
+    for _ in 0..50 {
+        fixture.advance(10_000);
+        fixture.history.sync().await.unwrap();
+    }
+    sealed.store(true, Ordering::Relaxed);
+    reader.await.unwrap();
+    assert_eq!(fixture.rows("raw"), 30);
 }
 
 /// The straightforward way to fold values into spans.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use roundsman::model::{Layer, Port, Secret};
 use roundsman::ssh::{Cause, Connection, ExecRequest, HostKey, Identity, SshError, Target, connect, keys};
-use support::sshd::{PASSWORD, free_port};
-use support::{Sshd, eventually, in_time};
+use support::sshd::{PASSWORD, Sshd, free_port};
+use support::{eventually, in_time};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

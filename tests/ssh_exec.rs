@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use roundsman::ssh::stream::MAX_BUFFERED_BYTES;
 use roundsman::ssh::{Connection, ExecRequest, Output, SshError, connect};
-use support::{Sshd, eventually, in_time, processes};
+use support::sshd::Sshd;
+use support::{eventually, in_time, processes};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 async fn connection_to(sshd: &Sshd) -> Connection {
@@ -146,6 +147,18 @@ async fn a_command_over_its_time_limit_is_gone_from_the_server_with_its_children
         eventually("both are gone", || !processes::lives(stubborn) && !processes::lives(child)).await;
         assert!(run(&connection, "true").await.success());
     }
+}
+
+#[tokio::test]
+async fn a_command_that_leaves_a_process_behind_succeeds_and_the_process_lives() {
+    let sshd = Sshd::start().await;
+    let connection = connection_to(&sshd).await;
+    let output = run(&connection, "sleep 1000 & echo $!; exit 4").await;
+    let left: u32 = output.stdout_text().trim().parse().unwrap();
+    assert_eq!(output.exit_status, Some(4));
+    assert!(processes::lives(left));
+    processes::signal("KILL", &[left]);
+    assert!(run(&connection, "true").await.success());
 }
 
 #[tokio::test]

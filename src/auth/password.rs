@@ -87,7 +87,9 @@ const fn false_for_unknown() -> bool {
 pub(super) fn check_strength(password: &Secret<String>, name: &str) -> Result<(), AuthError> {
     let text = password.expose();
     if text.chars().count() < PASSWORD_MIN_CHARS {
-        return Err(AuthError::Invalid(format!("the password needs at least {PASSWORD_MIN_CHARS} characters")));
+        return Err(AuthError::Invalid(format!(
+            "the password needs at least {PASSWORD_MIN_CHARS} characters"
+        )));
     }
     if text.len() > MAX_BYTES {
         return Err(AuthError::Invalid(format!("the password may have at most {MAX_BYTES} bytes")));

@@ -72,9 +72,13 @@ where
     /// # Errors
     /// [`ProbeError::NoShell`] where the other end closes without running the script, `TooMuchOutput`,
     /// `TimedOut` after [`START_TIME_LIMIT`], `Garbled`.
-    pub async fn start(mut stream: S) -> Result<Self, ProbeError> {
+    pub async fn start(stream: S) -> Result<Self, ProbeError> {
         let nonce = Nonce::new(random_word());
         let script = script(&nonce);
+        Self::run(stream, nonce, &script).await
+    }
+
+    async fn run(mut stream: S, nonce: Nonce, script: &str) -> Result<Self, ProbeError> {
         let until = Until { marker: nonce.line("ready"), limit_bytes: HELLO_LIMIT_BYTES };
         let answer = within(START_TIME_LIMIT, exchange(&mut stream, script.as_bytes(), &until)).await?;
         let bytes = match answer {
@@ -128,7 +132,7 @@ where
             }
         }
         let letters = [
-            (changed || self.request % FILESYSTEMS_EVERY == 0, 'd'),
+            (changed || self.request.is_multiple_of(FILESYSTEMS_EVERY), 'd'),
             (sections.processes, 'p'),
             (sections.services, 's'),
             (sections.users, 'u'),
@@ -219,6 +223,7 @@ async fn collect<R: AsyncRead + Unpin>(reader: &mut R, until: &Until) -> Result<
             bytes.reserve(CHUNK_BYTES);
         }
         match reader.read_buf(&mut bytes).await {
+            // A broken channel and a closed one call for the same: a new one.
             Ok(0) | Err(_) => return Ok(Answer::Ended(bytes)),
             Ok(_) => {}
         }
@@ -232,5 +237,44 @@ async fn collect<R: AsyncRead + Unpin>(reader: &mut R, until: &Until) -> Result<
         if bytes.len() > until.limit_bytes {
             return Err(ProbeError::TooMuchOutput { limit_bytes: until.limit_bytes });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn the_script_is_filled_in_and_does_not_hold_its_own_frame_line() {
+        let nonce = Nonce::new(random_word());
+        let script = script(&nonce);
+        for left in ["NONCE", "_FILES", "MARKERS", "PROPERTIES", "_FORMAT"] {
+            assert!(!script.contains(left), "{left}");
+        }
+        assert!(!nonce.starts(script.as_bytes(), ""));
+        assert_ne!(random_word(), random_word());
+    }
+
+    #[tokio::test]
+    async fn many_processes_are_read_in_portions() {
+        let mut child = tokio::process::Command::new("sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let pipes = tokio::io::join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
+        let nonce = Nonce::new(random_word());
+        let portions = script(&nonce).replace("-le 20000", "-le 2");
+        let mut probe = ShellProbe::run(pipes, nonce, &portions).await.unwrap();
+        let snapshot = probe.read(Sections { processes: true, ..Sections::BASE }).await.unwrap();
+        let processes = snapshot.processes.unwrap();
+        let own = processes.iter().find(|process| process.pid == std::process::id()).unwrap();
+        assert!(own.uid.is_some() && own.command_line.is_some());
+        assert!(processes.iter().any(|process| process.pid == 1));
+        drop(probe);
+        assert!(child.wait().await.unwrap().success());
     }
 }

@@ -4,17 +4,16 @@ use crate::auth;
 use crate::model::{
     Caller, KeyId, Port, Role, Secret, Server, ServerId, ServerName, ServerNumber, Status, Transport,
 };
-use crate::ssh::preflight::{Outcome, Preflight, Step, preflight};
 use crate::ssh::enrol::install_public_key;
+use crate::ssh::preflight::{Outcome, Preflight, Step, preflight};
 use crate::ssh::{Connection, HostKey, Identity, Target};
+use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::servers::{self, StoredServer};
-use crate::store::StoreError;
 
 use super::input::{self, Metadata, ServerEdit};
 use super::keys::{BroughtKey, free_name};
 use super::state::HostKeyView;
-use super::registry::Entry;
 use super::{Fleet, FleetError, ServerState};
 use std::sync::Arc;
 
@@ -94,7 +93,9 @@ impl Fleet {
         auth::require(caller, Role::Operator)?;
         let entry = self.find(caller, reference)?;
         let target = self.target_of(&entry).await?.ok_or_else(|| {
-            FleetError::Unavailable("this server is not reached over SSH, so there is nothing to test".to_owned())
+            FleetError::Unavailable(
+                "this server is not reached over SSH, so there is nothing to test".to_owned(),
+            )
         })?;
         let done = preflight(&target, None).await;
         if done.connection.is_some() {
@@ -120,7 +121,6 @@ impl Fleet {
         };
         let stored = self.insert(caller, server, key, host_key).await?;
         let entry = Arc::new(self.entry_of(stored)?);
-        entry.live().logins.add(u32::from(connection.is_some()), self.inner.clock.now());
         self.inner.registry.insert(Arc::clone(&entry));
         self.poll(&entry, connection).await?;
         self.server_changed(caller, entry.id);
@@ -133,11 +133,7 @@ impl Fleet {
     /// [`FleetError::Store`].
     pub async fn ensure_local(&self, hostname: &str) -> Result<(), FleetError> {
         let caller = Caller::roundsman();
-        let started_before = self
-            .inner
-            .store
-            .read(|c| servers::ever_enrolled(c, Transport::Local))
-            .await?;
+        let started_before = self.inner.store.read(|c| servers::ever_enrolled(c, Transport::Local)).await?;
         if started_before {
             return Ok(());
         }

@@ -128,7 +128,10 @@ pub fn hostname(text: &str) -> Result<String, FleetError> {
     } else {
         Err(FleetError::invalid(
             "hostname",
-            format!("'{}' is not a host name or address; use for example web-1.example.com, 10.0.0.5 or fd00::5", shown(text)),
+            format!(
+                "'{}' is not a host name or address; use for example web-1.example.com, 10.0.0.5 or fd00::5",
+                shown(text)
+            ),
         ))
     }
 }
@@ -166,7 +169,10 @@ fn metadata(pairs: &Metadata) -> Result<Metadata, FleetError> {
     for (key, value) in pairs {
         let key_fits = (1..=WORD_CHARS).contains(&key.chars().count()) && !key.chars().any(char::is_control);
         if !key_fits || key.contains('=') {
-            return Err(bad(format!("'{}' is not a metadata key: use 1 to {WORD_CHARS} characters without =", shown(key))));
+            return Err(bad(format!(
+                "'{}' is not a metadata key: use 1 to {WORD_CHARS} characters without =",
+                shown(key)
+            )));
         }
         free_text("metadata", value, METADATA_VALUE_CHARS)?;
     }
@@ -180,7 +186,10 @@ pub fn interval_ms(millis: u64) -> Result<u32, FleetError> {
     if (INTERVAL_RANGE.0..=INTERVAL_RANGE.1).contains(&span) {
         u32::try_from(millis).map_err(|_| FleetError::invalid("interval_ms", "the interval is too long"))
     } else {
-        Err(FleetError::invalid("interval_ms", "the interval must be 1,000 (1 s) to 3,600,000 (1 h) milliseconds"))
+        Err(FleetError::invalid(
+            "interval_ms",
+            "the interval must be 1,000 (1 s) to 3,600,000 (1 h) milliseconds",
+        ))
     }
 }
 

@@ -114,12 +114,23 @@ impl Fleet {
         Ok(kept.into_iter().map(KeySummary::from).collect())
     }
 
-    /// Keeps a private key that the caller brought, unless it is kept already.
-    pub(super) async fn keep_key(
+    /// Keeps a private key, sealed, unless it is kept already.
+    ///
+    /// # Errors
+    /// [`FleetError::Invalid`] when it is no private key or its passphrase is missing or wrong.
+    pub async fn import_key(
         &self,
         caller: &Caller,
-        brought: BroughtKey,
-    ) -> Result<KeptKey, FleetError> {
+        text: &Secret<String>,
+        passphrase: Option<&Secret<String>>,
+    ) -> Result<KeySummary, FleetError> {
+        auth::require(caller, Role::Admin)?;
+        let brought = BroughtKey::open(text, passphrase, None)?;
+        self.keep_key(caller, brought).await.map(KeySummary::from)
+    }
+
+    /// Keeps a private key that the caller brought, unless it is kept already.
+    pub(super) async fn keep_key(&self, caller: &Caller, brought: BroughtKey) -> Result<KeptKey, FleetError> {
         auth::require(caller, Role::Admin)?;
         let BroughtKey { private, public_line, source_path } = brought;
         let organization = caller.organization;

@@ -36,7 +36,7 @@ use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
-use poller::{Poller, Shared, Way};
+use poller::{Poller, Shared};
 use registry::{Entry, Registry};
 
 /// SSH dials at the same time; more would trip over each other on two cores.
@@ -189,12 +189,10 @@ impl Fleet {
     }
 
     fn entry_of(&self, stored: StoredServer) -> Result<Entry, FleetError> {
-        let host_key = stored
-            .host_key
-            .as_deref()
-            .map(crate::ssh::HostKey::parse)
-            .transpose()
-            .map_err(|error| StoreError::Corrupt(format!("host key of {}: {error}", stored.server.name)))?;
+        let host_key =
+            stored.host_key.as_deref().map(crate::ssh::HostKey::parse).transpose().map_err(|error| {
+                StoreError::Corrupt(format!("host key of {}: {error}", stored.server.name))
+            })?;
         Ok(Entry::new(stored.server, stored.key, host_key))
     }
 

@@ -56,7 +56,10 @@ pub struct Shared {
 pub enum Way {
     Local,
     /// `adopted` is a connection that enrolment has made already, so that a server sees one login.
-    Ssh { target: Box<Target>, adopted: Option<Connection> },
+    Ssh {
+        target: Box<Target>,
+        adopted: Option<Connection>,
+    },
 }
 
 /// The poller of one server.
@@ -138,8 +141,7 @@ impl Poller {
     }
 
     async fn run_ssh(&mut self, target: Target, adopted: Option<Connection>) {
-        let session =
-            Session::start(target, adopted, Arc::clone(&self.shared.gate), self.stop.clone());
+        let session = Session::resume(target, adopted, Arc::clone(&self.shared.gate), self.stop.clone());
         let mut states = session.state();
         let mut logins = 0;
         let mut failures = 0_u32;

@@ -147,9 +147,7 @@ impl Entry {
     #[must_use]
     pub fn state(&self, history: &History, now: Timestamp) -> ServerState {
         let live = self.live();
-        let recent = |metric| {
-            history.recent(live.server.number, &SeriesKey::plain(metric), SPARKLINE_POINTS)
-        };
+        let recent = |metric| history.recent(live.server.number, &SeriesKey::plain(metric), SPARKLINE_POINTS);
         ServerState {
             server: Arc::clone(&live.server),
             health: live.standing.shown.health,
@@ -163,6 +161,7 @@ impl Entry {
             interfaces: Arc::clone(&live.interfaces),
             gaps: Arc::clone(&live.gaps),
             logins_today: live.logins.today(now),
+            key: live.key,
             host_key: live.host_key.as_ref().map(HostKeyView::of),
             offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
             cpu_recent: recent("cpu_percent"),
@@ -211,8 +210,7 @@ impl Registry {
             .into_iter()
             .filter_map(|entry| {
                 let server = entry.server();
-                (server.organization == caller.organization)
-                    .then(|| (server.name.as_str().to_owned(), entry))
+                (server.organization == caller.organization).then(|| (server.name.as_str().to_owned(), entry))
             })
             .collect();
         found.sort_by(|left, right| left.0.cmp(&right.0));

@@ -219,8 +219,8 @@ impl Fleet {
     ) -> Result<ServerState, FleetError> {
         auth::require(caller, Role::Admin)?;
         let entry = self.find(caller, reference)?;
-        let approved =
-            HostKey::parse(line.trim()).map_err(|error| FleetError::invalid("host_key", error.to_string()))?;
+        let approved = HostKey::parse(line.trim())
+            .map_err(|error| FleetError::invalid("host_key", error.to_string()))?;
         let (server, key, offered) = {
             let live = entry.live();
             (Arc::clone(&live.server), live.key, live.offered_host_key.clone())

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    Facts, Filesystem, Gap, Health, Interface, LoggedInUser, ProcessUsage, Reachability, Sample, Server,
-    Service, Status, Timestamp,
+    Facts, Filesystem, Gap, Health, Interface, KeyId, LoggedInUser, ProcessUsage, Reachability, Sample,
+    Server, Service, Status, Timestamp,
 };
 use crate::ssh::HostKey;
 
@@ -80,11 +80,7 @@ pub struct HostKeyView {
 impl HostKeyView {
     #[must_use]
     pub fn of(key: &HostKey) -> Self {
-        Self {
-            line: key.to_string(),
-            algorithm: key.algorithm().to_owned(),
-            fingerprint: key.fingerprint(),
-        }
+        Self { line: key.to_string(), algorithm: key.algorithm().to_owned(), fingerprint: key.fingerprint() }
     }
 }
 
@@ -108,6 +104,8 @@ pub struct ServerState {
     pub gaps: Arc<[Gap]>,
     /// SSH logins that this server saw from Roundsman since midnight UTC.
     pub logins_today: u32,
+    /// The kept key that logs in. None: the default one.
+    pub key: Option<KeyId>,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

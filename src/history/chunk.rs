@@ -98,8 +98,17 @@ impl Chunk {
         Ok(out)
     }
 
-    /// Adds the ticks of `later` that are later than all of these. Answers how many were not.
-    pub(super) fn extend(&mut self, later: Self) -> usize {
+    /// False: so much that it would be refused when it is read.
+    pub(super) fn fits(&self) -> bool {
+        self.times_ms.len() <= MAX_CHUNK_TICKS && self.columns.len() <= MAX_COLUMNS
+    }
+
+    pub(super) fn samples(&self) -> u64 {
+        self.columns.iter().map(|column| column.raw.len() as u64).sum()
+    }
+
+    /// Adds the ticks of `later` that are later than all of these.
+    pub(super) fn extend(&mut self, later: Self) {
         let last = self.times_ms.last().copied().unwrap_or(i64::MIN);
         let skip = later.times_ms.partition_point(|time| *time <= last);
         let offset = self.times_ms.len();
@@ -125,7 +134,6 @@ impl Chunk {
                 }),
             }
         }
-        skip
     }
 
     fn put_times(&self, out: &mut Vec<u8>, first: i64) -> Result<(), ChunkError> {

@@ -218,10 +218,21 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_are_no_column_never_panic(code in 0_u8..2, bytes: Vec<u8>, count in 0_usize..500) {
+        fn bytes_that_are_no_column_never_panic(code in 0_u8..9, bytes: Vec<u8>, count in 0_usize..500) {
             if let Some(encoding) = Encoding::from_code(code) {
                 let _ = decode(encoding, &bytes, count);
             }
+        }
+
+        #[test]
+        fn a_changed_column_never_panics(
+            raw in values(), float: bool, at: prop::sample::Index, flip in 1_u8.., count in 0_usize..500,
+        ) {
+            let (encoding, mut bytes) = encode(if float { Kind::Float } else { Kind::Integer }, &raw).unwrap();
+            let position = at.index(bytes.len());
+            bytes[position] ^= flip;
+            let _ = decode(encoding, &bytes, count);
+            let _ = decode(encoding, &bytes, raw.len());
         }
     }
 

@@ -20,6 +20,9 @@ const BUSY: Duration = Duration::from_millis(500);
 /// The write-ahead log is cut back to this after a checkpoint; a burst may make it longer for a while.
 const WAL_BYTES: i64 = 16 << 20;
 
+/// Chunks deleted in one transaction: a month and a half of one server, some milliseconds.
+const DELETES: usize = 2_000;
+
 /// One of the two journal tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Journal {
@@ -47,12 +50,12 @@ impl Journal {
 
 /// Key of a chunk.
 pub(super) const fn chunk_key(bucket: i64, server: u32) -> i64 {
-    bucket << super::core::SERVER_BITS | server as i64
+    bucket << super::memory::SERVER_BITS | server as i64
 }
 
 /// Bucket and server of a chunk's key.
 pub(super) fn split_key(key: i64) -> (i64, u32) {
-    let bits = super::core::SERVER_BITS;
+    let bits = super::memory::SERVER_BITS;
     (key >> bits, u32::try_from(key & ((1 << bits) - 1)).unwrap_or(0))
 }
 
@@ -191,9 +194,21 @@ pub(super) fn bucket_span(db: &Connection) -> rusqlite::Result<Option<(i64, i64)
     Ok(first.zip(last).map(|(first, last)| (split_key(first).0, split_key(last).0)))
 }
 
-pub(super) fn delete_chunk(db: &Connection, bucket: i64, server: u32) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM raw WHERE k = ?")?.execute([chunk_key(bucket, server)])?;
-    Ok(())
+/// Deletes all chunks of a server, a few at a time. Doing it again does no harm.
+pub(super) fn delete_chunks(db: &mut Connection, server: u32) -> rusqlite::Result<()> {
+    let Some((first, last)) = bucket_span(db)? else { return Ok(()) };
+    let mut buckets = first..=last;
+    loop {
+        let part: Vec<i64> = buckets.by_ref().take(DELETES).collect();
+        if part.is_empty() {
+            return Ok(());
+        }
+        let tx = db.transaction()?;
+        for bucket in part {
+            tx.prepare_cached("DELETE FROM raw WHERE k = ?")?.execute([chunk_key(bucket, server)])?;
+        }
+        tx.commit()?;
+    }
 }
 
 /// Values of this server that stand in the journal count no more.

@@ -6,11 +6,11 @@
 
 mod chunk;
 mod column;
-mod core;
 mod database;
 mod error;
 mod head;
 mod journal;
+mod memory;
 pub mod metric;
 mod packed;
 mod query;
@@ -26,21 +26,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use self::core::Core;
 use crate::clock::Clock;
 use crate::model::{Labels, MetricName, Sample, SeriesKey, ServerNumber, Timestamp};
 use chunk::ChunkError;
+use memory::Memory;
 use query::{Range, Readers};
 use recover::Recovered;
 use writer::{Request, Writer};
 
-pub use self::core::Dropped;
 pub use error::HistoryError;
 pub use head::MAX_SERIES_PER_SERVER;
+pub use memory::Dropped;
 pub use query::{MAX_POINTS, Point};
 
 /// Damaged chunks that are remembered so that each is logged once.
 const MAX_DAMAGED_KNOWN: usize = 1024;
+
+const WRITER_ENDED: &str = "the thread that writes history has ended; restart the program";
 
 /// How history does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -61,7 +63,7 @@ pub struct HistoryHealth {
 struct Shared {
     path: PathBuf,
     clock: Arc<dyn Clock>,
-    core: Mutex<Core>,
+    memory: Mutex<Memory>,
     health: Mutex<HealthState>,
     readers: Readers,
 }
@@ -75,8 +77,8 @@ struct HealthState {
 }
 
 impl Shared {
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn health(&self) -> MutexGuard<'_, HealthState> {
@@ -114,13 +116,14 @@ impl History {
     /// then as it was.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, HistoryError> {
         let started = tokio::time::Instant::now();
-        let db = database::open(path)?;
-        let Recovered { core, j0, j1, active, next_key, damaged } =
+        let mut db = database::open(path)?;
+        finish_removals(&mut db).map_err(|error| HistoryError::of(path, error))?;
+        let Recovered { memory, j0, j1, active, next_key, damaged } =
             recover::recover(&db).map_err(|error| HistoryError::of(path, error))?;
         let health =
             HealthState { written_until: clock.now(), damaged_rows: damaged, ..HealthState::default() };
         tracing::info!(
-            servers = core.servers.len(),
+            servers = memory.servers.len(),
             damaged,
             elapsed_ms = started.elapsed().as_millis(),
             "history is open"
@@ -128,7 +131,7 @@ impl History {
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             clock,
-            core: Mutex::new(core),
+            memory: Mutex::new(memory),
             health: Mutex::new(health),
             readers: Readers::new(path.to_owned()),
         });
@@ -143,10 +146,7 @@ impl History {
             rejournal: false,
         };
         let (requests, inbox) = mpsc::channel(writer::REQUESTS);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        std::thread::Builder::new()
-            .name("history".to_owned())
-            .spawn(move || runtime.block_on(writer.run(inbox)))?;
+        std::thread::Builder::new().name("history".to_owned()).spawn(move || write(writer, inbox))?;
         Ok(Self { shared, requests })
     }
 
@@ -156,31 +156,31 @@ impl History {
     /// series beyond [`MAX_SERIES_PER_SERVER`].
     pub fn append(&self, server: ServerNumber, at: Timestamp, samples: &[Sample]) {
         let now = self.shared.clock.now();
-        self.shared.core().append(server.0, at, now, samples);
+        self.shared.memory().append(server.0, at, now, samples);
     }
 
     /// The newest value of each series with its time, in no special order. A series that was not seen for
     /// 60 readings and a bucket (30 minutes) is gone from here; empty: nothing is known of the server.
     #[must_use]
     pub fn latest(&self, server: ServerNumber) -> Vec<(SeriesKey, Timestamp, f64)> {
-        self.shared.core().latest(server.0)
+        self.shared.memory().latest(server.0)
     }
 
     /// The values at the last `count` readings, oldest first, from memory: at least the last 60 readings
     /// are there. None: a reading without this series, or readings are missing between two.
     #[must_use]
     pub fn recent(&self, server: ServerNumber, key: &SeriesKey, count: usize) -> Vec<Option<f64>> {
-        self.shared.core().recent(server.0, key, count)
+        self.shared.memory().recent(server.0, key, count)
     }
 
     /// The series that the server had lately (as in [`Self::latest`]), in order.
     #[must_use]
     pub fn series(&self, server: ServerNumber) -> Vec<SeriesKey> {
-        let core = self.shared.core();
-        let ids = core.series_ids(server.0);
+        let memory = self.shared.memory();
+        let ids = memory.series_ids(server.0);
         let mut keys: Vec<SeriesKey> = ids
             .into_iter()
-            .filter_map(|id| core.dictionary.get(id))
+            .filter_map(|id| memory.dictionary.get(id))
             .map(|series| series.key.clone())
             .collect();
         keys.sort_unstable();
@@ -202,7 +202,7 @@ impl History {
         points: usize,
     ) -> Result<Vec<Point>, HistoryError> {
         let range = Range::new(from, to, points)?;
-        let wanted = self.shared.core().series_of(&key.metric, Some(&key.labels));
+        let wanted = self.shared.memory().series_of(&key.metric, Some(&key.labels));
         let series = query::range(Arc::clone(&self.shared), server.0, wanted, range).await?;
         Ok(series.into_iter().next().map(|(_, points)| points).unwrap_or_default())
     }
@@ -220,7 +220,7 @@ impl History {
         points: usize,
     ) -> Result<Vec<(Labels, Vec<Point>)>, HistoryError> {
         let range = Range::new(from, to, points)?;
-        let wanted = self.shared.core().series_of(metric, None);
+        let wanted = self.shared.memory().series_of(metric, None);
         query::range(Arc::clone(&self.shared), server.0, wanted, range).await
     }
 
@@ -230,7 +230,7 @@ impl History {
     /// # Errors
     /// The file cannot be written; calling again is safe.
     pub async fn forget(&self, server: ServerNumber) -> Result<(), HistoryError> {
-        self.shared.core().forget(server.0);
+        self.shared.memory().forget(server.0);
         self.ask(|done| Request::Forget(server.0, done)).await
     }
 
@@ -259,14 +259,15 @@ impl History {
     #[must_use]
     pub fn health(&self) -> HistoryHealth {
         let now = self.shared.clock.now();
-        let (dropped, waiting, head_bytes) = {
-            let core = self.shared.core();
-            (core.dropped, core.has_pending(), core.memory_bytes())
+        let (dropped, waiting, head_bytes, closed) = {
+            let memory = self.shared.memory();
+            (memory.dropped, memory.has_pending(), memory.memory_bytes(), memory.is_closed())
         };
         let health = self.shared.health();
         let waiting = waiting || health.last_error.is_some();
+        let ended = self.requests.is_closed() && !closed;
         HistoryHealth {
-            last_error: health.last_error.clone(),
+            last_error: if ended { Some(WRITER_ENDED.to_owned()) } else { health.last_error.clone() },
             behind_s: if waiting { now.since(health.written_until).as_secs() } else { 0 },
             damaged_rows: health.damaged_rows,
             dropped,
@@ -281,5 +282,49 @@ impl History {
         let (done, answer) = oneshot::channel();
         self.requests.send(request(done)).await.map_err(|_gone| HistoryError::Closed)?;
         answer.await.map_err(|_gone| HistoryError::Closed)?
+    }
+}
+
+/// A removal that the end of the program cut short goes on.
+fn finish_removals(db: &mut rusqlite::Connection) -> rusqlite::Result<()> {
+    for server in database::forgotten(db)? {
+        database::delete_chunks(db, server)?;
+    }
+    Ok(())
+}
+
+/// The writer's thread.
+fn write(writer: Writer, inbox: mpsc::Receiver<Request>) {
+    match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime.block_on(writer.run(inbox)),
+        Err(error) => tracing::error!(%error, "history: the writer cannot start"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[tokio::test]
+    async fn a_journal_that_gave_up_is_written_anew_from_the_heads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history.db");
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000)));
+        let history = History::open(&path, clock.clone()).unwrap();
+        let key = SeriesKey::plain("cpu_percent");
+        let append = |value: f64| {
+            history.append(ServerNumber(1), clock.now(), &[Sample { key: key.clone(), value }]);
+            clock.advance(std::time::Duration::from_secs(1));
+        };
+        append(1.0);
+        append(2.0);
+        history.shared.memory().overflow();
+        append(3.0);
+        history.sync().await.unwrap();
+        append(4.0);
+        history.close().await.unwrap();
+        let history = History::open(&path, clock.clone()).unwrap();
+        assert_eq!(history.recent(ServerNumber(1), &key, 9), [1.0, 2.0, 3.0, 4.0].map(Some));
     }
 }

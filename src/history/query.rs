@@ -12,10 +12,10 @@ use tokio::sync::Semaphore;
 
 use super::Shared;
 use super::chunk::Chunk;
-use super::core::Unsealed;
 use super::database;
 use super::error::HistoryError;
 use super::head;
+use super::memory::Unsealed;
 use super::series::{Series, SeriesId};
 use crate::model::{Labels, Timestamp};
 
@@ -160,7 +160,7 @@ fn read(
 ) -> Result<Vec<(Labels, Vec<Point>)>, HistoryError> {
     // The head first: what is sealed between this and the disk is then seen twice, never missed, and the
     // time of the head's first tick tells what to leave out of the chunks.
-    let unsealed = shared.core().unsealed_values(server, wanted, range.from_ms, range.to_ms);
+    let unsealed = shared.memory().unsealed_values(server, wanted, range.from_ms, range.to_ms);
     let mut answer = Answer {
         range,
         series: wanted.iter().map(|series| (series.id, (series, Fold::default()))).collect(),

@@ -5,10 +5,10 @@
 use rusqlite::Connection;
 
 use super::chunk::{self, Chunk};
-use super::core::Core;
 use super::database::{self, Journal};
 use super::head::{self, RECENT_TICKS, Ticks};
 use super::journal;
+use super::memory::Memory;
 
 /// What is known of a journal table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,7 +20,7 @@ pub(super) struct TableState {
 /// Where the writer goes on.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    pub(super) core: Core,
+    pub(super) memory: Memory,
     pub(super) j0: TableState,
     pub(super) j1: TableState,
     pub(super) active: Journal,
@@ -30,10 +30,10 @@ pub(super) struct Recovered {
 }
 
 pub(super) fn recover(db: &Connection) -> rusqlite::Result<Recovered> {
-    let mut core = Core::default();
-    let mut damaged = database::load_series(db, &mut core.dictionary)?;
+    let mut memory = Memory::default();
+    let mut damaged = database::load_series(db, &mut memory.dictionary)?;
     for server in database::forgotten(db)? {
-        core.forget(server);
+        memory.forget(server);
     }
     let keys = [database::journal_keys(db, Journal::J0)?, database::journal_keys(db, Journal::J1)?];
     let mut tables: Vec<(Journal, Vec<i64>)> = Journal::BOTH.into_iter().zip(keys).collect();
@@ -41,7 +41,7 @@ pub(super) fn recover(db: &Connection) -> rusqlite::Result<Recovered> {
     tables.sort_by_key(|(_, keys)| keys.first().copied().unwrap_or(i64::MIN));
 
     if let Some(first_ms) = first_time_ms(db, &tables)? {
-        note_sealed(db, &mut core, head::bucket_of(first_ms))?;
+        note_sealed(db, &mut memory, head::bucket_of(first_ms))?;
     }
     let mut states = [TableState::default(), TableState::default()];
     for (journal, keys) in &tables {
@@ -50,14 +50,14 @@ pub(super) fn recover(db: &Connection) -> rusqlite::Result<Recovered> {
             Journal::J1 => &mut states[1],
         };
         for key in keys {
-            damaged += u64::from(!replay(db, &mut core, *journal, *key, state)?);
+            damaged += u64::from(!replay(db, &mut memory, *journal, *key, state)?);
         }
     }
-    damaged += load_recent(db, &mut core)?;
+    damaged += load_recent(db, &mut memory)?;
     let newest = tables.last();
     let [j0, j1] = states;
     Ok(Recovered {
-        core,
+        memory,
         j0,
         j1,
         active: newest.map_or(Journal::J0, |(journal, _)| *journal),
@@ -80,11 +80,11 @@ fn first_time_ms(db: &Connection, tables: &[(Journal, Vec<i64>)]) -> rusqlite::R
 }
 
 /// Tells the heads what is sealed already, so that the journal does not bring it a second time.
-fn note_sealed(db: &Connection, core: &mut Core, bucket: i64) -> rusqlite::Result<()> {
+fn note_sealed(db: &Connection, memory: &mut Memory, bucket: i64) -> rusqlite::Result<()> {
     for key in database::chunk_keys_from(db, bucket)? {
         let (_, server) = database::split_key(key);
         let last_ms = chunk::last_time_ms(&database::blob_start(db, "raw", key, chunk::HEADER_BYTES)?);
-        core.servers.entry(server).or_default().sealed_until(last_ms);
+        memory.servers.entry(server).or_default().sealed_until(last_ms);
     }
     Ok(())
 }
@@ -92,13 +92,13 @@ fn note_sealed(db: &Connection, core: &mut Core, bucket: i64) -> rusqlite::Resul
 /// False: the row is damaged.
 fn replay(
     db: &Connection,
-    core: &mut Core,
+    memory: &mut Memory,
     journal: Journal,
     key: i64,
     state: &mut TableState,
 ) -> rusqlite::Result<bool> {
     let row = database::blob_start(db, journal.table(), key, usize::MAX)?;
-    let span = journal::read(&row, |server, at_ms, values| core.restore(server, at_ms, values));
+    let span = journal::read(&row, |server, at_ms, values| memory.restore(server, at_ms, values));
     // A damaged row, too, must be deleted one day: it counts as of the first bucket.
     let newest = span.map_or(i64::MIN, |span| head::bucket_of(span.last_ms));
     state.newest_bucket = state.newest_bucket.max(Some(newest));
@@ -113,12 +113,12 @@ fn replay(
 }
 
 /// Servers that have little in the journal get the end of their newest chunk. Answers how many were damaged.
-fn load_recent(db: &Connection, core: &mut Core) -> rusqlite::Result<u64> {
+fn load_recent(db: &Connection, memory: &mut Memory) -> rusqlite::Result<u64> {
     let Some((_, newest)) = database::bucket_span(db)? else { return Ok(0) };
     let mut damaged = 0;
     for key in database::chunk_keys_from(db, newest - 1)? {
         let (bucket, server) = database::split_key(key);
-        let head = core.servers.entry(server).or_default();
+        let head = memory.servers.entry(server).or_default();
         if head.has_recent() || head.all_unsealed().map(Ticks::len).sum::<usize>() >= RECENT_TICKS {
             continue;
         }

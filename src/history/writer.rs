@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::chunk::Chunk;
-use super::core::{MAX_PENDING_BYTES, PendingRow, Taken};
 use super::database::{self, Journal};
 use super::error::HistoryError;
 use super::head;
+use super::memory::{MAX_PENDING_BYTES, PendingRow, Taken};
 use super::recover::TableState;
 use super::{Shared, series::Series};
 
@@ -27,9 +27,6 @@ const SEALS_PER_ROUND: usize = 64;
 
 /// Sealing leaves the journal waiting no longer than this.
 const SEAL_BUDGET: Duration = Duration::from_millis(300);
-
-/// Buckets of a removed server deleted in one transaction.
-const FORGET_BUCKETS: usize = 2_000;
 
 /// Requests that may wait for the writer; callers wait for a place.
 pub(super) const REQUESTS: usize = 16;
@@ -92,7 +89,7 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<(), HistoryError> {
-        self.shared.core().close();
+        self.shared.memory().close();
         let outcome = self.write_journal();
         self.note(outcome)?;
         let emptied = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -129,7 +126,7 @@ impl Writer {
 
     fn write_journal(&mut self) -> Result<(), HistoryError> {
         let now = self.shared.clock.now();
-        let Taken { rows, series, rejournal } = self.shared.core().take_pending();
+        let Taken { rows, series, rejournal } = self.shared.memory().take_pending();
         self.rejournal |= rejournal;
         self.backlog.extend(rows);
         if self.backlog.iter().map(|row| row.bytes.len()).sum::<usize>() > MAX_PENDING_BYTES {
@@ -153,10 +150,10 @@ impl Writer {
             cursor.insert(&tx, row)?;
         }
         if self.rejournal {
-            let servers: Vec<u32> = self.shared.core().servers.keys().copied().collect();
+            let servers: Vec<u32> = self.shared.memory().servers.keys().copied().collect();
             for server in servers {
                 // The lock is held for one server at a time.
-                let rows = self.shared.core().journal_of(server);
+                let rows = self.shared.memory().journal_of(server);
                 for row in rows {
                     cursor.insert(&tx, &row)?;
                 }
@@ -166,12 +163,12 @@ impl Writer {
         Cursor { j0: self.j0, j1: self.j1, active: self.active, next_key: self.next_key } = cursor;
         self.backlog.clear();
         self.rejournal = false;
-        self.shared.core().dictionary.saved(series);
+        self.shared.memory().dictionary.saved(series);
         Ok(())
     }
 
     fn seal_due(&mut self) -> Result<(), HistoryError> {
-        let due = self.shared.core().due(self.shared.clock.now(), SEALS_PER_ROUND);
+        let due = self.shared.memory().due(self.shared.clock.now(), SEALS_PER_ROUND);
         if due.is_empty() {
             return Ok(());
         }
@@ -188,7 +185,7 @@ impl Writer {
             if failed.contains(&server) {
                 continue;
             }
-            let Some(chunk) = self.shared.core().chunk(server, bucket) else { continue };
+            let Some(chunk) = self.shared.memory().chunk(server, bucket) else { continue };
             match self.shared.seal(&tx, server, bucket, &chunk) {
                 Ok(()) => sealed.push((server, bucket, chunk)),
                 Err(error) => {
@@ -197,9 +194,14 @@ impl Writer {
                 }
             }
         }
-        tx.commit().map_err(|error| HistoryError::of(&self.shared.path, error))?;
+        // A late value may have brought a series since the journal was written: no chunk may name a number
+        // that the file does not know.
+        let series = self.shared.memory().dictionary.unsaved();
+        let named = series.iter().try_for_each(|series| database::insert_series(&tx, series));
+        named.and_then(|()| tx.commit()).map_err(|error| HistoryError::of(&self.shared.path, error))?;
+        self.shared.memory().dictionary.saved(&series);
         for (server, bucket, chunk) in sealed {
-            if let Some(head) = self.shared.core().servers.get_mut(&server) {
+            if let Some(head) = self.shared.memory().servers.get_mut(&server) {
                 head.sealed(bucket, &chunk);
             }
         }
@@ -214,7 +216,7 @@ impl Writer {
             Journal::J1 => &mut self.j1,
         };
         let Some(newest) = state.newest_bucket else { return Ok(()) };
-        if self.shared.core().oldest_unsealed().is_some_and(|oldest| oldest <= newest) {
+        if self.shared.memory().oldest_unsealed().is_some_and(|oldest| oldest <= newest) {
             return Ok(());
         }
         let emptied = self.db.transaction().and_then(|tx| {
@@ -230,24 +232,9 @@ impl Writer {
         // First what waits: it may hold values of this server, which must be in the journal before the note
         // that says to skip them.
         self.write_journal()?;
-        self.delete_server(server).map_err(|error| self.error(error))
-    }
-
-    fn delete_server(&mut self, server: u32) -> rusqlite::Result<()> {
-        database::insert_forgotten(&self.db, server)?;
-        let Some((first, last)) = database::bucket_span(&self.db)? else { return Ok(()) };
-        let mut buckets = first..=last;
-        loop {
-            let part: Vec<i64> = buckets.by_ref().take(FORGET_BUCKETS).collect();
-            if part.is_empty() {
-                return Ok(());
-            }
-            let tx = self.db.transaction()?;
-            for bucket in part {
-                database::delete_chunk(&tx, bucket, server)?;
-            }
-            tx.commit()?;
-        }
+        let deleted = database::insert_forgotten(&self.db, server)
+            .and_then(|()| database::delete_chunks(&mut self.db, server));
+        deleted.map_err(|error| self.error(error))
     }
 }
 
@@ -298,6 +285,15 @@ impl Shared {
                 None
             }
         });
+        if merged.as_ref().is_some_and(|merged| !merged.fits()) {
+            self.memory().dropped.over_limit += chunk.samples();
+            tracing::warn!(
+                server,
+                bucket,
+                "history: a chunk is full; later values of its bucket are dropped"
+            );
+            return Ok(());
+        }
         let bytes = merged
             .as_ref()
             .unwrap_or(chunk)

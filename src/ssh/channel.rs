@@ -22,6 +22,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Slots become free on the server a moment after a channel has ended.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 const REFUSAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long refusals are believed to be late slots when no other channel of ours is open.
+const REFUSED_ALONE_LIMIT: Duration = Duration::from_secs(2);
 /// TERM, two seconds, KILL, and the way there and back.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -53,7 +55,10 @@ impl Running {
         match timeout_at(deadline, running.write.exec(true, line)).await {
             Ok(Ok(())) => Ok(running),
             Ok(Err(_)) => Err(connection.lost()),
-            Err(_) => Err(late(connection)),
+            Err(_) => {
+                running.close_from_here().await;
+                Err(late(connection))
+            }
         }
     }
 
@@ -92,7 +97,8 @@ impl Running {
         timeout(limit, to_the_end).await.is_ok()
     }
 
-    async fn close_from_here(self) {
+    /// Leaves the command as it is and closes the channel; the server may keep the slot for a moment.
+    pub(super) async fn close_from_here(self) {
         self.connection.count_local_close();
         let _lost_is_as_good = timeout(END_LIMIT, self.write.close()).await;
     }
@@ -101,13 +107,15 @@ impl Running {
 /// Opens a channel, trying again while the server refuses.
 async fn open(connection: &Connection, deadline: Instant) -> Result<Channel<Msg>, SshError> {
     let mut pause = REFUSAL_PAUSE;
+    let alone_until = Instant::now() + REFUSED_ALONE_LIMIT;
     loop {
         let shared = std::sync::Arc::clone(connection.shared());
         let mut opening = Box::pin(async move { shared.handle.channel_open_session().await });
         match timeout_at(deadline, &mut opening).await {
             Ok(Ok(channel)) => return Ok(channel),
             Ok(Err(Error::ChannelOpenFailure(reason))) => {
-                if Instant::now() + pause >= deadline {
+                let give_up = if connection.has_one_channel() { alone_until } else { deadline };
+                if Instant::now() + pause >= give_up {
                     let cause = super::printable::line(format!("{reason:?}").as_bytes(), 200);
                     return Err(SshError::ChannelRefused {
                         at: Box::new(connection.shared().at.clone()),

@@ -16,6 +16,7 @@ use russh::{AlgorithmKind, Limits, Preferred, SshId, cipher};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,16 @@ pub async fn connect(
     target: &Target,
     progress: &mut (dyn FnMut(Layer) + Send),
 ) -> Result<Connection, SshError> {
+    connect_through(None, target, progress).await
+}
+
+/// As [`connect`]; key exchange and login wait for a permit of `gate`. What comes before costs next to nothing and is where
+/// dead servers stay: a gate around it would let them hold up the living.
+pub(super) async fn connect_through(
+    gate: Option<&Semaphore>,
+    target: &Target,
+    progress: &mut (dyn FnMut(Layer) + Send),
+) -> Result<Connection, SshError> {
     let at = target.endpoint();
     let limit = target.connect_timeout;
     progress(Layer::Name);
@@ -70,6 +81,11 @@ pub async fn connect(
     let kill = CancellationToken::new();
     let cut_off = kill.clone().drop_guard();
     let (wire, server_id) = greet(&at, socket, limit, kill).await?;
+    let _turn = match gate {
+        // A closed gate means that everything is stopping, which ends this future as well.
+        Some(gate) => gate.acquire().await.ok(),
+        None => None,
+    };
     progress(Layer::KeyExchange);
     let (mut handle, observed) = Box::pin(exchange_keys(&at, target, wire)).await?;
     progress(Layer::HostKey);

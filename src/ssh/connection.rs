@@ -20,10 +20,12 @@ use super::hostkey::HostKey;
 use super::remote::Marker;
 
 /// Channels open at once on a connection. OpenSSH allows 10 (MaxSessions); slots there become free a little late, and
-/// one is kept for ending a command.
+/// [`RESCUES`] more are for ending commands.
 pub const MAX_CHANNELS: usize = 8;
 /// Commands at once. The rest of the budget is for long-lived channels, so that readings never wait for commands.
 const MAX_COMMANDS: usize = 6;
+/// Channels beyond the budget, for ending commands on a connection that is full.
+const RESCUES: usize = 2;
 
 /// The library keeps about 3.4 KB for each channel that was closed from this side, until the connection ends.
 const MAX_LOCAL_CLOSES: u32 = 1000;
@@ -44,7 +46,6 @@ pub(super) struct Shared {
     server_id: String,
     channels: Arc<Semaphore>,
     commands: Arc<Semaphore>,
-    /// The one channel beyond the budget, for ending a command on a connection that is full.
     pub(super) rescue: Arc<Semaphore>,
     local_closes: AtomicU32,
 }
@@ -78,7 +79,7 @@ impl Connection {
             server_id,
             channels: Arc::new(Semaphore::new(MAX_CHANNELS)),
             commands: Arc::new(Semaphore::new(MAX_COMMANDS)),
-            rescue: Arc::new(Semaphore::new(1)),
+            rescue: Arc::new(Semaphore::new(RESCUES)),
             local_closes: AtomicU32::new(0),
         }))
     }
@@ -156,6 +157,11 @@ impl Connection {
 
     pub(super) async fn channel_slot(&self) -> Result<OwnedSemaphorePermit, SshError> {
         self.slot(&self.0.channels).await
+    }
+
+    /// Whether the channel that asks is the only one of the budget.
+    pub(super) fn has_one_channel(&self) -> bool {
+        self.0.channels.available_permits() + 1 >= MAX_CHANNELS
     }
 
     async fn slot(&self, semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, SshError> {

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use super::connect::connect;
 use super::connection::Connection;
 use super::error::SshError;
 use super::exec::ExecRequest;
 use super::keys;
 use super::printable;
+use super::target::Target;
 
 /// Writing one line takes no time; a home directory on a network may have to be mounted first.
 const INSTALL_LIMIT: Duration = Duration::from_secs(30);
@@ -29,4 +31,15 @@ pub async fn install_public_key(connection: &Connection, public_line: &str) -> R
         exit_status: output.exit_status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
         said: printable::line(&output.stderr, 300),
     })
+}
+
+/// Logs in as `target` says (with a password, and with the host key that a person approved) and installs `public_line`.
+///
+/// # Errors
+/// As [`connect`] and [`install_public_key`].
+pub async fn enrol_with_password(target: &Target, public_line: &str) -> Result<(), SshError> {
+    let connection = connect(target, &mut |_| {}).await?;
+    let installed = install_public_key(&connection, public_line).await;
+    connection.close().await;
+    installed
 }

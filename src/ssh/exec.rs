@@ -16,6 +16,10 @@ use super::error::SshError;
 use super::printable;
 use super::remote::{Found, Marker, Prelude};
 
+/// How long a channel may stay open in silence after its command has ended: a daemon that was started in it and kept its
+/// outputs would hold it for ever. The rest of a large output comes without such a pause.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// A command and its limits.
 #[derive(Debug, Clone)]
 pub struct ExecRequest {
@@ -138,7 +142,12 @@ async fn run(
         End::Closed => {}
         End::Lost if collected.output.exit_status.is_some() => {}
         End::Lost => return Err(connection.lost()),
-        End::Refused => return Err(no_shell(&connection, "the server refused to run a command")),
+        // What it left running holds the outputs open; it is not ours to end.
+        End::Lingers => running.close_from_here().await,
+        End::Refused => {
+            running.end(None).await;
+            return Err(no_shell(&connection, "the server refused to run a command"));
+        }
         End::TooMuchGreeting => {
             running.end(None).await;
             return Err(no_shell(&connection, &collected.greeting()));
@@ -167,6 +176,8 @@ fn no_shell(connection: &Connection, said: &str) -> SshError {
 
 enum End {
     Closed,
+    /// The command has ended, and something that it started keeps the channel open.
+    Lingers,
     /// The connection ended before the channel did.
     Lost,
     Refused,
@@ -195,13 +206,21 @@ async fn collect(
     let mut fed = false;
     let late = tokio::time::sleep_until(deadline);
     tokio::pin!(late);
+    let mut over = false;
+    let silent = tokio::time::sleep_until(deadline);
+    tokio::pin!(silent);
     loop {
         let message = tokio::select! {
             message = running.read.wait() => message,
             () = &mut feed, if !fed => { fed = true; continue }
+            () = &mut silent, if over => return End::Lingers,
             () = &mut late => return End::Late,
             () = stop.cancelled() => return End::Stopped,
         };
+        over |= matches!(message, Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }));
+        if over {
+            silent.as_mut().reset(Instant::now() + LINGER);
+        }
         match message {
             None => return End::Lost,
             Some(ChannelMsg::Close) => return End::Closed,

@@ -50,7 +50,7 @@ impl Marker {
 pub(super) fn end_group(pid: u32) -> String {
     format!(
         "exec /bin/sh -c 'k() {{ kill -$1 -{pid} 2>/dev/null || kill -$1 {pid} 2>/dev/null; }}; k TERM || exit 0; \
-         for i in 1 2; do sleep 1; k 0 || exit 0; done; k KILL'"
+         for i in 0.1 0.4 0.5 1; do sleep $i 2>/dev/null || sleep 1; k 0 || exit 0; done; k KILL'"
     )
 }
 

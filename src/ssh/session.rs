@@ -1,6 +1,6 @@
 //! Keeps one server's connection: an actor that connects, waits, and connects again.
 //!
-//! Owns when to dial; [`connect`](super::connect) owns how. A person's mistakes (host key, credentials) are tried again
+//! Owns when to dial; [`connect`](super::connect()) owns how. A person's mistakes (host key, credentials) are tried again
 //! seldom, so that nobody is locked out; a dead server often enough to be healthy within a minute of its return.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
-use super::connect::connect;
+use super::connect::connect_through;
 use super::connection::Connection;
 use super::error::{Endpoint, SshError};
 use super::target::Target;
@@ -87,10 +87,16 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Begins to connect at once, or goes on with `adopted`, a connection that was made to this target already. `gate` limits
-    /// how many dial at the same time over all sessions; `token` ends it.
+    /// Begins to connect at once. `gate` limits how many exchange keys and log in at the same time, over all sessions;
+    /// `token` ends it.
     #[must_use]
-    pub fn start(
+    pub fn start(target: Target, gate: Arc<Semaphore>, token: CancellationToken) -> Self {
+        Self::resume(target, None, gate, token)
+    }
+
+    /// As [`Self::start`], but goes on with `adopted`, a connection that was made to this target already.
+    #[must_use]
+    pub fn resume(
         target: Target,
         adopted: Option<Connection>,
         gate: Arc<Semaphore>,
@@ -140,7 +146,8 @@ impl Session {
     }
 
     /// Cuts the connection and dials at once; during a wait it only dials. After several restarts in a row that brought
-    /// nothing, the waits of a failing server apply.
+    /// nothing, the waits of a failing server apply. Whoever gives up on a connection that it holds calls
+    /// [`Connection::kill`] instead: that never hits a newer one, and the session dials just the same.
     pub async fn restart(&self, reason: &str) {
         let _an_ended_session_has_nothing_to_restart =
             self.orders.send(Order::Restart(reason.to_owned())).await;
@@ -223,9 +230,8 @@ impl Actor {
         let (gate, state, target) = (Arc::clone(&self.gate), self.state.clone(), self.target.clone());
         state.send_replace(SessionState::Connecting { layer: Layer::Name });
         let attempt = async move {
-            // A closed gate means that everything is stopping; the token ends this too.
-            let _turn = gate.acquire().await;
-            connect(&target, &mut |layer| drop(state.send_replace(SessionState::Connecting { layer }))).await
+            let mut progress = |layer| drop(state.send_replace(SessionState::Connecting { layer }));
+            connect_through(Some(&gate), &target, &mut progress).await
         };
         let mut attempt = Box::pin(attempt);
         loop {

@@ -193,11 +193,7 @@ pub fn quick_check(path: &Path) -> Result<(), StoreError> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS)).map_err(opening)?;
     let verdict: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(opening)?;
-    if verdict == "ok" {
-        Ok(())
-    } else {
-        Err(StoreError::Corrupt(format!("{}: {verdict}", path.display())))
-    }
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{}: {verdict}", path.display()))) }
 }
 
 fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {

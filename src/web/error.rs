@@ -136,8 +136,9 @@ fn of_auth(error: &AuthError) -> Problem {
             problem.retry_after_s = Some(retry_after.as_secs().max(1));
             problem
         }
-        AuthError::Forbidden { needed, .. } => Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
-            .with("needed_role", json!(needed.name())),
+        AuthError::Forbidden { needed, .. } => {
+            Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).with("needed_role", json!(needed.name()))
+        }
         AuthError::SetupGone | AuthError::SetupExpired => {
             Problem::new(StatusCode::GONE, "setup-gone", detail)
         }
@@ -194,7 +195,8 @@ pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
     let mut response = if program {
         problem_json(&problem)
     } else if matches!(failure, Failure::Auth(AuthError::Unauthenticated)) {
-        let next: String = percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC).collect();
+        let next: String =
+            percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC).collect();
         see_other(&if path == "/" { "/login".to_owned() } else { format!("/login?next={next}") })
     } else {
         page(&problem)

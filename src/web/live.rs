@@ -190,9 +190,9 @@ impl Attendant {
                 gathered.changed.insert(*server);
                 gathered.summary_due = true;
                 if matches!(self.view, View::Server { tab: Tab::Metrics, .. }) {
-                    gathered.samples.push(
-                        json!({ "server": server, "at": at.as_millis(), "values": values(samples) }),
-                    );
+                    gathered
+                        .samples
+                        .push(json!({ "server": server, "at": at.as_millis(), "values": values(samples) }));
                 }
             }
             Event::Health { server, .. } => {
@@ -215,8 +215,7 @@ impl Attendant {
     }
 
     fn render(&mut self, gathered: Gathered) -> Update {
-        let mut update =
-            Update { samples: gathered.samples, reload: gathered.reload, ..Update::default() };
+        let mut update = Update { samples: gathered.samples, reload: gathered.reload, ..Update::default() };
         let now = self.services.clock.now();
         for id in gathered.changed {
             // A server that was removed meanwhile sends an event of its own.

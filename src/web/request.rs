@@ -174,12 +174,7 @@ where
 /// # Errors
 /// [`Failure::Auth`] when the caller is unknown or their role too low; [`Failure::CrossSite`] when a
 /// browser sends a change without proof that it comes from our own page.
-pub async fn admit(
-    head: Head,
-    body: Bytes,
-    access: Access,
-    services: &Services,
-) -> Result<Request, Failure> {
+pub async fn admit(head: Head, body: Bytes, access: Access, services: &Services) -> Result<Request, Failure> {
     let address = match head.peer {
         Some(Peer::Tcp(address)) => Some(address.ip()),
         _ => None,
@@ -310,7 +305,8 @@ mod tests {
         let own = [("host", "fleet:9083"), ("origin", "http://fleet:9083")];
         assert!(require_same_origin(&headers(&own)).is_ok());
         assert!(require_same_origin(&headers(&[("host", "fleet:9083")])).is_ok());
-        for foreign in ["http://evil.example", "null", "http://fleet:9084", "http://fleet:9083.evil.example"] {
+        for foreign in ["http://evil.example", "null", "http://fleet:9084", "http://fleet:9083.evil.example"]
+        {
             assert!(require_same_origin(&headers(&[("host", "fleet:9083"), ("origin", foreign)])).is_err());
         }
         assert!(require_same_origin(&headers(&[("sec-fetch-site", "cross-site")])).is_err());

@@ -208,11 +208,17 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
         .and(upgrade)
         .and(warp::body::stream())
         .then(
-            move |params, method, path: warp::path::FullPath, raw_query, headers, peer, upgrade: Option<Ws>, body| {
+            move |params,
+                  method,
+                  path: warp::path::FullPath,
+                  raw_query,
+                  headers,
+                  peer,
+                  upgrade: Option<Ws>,
+                  body| {
                 let routes = Arc::clone(&routes);
                 let services = services.clone();
-                let head =
-                    Head { method, path: path.as_str().to_owned(), params, raw_query, headers, peer };
+                let head = Head { method, path: path.as_str().to_owned(), params, raw_query, headers, peer };
                 async move {
                     let (path, headers) = (head.path.clone(), head.headers.clone());
                     let outcome = match read_body(body).await {
@@ -250,9 +256,7 @@ async fn dispatch(
             let upgrade = upgrade
                 .max_message_size(SOCKET_MESSAGE_LIMIT_BYTES)
                 .max_frame_size(SOCKET_MESSAGE_LIMIT_BYTES);
-            Ok(upgrade
-                .on_upgrade(move |socket| attendant(request, services, socket))
-                .into_response())
+            Ok(upgrade.on_upgrade(move |socket| attendant(request, services, socket)).into_response())
         }
     }
 }

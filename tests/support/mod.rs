@@ -13,8 +13,6 @@
 pub(crate) mod processes;
 pub(crate) mod sshd;
 
-pub(crate) use sshd::Sshd;
-
 use std::future::Future;
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::{eventually, processes};
 
-/// The password of root where a daemon was started with accounts of its own.
+/// The password of root and of 'deploy' where a daemon was started with accounts of its own.
 pub(crate) const PASSWORD: &str = "correct horse";
 /// `openssl passwd -6 -salt roundsman 'correct horse'`
 const PASSWORD_HASH: &str =
@@ -128,7 +128,8 @@ impl Sshd {
         )
     }
 
-    /// Copies of the account files in which root has a password and a home in the test's directory.
+    /// Copies of the account files in which root has a password and a home in the test's directory, as has 'deploy', who
+    /// may do nothing and write nowhere.
     fn write_accounts(&self) {
         let home = self.path("home");
         let replaced = |file: &str, line: String| {
@@ -137,12 +138,11 @@ impl Sshd {
             std::iter::once(line.as_str()).chain(others).fold(String::new(), |all, line| all + line + "\n")
         };
         let passwd = replaced("/etc/passwd", format!("root:x:0:0:root:{}:/bin/sh", home.display()));
+        let passwd = format!("{passwd}deploy:x:54321:54321::{}:/bin/sh\n", home.display());
         write(&self.path("passwd"), &passwd, 0o644);
-        write(
-            &self.path("shadow"),
-            &replaced("/etc/shadow", format!("root:{PASSWORD_HASH}:19000:0:99999:7:::")),
-            0o600,
-        );
+        let shadow = replaced("/etc/shadow", format!("root:{PASSWORD_HASH}:19000:0:99999:7:::"));
+        let shadow = format!("{shadow}deploy:{PASSWORD_HASH}:19000:0:99999:7:::\n");
+        write(&self.path("shadow"), &shadow, 0o600);
     }
 
     async fn running(mut self) -> Self {

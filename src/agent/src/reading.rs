@@ -104,37 +104,14 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
         texts.file("/proc/sys/fs/file-nr").map_or((None, None), kernel::file_handles);
     let mount_table = texts.file("/proc/self/mountinfo").map(mounts::mountinfo).unwrap_or_default();
     let memory = machine_memory(&texts);
-    if stat.cpu.is_none() {
-        gaps.add("cpu", "/proc/stat cannot be read");
-    }
-    if memory.is_none() {
-        gaps.add("memory", "/proc/meminfo cannot be read");
-    }
     let sees_all = texts.files.contains_key("/proc/1/comm");
-    if !sees_all {
-        gaps.add(
-            "processes",
-            "partial: /proc is mounted with hidepid, so this user sees its own processes only",
-        );
-    }
+    gaps.judge(&Seen { cpu: stat.cpu.is_some(), memory: memory.is_some(), sees_all, texts: &texts });
     let filesystems = filled(&texts, &mount_table, &mut gaps);
     let mut interfaces = texts.file("/proc/net/dev").map(network::dev).unwrap_or_default();
     network::mark_totals(&mut interfaces, &texts.cards);
     let services = sections.services.then(|| known_services(&texts, boot_at_ms, &mut gaps)).flatten();
     let users = sections.users.then(|| logged_in(&texts, &mut gaps)).flatten();
-    let facts = sections.facts.then(|| {
-        facts::facts(&facts::FactSources {
-            files: &texts.files,
-            markers: &texts.markers,
-            mounts: &mount_table,
-            architecture: texts.architecture.as_deref(),
-            localtime: texts.localtime.as_deref(),
-            cpu_cores: texts.file("/proc/stat").and_then(cpu::core_count),
-        })
-    });
-    if texts.processes.as_ref().is_some_and(|list| list.len() >= limits::PROCESSES) {
-        gaps.add("processes", "partial: more processes than one reading takes");
-    }
+    let facts = sections.facts.then(|| known_facts(&texts, &mount_table));
     Snapshot {
         taken_at_ms,
         boot_id: texts.file("/proc/sys/kernel/random/boot_id").and_then(boot_id),
@@ -184,6 +161,43 @@ impl Gaps {
             self.0.push(Gap { section: section.to_owned(), reason: reason.to_owned() });
         }
     }
+}
+
+/// What the base reading came to, for the gaps that it leaves.
+struct Seen<'a> {
+    cpu: bool,
+    memory: bool,
+    sees_all: bool,
+    texts: &'a Texts,
+}
+
+impl Gaps {
+    fn judge(&mut self, seen: &Seen<'_>) {
+        if !seen.cpu {
+            self.add("cpu", "/proc/stat cannot be read");
+        }
+        if !seen.memory {
+            self.add("memory", "/proc/meminfo cannot be read");
+        }
+        if !seen.sees_all {
+            let reason = "partial: /proc is mounted with hidepid, so this user sees its own processes only";
+            self.add("processes", reason);
+        }
+        if seen.texts.processes.as_ref().is_some_and(|list| list.len() >= limits::PROCESSES) {
+            self.add("processes", "partial: more processes than one reading takes");
+        }
+    }
+}
+
+fn known_facts(texts: &Texts, mounts: &[Mount]) -> crate::Facts {
+    facts::facts(&facts::FactSources {
+        files: &texts.files,
+        markers: &texts.markers,
+        mounts,
+        architecture: texts.architecture.as_deref(),
+        localtime: texts.localtime.as_deref(),
+        cpu_cores: texts.file("/proc/stat").and_then(cpu::core_count),
+    })
 }
 
 /// The wall clock out of the boot time and the uptime: late by less than a second, as the boot time is cut

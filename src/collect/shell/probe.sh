@@ -1,3 +1,6 @@
+# The loop of the shell probe, for any POSIX sh. What stands in CAPITALS is filled in before it is sent.
+# It prints parts ("@word name") and files ("==> path <==", as head does) and parses nothing.
+# It uses head, stat, cat where they are, else df and read. It ends when its standard input does.
 LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 export LC_ALL PATH
 unset IFS CDPATH ENV BASH_ENV
@@ -6,10 +9,12 @@ part() { printf '\n@%s %s\n' "$n" "$1"; }
 named() { for f do [ -r "$f" ] && { printf '\n==> %s <==\n' "$f"; $c "$f"; }; done; }
 slurp() { while IFS= read -r l; do printf '%s\n' "$l"; done <"$1"; printf %s "$l"; }
 show() { if [ "$h" ]; then head -n 99999 "$@"; else named "$@"; fi; }
-starts() { k=$1; shift; if [ "$h" ]; then head -n "$k" "$@"; else named "$@"; fi; }
-bytes() { k=$1; shift; if [ "$h" ]; then head -c "$k" "$@"; elif [ $c = cat ]; then named "$@"; fi; }
+starts() { x=$1; shift; if [ "$h" ]; then head -n "$x" "$@"; else named "$@"; fi; }
+bytes() { x=$1; shift; if [ "$h" ]; then head -c "$x" "$@"; elif [ $c = cat ]; then named "$@"; fi; }
 every() {
   k=$1 v=$2 o=$3; shift 3
+  # An argument list has a limit (2 MiB on Linux): thousands of processes are read in portions. The first
+  # file is there because head prints no header for a single one.
   set -- /dev/null /proc/[0-9]*/"$o"
   if [ $# -le 20000 ]; then $k $v "$@"
   else for d in 1 2 3 4 5 6 7 8 9; do $k $v /dev/null /proc/$d*/"$o"; done

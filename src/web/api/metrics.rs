@@ -55,7 +55,9 @@ fn time(request: &Request, name: &str) -> Result<Option<Timestamp>, Failure> {
         .filter(|text| !text.is_empty())
         .map(|text| {
             Timestamp::parse(text).ok_or_else(|| {
-                Failure::invalid(format!("{name} is not a time; use RFC 3339 such as 2026-01-31T08:00:00Z, or Unix time"))
+                Failure::invalid(format!(
+                    "{name} is not a time; use RFC 3339 such as 2026-01-31T08:00:00Z, or Unix time"
+                ))
             })
         })
         .transpose()
@@ -65,8 +67,9 @@ fn range(request: &Request, now: Timestamp) -> Result<(Timestamp, Timestamp), Fa
     let to = time(request, "to")?.unwrap_or(now);
     let back = match request.query("period").filter(|text| !text.is_empty()) {
         None => DEFAULT_PERIOD,
-        Some(text) => period(text)
-            .ok_or_else(|| Failure::invalid(format!("'{text}' is not a period; use for example 15m, 1h, 24h or 7d")))?,
+        Some(text) => period(text).ok_or_else(|| {
+            Failure::invalid(format!("'{text}' is not a period; use for example 15m, 1h, 24h or 7d"))
+        })?,
     };
     let from = time(request, "from")?.unwrap_or(to - back);
     Ok((from, to))
@@ -75,7 +78,9 @@ fn range(request: &Request, now: Timestamp) -> Result<(Timestamp, Timestamp), Fa
 fn points(request: &Request) -> Result<usize, Failure> {
     match request.query("points").or_else(|| request.query("limit")) {
         None => Ok(DEFAULT_POINTS),
-        Some(text) => text.parse().map_err(|_| Failure::invalid(format!("'{text}' is not a number of points"))),
+        Some(text) => {
+            text.parse().map_err(|_| Failure::invalid(format!("'{text}' is not a number of points")))
+        }
     }
 }
 
@@ -83,12 +88,8 @@ async fn metrics(request: Request, services: Services) -> Result<Response, Failu
     let caller = request.caller()?;
     let state = services.fleet.get(caller, request.param(0))?;
     let Some(name) = request.query("metric").filter(|name| !name.is_empty()) else {
-        let names: Vec<String> = services
-            .fleet
-            .metric_names(caller, request.param(0))?
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let names: Vec<String> =
+            services.fleet.metric_names(caller, request.param(0))?.iter().map(ToString::to_string).collect();
         let body = json!({ "server_id": state.server.id, "current": *state.figures, "metrics": names });
         return json_reply(StatusCode::OK, &body);
     };
@@ -106,8 +107,10 @@ async fn metrics(request: Request, services: Services) -> Result<Response, Failu
         )));
     }
     let (from, to) = range(&request, services.clock.now())?;
-    let metric_name = known.map_or_else(|| MetricName::custom(name.to_owned()), |m| MetricName::known(m.name));
-    let found = services.fleet.metrics(caller, request.param(0), metric_name, (from, to), points(&request)?).await?;
+    let metric_name =
+        known.map_or_else(|| MetricName::custom(name.to_owned()), |m| MetricName::known(m.name));
+    let found =
+        services.fleet.metrics(caller, request.param(0), metric_name, (from, to), points(&request)?).await?;
     let series: Vec<Value> = found
         .iter()
         .map(|(labels, points)| {

@@ -59,9 +59,9 @@ fn page<T: Serialize>(request: &Request, items: Vec<T>) -> Result<Response, Fail
     };
     let start = match request.query("cursor") {
         None => 0,
-        Some(text) => {
-            text.parse::<usize>().map_err(|_| Failure::invalid("cursor must come from next_cursor of the page before"))?
-        }
+        Some(text) => text
+            .parse::<usize>()
+            .map_err(|_| Failure::invalid("cursor must come from next_cursor of the page before"))?,
     };
     let more = items.len() > start.saturating_add(limit);
     let next_cursor = more.then(|| (start + limit).to_string());

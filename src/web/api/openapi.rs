@@ -1,8 +1,10 @@
 //! `GET /api/openapi.json`: made from the table of routes, so it cannot say anything else.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::PartialSchema;
 use warp::reply::Response;
 
 use super::super::error::Failure;
@@ -67,12 +69,18 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("KeyList", list_of("Key")),
         ("AuditEntry", open_object("sequence, at, actor, address, action, subject, result, detail")),
         ("AuditList", list_of("AuditEntry")),
-        ("Preflight", open_object("ok; steps: stage, outcome, detail, fix, elapsed_ms; host_key that was seen")),
+        (
+            "Preflight",
+            open_object("ok; steps: stage, outcome, detail, fix, elapsed_ms; host_key that was seen"),
+        ),
         ("ProcessTable", open_object("taken_at, total, processes")),
         ("ServiceTable", open_object("taken_at, services")),
         ("UserTable", open_object("taken_at, users")),
         ("Facts", open_object("hostname, os_name, kernel, architecture, cpu_model, addresses, …")),
-        ("Summary", open_object("total_servers, healthy_servers, …, average_cpu_percent, regions, environments")),
+        (
+            "Summary",
+            open_object("total_servers, healthy_servers, …, average_cpu_percent, regions, environments"),
+        ),
         (
             "Metrics",
             open_object(
@@ -117,25 +125,35 @@ fn operation(route: &Route) -> Value {
     parameters.extend(route.doc.query.iter().map(|(name, meaning)| {
         json!({ "name": name, "in": "query", "description": meaning, "schema": { "type": "string" } })
     }));
-    let status = route.doc.status.unwrap_or(200).to_string();
-    let mut answer = json!({ "description": route.doc.summary });
+    let mut answer = object(json!({ "description": route.doc.summary }));
     if let Some(schema) = route.doc.gives {
-        answer["content"] = content(schema, "application/json");
+        answer.insert("content".to_owned(), content(schema, "application/json"));
     }
-    let problem = json!({ "description": "Refused", "content": content("Problem", "application/problem+json") });
-    let mut operation = json!({
+    let status = route.doc.status.unwrap_or(200).to_string();
+    let problem =
+        json!({ "description": "Refused", "content": content("Problem", "application/problem+json") });
+    let mut operation = object(json!({
         "summary": route.doc.summary,
         "parameters": parameters,
         "responses": { status: answer, "default": problem },
-    });
+    }));
     if let Some(schema) = route.doc.takes {
-        operation["requestBody"] = json!({ "required": true, "content": content(schema, "application/json") });
+        let body = json!({ "required": true, "content": content(schema, "application/json") });
+        operation.insert("requestBody".to_owned(), body);
     }
     match route.access {
-        Access::Public => operation["security"] = json!([]),
-        Access::Role(role) => operation["x-role"] = json!(role.name()),
+        Access::Public => operation.insert("security".to_owned(), json!([])),
+        Access::Role(role) => operation.insert("x-role".to_owned(), json!(role.name())),
+    };
+    Value::Object(operation)
+}
+
+/// The members of a value that is written as an object just above.
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
     }
-    operation
 }
 
 /// The OpenAPI document of the routes under `/api`.
@@ -143,10 +161,10 @@ fn operation(route: &Route) -> Value {
 /// # Errors
 /// [`Failure::Internal`] when a schema cannot be written as JSON.
 fn describe(routes: &[Route]) -> Result<Value, Failure> {
-    let mut paths: Map<String, Value> = Map::new();
+    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for route in routes.iter().filter(|route| route.path.starts_with("/api/")) {
-        let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.as_str().to_lowercase()] = operation(route);
+        let method = route.method.as_str().to_lowercase();
+        paths.entry(route.path).or_default().insert(method, operation(route));
     }
     Ok(json!({
         "openapi": "3.1.0",
@@ -170,6 +188,8 @@ fn describe(routes: &[Route]) -> Result<Value, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use utoipa::ToSchema;
+
     use super::*;
 
     #[test]

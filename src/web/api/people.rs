@@ -140,11 +140,11 @@ async fn keys(request: Request, services: Services) -> Result<Response, Failure>
 async fn audit(request: Request, services: Services) -> Result<Response, Failure> {
     let limit = match request.query("limit") {
         None => AUDIT_ENTRIES.0,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=AUDIT_ENTRIES.1).contains(limit))
-            .ok_or_else(|| Failure::invalid(format!("limit must be a number from 1 to {}", AUDIT_ENTRIES.1)))?,
+        Some(text) => {
+            text.parse().ok().filter(|limit| (1..=AUDIT_ENTRIES.1).contains(limit)).ok_or_else(|| {
+                Failure::invalid(format!("limit must be a number from 1 to {}", AUDIT_ENTRIES.1))
+            })?
+        }
     };
     let items = services.auth.audit(request.caller()?, limit).await?;
     json_reply(StatusCode::OK, &json!({ "items": items, "next_cursor": null }))

@@ -12,9 +12,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, no_content};
 use super::page;
-use crate::fleet::{
-    Checked, Figures, Identification, NewServer, ServerEdit, ServerFilter, ServerState,
-};
+use crate::fleet::{Checked, Figures, Identification, NewServer, ServerEdit, ServerFilter, ServerState};
 use crate::model::{Reachability, Secret, Status, Timestamp, Transport};
 use crate::services::Services;
 use crate::ssh::preflight::Outcome;
@@ -251,11 +249,14 @@ impl ServerInput {
                 return Err(Failure::invalid("the local machine is enrolled by itself at the first start"));
             }
             Some(other) => {
-                return Err(Failure::invalid(format!("transport '{other}' cannot be enrolled here; use ssh")));
+                return Err(Failure::invalid(format!(
+                    "transport '{other}' cannot be enrolled here; use ssh"
+                )));
             }
         }
-        let hostname =
-            self.hostname.ok_or_else(|| Failure::invalid("hostname is missing: the name or address of the server"))?;
+        let hostname = self
+            .hostname
+            .ok_or_else(|| Failure::invalid("hostname is missing: the name or address of the server"))?;
         let ways = [self.private_key.is_some(), self.password.is_some(), self.identity.is_some()];
         if ways.iter().filter(|given| **given).count() > 1 {
             return Err(Failure::invalid("give only one of identity, private_key and password"));
@@ -295,7 +296,9 @@ impl ServerInput {
     fn replacement(self) -> Result<ServerEdit, Failure> {
         let name = self.name.ok_or_else(|| Failure::invalid("name is missing; PUT replaces everything"))?;
         if self.private_key.is_some() || self.password.is_some() || self.host_key.is_some() {
-            return Err(Failure::invalid("private_key, password and host_key belong to enrolment; leave them out here"));
+            return Err(Failure::invalid(
+                "private_key, password and host_key belong to enrolment; leave them out here",
+            ));
         }
         Ok(ServerEdit {
             name: Some(name),
@@ -315,7 +318,9 @@ impl ServerInput {
 }
 
 /// Tells a field that is `null` from one that is missing.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)
 }
 

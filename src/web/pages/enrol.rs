@@ -7,7 +7,7 @@ use crate::web::view::{self, Value};
 
 use super::form::{Field, FieldProblem};
 use super::server::HostKey;
-use super::{Chrome, Section, Viewer};
+use super::{Choice, Chrome, KeptKey, Section, Viewer};
 
 /// What the form sends to `POST /servers/preflight` and `POST /servers`, as typed. The password is not here:
 /// it goes to the service and never back to a page.
@@ -21,9 +21,10 @@ pub struct EnrolForm {
     pub name: String,
     /// Separated by spaces or commas.
     pub tags: String,
-    /// `kept`, `key_file` or `password`.
+    /// `kept`, `private_key` or `password`.
     pub identity: String,
-    pub key_file: String,
+    /// Id of the kept key to log in with; `default` for the default one.
+    pub kept_key: String,
 }
 
 impl Default for EnrolForm {
@@ -35,7 +36,7 @@ impl Default for EnrolForm {
             name: String::new(),
             tags: String::new(),
             identity: "kept".to_owned(),
-            key_file: String::new(),
+            kept_key: "default".to_owned(),
         }
     }
 }
@@ -53,8 +54,8 @@ impl EnrolForm {
                 "username" => &mut form.username,
                 "name" => &mut form.name,
                 "tags" => &mut form.tags,
-                "identity" if matches!(value, "kept" | "key_file" | "password") => &mut form.identity,
-                "key_file" => &mut form.key_file,
+                "identity" if matches!(value, "kept" | "private_key" | "password") => &mut form.identity,
+                "kept_key" => &mut form.kept_key,
                 _ => continue,
             };
             value.clone_into(field);
@@ -136,7 +137,9 @@ pub struct EnrolPage {
     address: Field,
     places: Vec<Field>,
     names: Vec<Field>,
-    key_file: Field,
+    kept_keys: Vec<Choice>,
+    private_key: Field,
+    passphrase: Field,
     password: Field,
     approval_password: Option<Field>,
     ways: Vec<Way>,
@@ -180,11 +183,12 @@ impl EnrolPage {
         viewer: &Viewer,
         form: &EnrolForm,
         problems: &[FieldProblem],
-        public_key: &str,
+        keys: &[KeptKey],
         preflight: Option<&Preflight>,
         now: Timestamp,
     ) -> Self {
         let judged = |field: Field| field.judged(problems);
+        let public_key = keys.first().map_or("", |key| key.public_key.as_str());
         let asks_password = form.identity == "password" && preflight.is_some_and(|found| found.can_add);
         Self {
             chrome: Chrome::new("Add server", Section::Fleet, None, viewer, now),
@@ -201,10 +205,13 @@ impl EnrolPage {
                 judged(Field::line("name", "Name", &form.name, 63).placeholder("from the address")),
                 judged(Field::line("tags", "Tags", &form.tags, 1000).placeholder("web role:frontend")),
             ],
-            key_file: judged(
-                Field::line("key_file", "Path of the key file", &form.key_file, 1000)
-                    .placeholder("/root/.ssh/id_ed25519"),
+            kept_keys: keys.iter().map(|key| Choice::of(&key.id, &key.name, &form.kept_key)).collect(),
+            private_key: judged(
+                Field::lines("private_key", "Private key", "", 20_000)
+                    .placeholder("-----BEGIN OPENSSH PRIVATE KEY-----")
+                    .hint("Kept encrypted under Settings; the text of ~/.ssh/id_ed25519, for example."),
             ),
+            passphrase: judged(Field::password("passphrase", "Its passphrase, if it has one")),
             password: judged(Field::password("password", "Password")),
             approval_password: asks_password
                 .then(|| judged(Field::password("password", "The password once more").required())),
@@ -220,9 +227,13 @@ impl EnrolPage {
 fn ways(chosen: &str) -> Vec<Way> {
     let way = |value, title, text| Way { value, title, text, is_chosen: value == chosen };
     vec![
-        way("kept", "Roundsman’s key is there already", "Put the line of “Let Roundsman in” on the server first."),
+        way("kept", "A key that Roundsman keeps", "Put the line of “Let Roundsman in” on the server first."),
         way("password", "A password, once", "Used to install Roundsman’s key, then forgotten."),
-        way("key_file", "A key file", "A private key on the machine that runs Roundsman."),
+        way(
+            "private_key",
+            "Another private key",
+            "One that the server accepts already; Roundsman keeps it encrypted.",
+        ),
     ]
 }
 
@@ -275,8 +286,12 @@ mod tests {
 
     const KEY: &str = "ssh-ed25519 AAAAC3Nz roundsman@hub";
 
+    fn kept() -> KeptKey {
+        KeptKey { id: "default".to_owned(), name: "default".to_owned(), public_key: KEY.to_owned() }
+    }
+
     fn page(form: &EnrolForm, found: Option<&Preflight>) -> String {
-        EnrolPage::new(&viewer(Role::Admin), form, &[], KEY, found, now()).render().unwrap()
+        EnrolPage::new(&viewer(Role::Admin), form, &[], &[kept()], found, now()).render().unwrap()
     }
 
     #[test]

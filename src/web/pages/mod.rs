@@ -163,6 +163,15 @@ impl Badge {
     }
 }
 
+/// A key to choose for logging in; its private half stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptKey {
+    /// What the form sends.
+    pub id: String,
+    pub name: String,
+    pub public_key: String,
+}
+
 /// One choice of a `<select>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {

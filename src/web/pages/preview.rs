@@ -20,7 +20,7 @@ use super::server::{
     ProcessesPage, ServiceQuery, ServicesPage,
 };
 use super::settings::{SettingsData, SettingsPage};
-use super::{Notice, NoticeKind};
+use super::{KeptKey, Notice, NoticeKind};
 use crate::fleet::ServerState;
 use crate::model::{Health, Role};
 use crate::web::assets;
@@ -133,7 +133,7 @@ fn tab_pages(folder: &Folder) {
     );
     let configuration = |role: Role, keys: &HostKeys| {
         let form = ConfigurationForm::of(&state.server);
-        ConfigurationPage::new(&viewer(role), &state, keys, "the key that Roundsman keeps", &form, &[], now())
+        ConfigurationPage::new(&viewer(role), &state, keys, &[], &form, &[], now())
     };
     folder.page("configuration", &configuration(Role::Admin, &keys));
     folder.page("configuration-viewer", &configuration(Role::Viewer, &HostKeys { offered: None, ..keys }));
@@ -141,15 +141,18 @@ fn tab_pages(folder: &Folder) {
 
 fn other_pages(folder: &Folder) {
     let admin = viewer(Role::Admin);
-    let public_key = settings().public_key.unwrap();
+    let kept = [KeptKey {
+        id: "default".to_owned(),
+        name: "default".to_owned(),
+        public_key: settings().public_key.unwrap(),
+    }];
     let form = EnrolForm::from_pairs([
         ("hostname", "root@web-1.example.net"),
         ("identity", "password"),
         ("tags", "web"),
     ]);
-    let enrol = |form: &EnrolForm, found: Option<&Preflight>| {
-        EnrolPage::new(&admin, form, &[], &public_key, found, now())
-    };
+    let enrol =
+        |form: &EnrolForm, found: Option<&Preflight>| EnrolPage::new(&admin, form, &[], &kept, found, now());
     folder.page("enrol", &enrol(&EnrolForm::default(), None));
     folder.page("enrol-approve", &enrol(&form, Some(&preflight(true))));
     folder.page("enrol-failed", &enrol(&form, Some(&preflight(false))));

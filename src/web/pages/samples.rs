@@ -98,6 +98,9 @@ impl Sample {
             updated_at: seconds_ago(3600),
         };
         let state = ServerState {
+            key: None,
+            host_key: None,
+            offered_host_key: None,
             server: Arc::new(server.clone()),
             health: Health::Healthy,
             health_reasons: Vec::new(),

@@ -1,7 +1,10 @@
 //! The handlers of the pages: fetch from a service, fill the page's struct, answer.
 
+mod changing;
 mod doors;
+mod enrolling;
 mod looking;
+mod settings;
 
 pub(super) use looking::server_fragments;
 
@@ -10,20 +13,30 @@ use http::StatusCode;
 use warp::reply::Response;
 
 use super::error::Failure;
-use super::pages::{Notice, Viewer};
+use super::pages::form::FieldProblem;
+use super::pages::{KeptKey, Notice, Viewer};
 use super::request::Request;
 use super::routes::{Route, html};
+use crate::fleet::FleetError;
+use crate::services::Services;
+
+/// What a form sends for the default key.
+const DEFAULT_KEY: &str = "default";
 
 /// Every page and form of the site.
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
+    routes.extend(enrolling::routes());
+    routes.extend(changing::routes());
+    routes.extend(settings::routes());
     routes
 }
 
 /// Renders a page.
 fn show(status: StatusCode, page: &impl Template) -> Result<Response, Failure> {
-    let text = page.render().map_err(|error| Failure::Internal(format!("a page was not rendered: {error}")))?;
+    let text =
+        page.render().map_err(|error| Failure::Internal(format!("a page was not rendered: {error}")))?;
     Ok(html(status, text))
 }
 
@@ -36,6 +49,35 @@ fn viewer(request: &Request) -> Result<Viewer, Failure> {
         csrf_token: request.csrf_token.clone(),
         organization_name: "default".to_owned(),
     })
+}
+
+/// The kept keys as pages offer them, the default one first.
+async fn kept_keys(request: &Request, services: &Services) -> Result<Vec<KeptKey>, Failure> {
+    let keys = services.fleet.keys(request.caller()?).await?;
+    Ok(keys
+        .into_iter()
+        .map(|key| KeptKey {
+            id: if key.is_default { DEFAULT_KEY.to_owned() } else { key.id.to_string() },
+            name: key.name,
+            public_key: key.public_key,
+        })
+        .collect())
+}
+
+/// Tags as people write them: separated by blanks or commas.
+fn tags(text: &str) -> Vec<String> {
+    text.split([',', ' ', '\n', '\t']).filter(|tag| !tag.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+/// What is wrong with which field of a form. None: it is not about a field.
+fn field_problems(error: &FleetError) -> Option<Vec<FieldProblem>> {
+    let (field, sentence) = match error {
+        FleetError::Invalid { field, message } => (*field, message.clone()),
+        FleetError::NameTaken(_) => ("name", error.to_string()),
+        FleetError::NoSuchKey(_) => ("identity", error.to_string()),
+        _ => return None,
+    };
+    Some(vec![FieldProblem { field: field.to_owned(), sentence: doors::sentence(&sentence) }])
 }
 
 /// What was done before this page was asked for: `?done=WORD`, one of our own words only.

@@ -117,13 +117,20 @@ fn container(sources: &FactSources<'_>) -> Option<String> {
     let marked = |path: &str| sources.markers.contains(path);
     if marked("/run/.containerenv") {
         Some("podman".to_owned())
-    } else if marked("/.dockerenv") {
+    } else if marked("/.dockerenv") && !owns_its_disk(sources.mounts) {
         Some("docker".to_owned())
     } else if sources.mounts.iter().any(|mount| mount.fs_type == "fuse.lxcfs") {
         Some("lxc".to_owned())
     } else {
         None
     }
+}
+
+/// A whole filesystem of a block device is the root: then this is a machine, and a container's mark in it only
+/// says that its image was once built as one.
+fn owns_its_disk(mounts: &[Mount]) -> bool {
+    let root = mounts.iter().rev().find(|mount| mount.path == "/");
+    root.is_some_and(|mount| mount.root == "/" && mount.source.starts_with("/dev/"))
 }
 
 /// Names as systemd-detect-virt(1) has them, told from the firmware's tables and the CPU's flags.

@@ -6,7 +6,7 @@ use crate::fleet::ServerState;
 use crate::model::{Server, Status, Timestamp, Transport};
 
 use super::super::form::{Field, FieldProblem};
-use super::super::{Choice, Chrome, Viewer, capital};
+use super::super::{Choice, Chrome, KeptKey, Viewer, capital};
 use super::{Head, HostKeys, Tab};
 
 /// Longest text of a field; the service has limits of its own and judges.
@@ -30,9 +30,8 @@ pub struct ConfigurationForm {
     pub status: String,
     /// May have decimals.
     pub interval_seconds: String,
-    /// Empty: leave it as it is; `kept`, `key_file` or `password` otherwise.
+    /// Id of the kept key to log in with; `default` for the default one.
     pub identity: String,
-    pub key_file: String,
 }
 
 impl ConfigurationForm {
@@ -55,8 +54,7 @@ impl ConfigurationForm {
             metadata: metadata.join("\n"),
             status: server.status.name().to_owned(),
             interval_seconds: (f64::from(server.interval_ms) / 1000.0).to_string(),
-            identity: String::new(),
-            key_file: String::new(),
+            identity: "default".to_owned(),
         }
     }
 
@@ -79,7 +77,6 @@ impl ConfigurationForm {
                 "status" => &mut form.status,
                 "interval_seconds" => &mut form.interval_seconds,
                 "identity" => &mut form.identity,
-                "key_file" => &mut form.key_file,
                 _ => continue,
             };
             value.as_ref().trim().clone_into(field);
@@ -100,22 +97,18 @@ pub struct ConfigurationPage {
     reach: Vec<Field>,
     statuses: Vec<Choice>,
     is_ssh: bool,
-    /// How Roundsman logs in now.
-    identity_now: String,
     identities: Vec<Choice>,
-    key_file: Field,
-    password: Field,
     keys: HostKeys,
 }
 
 impl ConfigurationPage {
-    /// `identity_now` says how Roundsman logs in, in a few words: `the key that Roundsman keeps`.
+    /// `kept` are the keys to choose from.
     #[must_use]
     pub fn new(
         viewer: &Viewer,
         state: &ServerState,
         keys: &HostKeys,
-        identity_now: &str,
+        kept: &[KeptKey],
         form: &ConfigurationForm,
         problems: &[FieldProblem],
         now: Timestamp,
@@ -141,21 +134,7 @@ impl ConfigurationPage {
                 .map(|status| Choice::of(status.name(), status_words(*status), &form.status))
                 .collect(),
             is_ssh,
-            identity_now: identity_now.to_owned(),
-            identities: [
-                ("", "Leave as it is"),
-                ("kept", "The key that Roundsman keeps"),
-                ("key_file", "A key file on Roundsman’s machine"),
-                ("password", "A password, kept encrypted"),
-            ]
-            .into_iter()
-            .map(|(value, text)| Choice::of(value, text, &form.identity))
-            .collect(),
-            key_file: judged(
-                Field::line("key_file", "Path of the key file", &form.key_file, FIELD_MAX_CHARS)
-                    .placeholder("/root/.ssh/id_ed25519"),
-            ),
-            password: judged(Field::password("password", "Password")),
+            identities: kept.iter().map(|key| Choice::of(&key.id, &key.name, &form.identity)).collect(),
             keys: keys.clone(),
         }
     }
@@ -211,17 +190,7 @@ mod tests {
 
     fn page(role: Role, state: &ServerState, keys: &HostKeys, problems: &[FieldProblem]) -> String {
         let form = ConfigurationForm::of(&state.server);
-        ConfigurationPage::new(
-            &viewer(role),
-            state,
-            keys,
-            "the key that Roundsman keeps",
-            &form,
-            problems,
-            now(),
-        )
-        .render()
-        .unwrap()
+        ConfigurationPage::new(&viewer(role), state, keys, &[], &form, problems, now()).render().unwrap()
     }
 
     fn changed() -> HostKeys {
@@ -257,7 +226,7 @@ mod tests {
             &viewer(Role::Admin),
             &state,
             &HostKeys::default(),
-            "",
+            &[],
             &form,
             &[problem],
             now(),

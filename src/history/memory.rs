@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::chunk::Chunk;
-use super::head::{self, BUCKET_MS, Refusal, Rows, ServerHead, Ticks};
+use super::head::{BUCKET_MS, Refusal, Rows, ServerHead, Ticks};
 use super::journal::{ROW_BYTES, RowBuilder, Span, Value};
 use super::series::{Dictionary, Series, SeriesId};
 use crate::model::{Labels, MetricName, Sample, SeriesKey, Timestamp};
@@ -57,7 +57,7 @@ pub(super) struct PendingRow {
     pub(super) bytes: Vec<u8>,
 }
 
-/// What [`Core::take_pending`] hands to the writer.
+/// What [`Memory::take_pending`] hands to the writer.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) rows: Vec<PendingRow>,
@@ -67,7 +67,7 @@ pub(super) struct Taken {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Core {
+pub(super) struct Memory {
     pub(super) servers: HashMap<u32, ServerHead>,
     pub(super) dictionary: Dictionary,
     pub(super) dropped: Dropped,
@@ -79,7 +79,7 @@ pub(super) struct Core {
     scratch: Vec<Value>,
 }
 
-impl Core {
+impl Memory {
     pub(super) fn append(&mut self, server: u32, at: Timestamp, now: Timestamp, samples: &[Sample]) {
         let at_ms = at.as_millis();
         let count = samples.len() as u64;
@@ -106,7 +106,15 @@ impl Core {
         values.clear();
         store_all(head, &mut self.dictionary, &mut self.dropped, samples, &mut values);
         let over_limit = self.dropped.over_limit;
-        self.dropped.lost += push(head, &mut self.dropped, at_ms, &mut values);
+        let lost = push(head, &mut self.dropped, at_ms, &mut values);
+        if lost > 0 {
+            self.dropped.lost += lost;
+            tracing::warn!(
+                server,
+                samples = lost,
+                "history: the disk took nothing for hours; the oldest values are lost"
+            );
+        }
         if self.dropped.over_limit > over_limit {
             tracing::debug!(server, %at, "history: values beyond the limits of a server are dropped");
         }
@@ -142,9 +150,15 @@ impl Core {
         }
         let waiting: usize = self.rows.iter().map(|row| row.bytes.len()).sum();
         if waiting > MAX_PENDING_BYTES {
-            self.rows.clear();
-            self.rejournal = true;
+            self.overflow();
         }
+    }
+
+    /// Lets go of what waits for the journal: it will be written anew from the heads.
+    pub(super) fn overflow(&mut self) {
+        self.builder = RowBuilder::default();
+        self.rows.clear();
+        self.rejournal = true;
     }
 
     fn finish_row(&mut self) {
@@ -213,6 +227,10 @@ impl Core {
 
     pub(super) fn close(&mut self) {
         self.closed = true;
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
     }
 
     pub(super) fn latest(&self, server: u32) -> Vec<(SeriesKey, Timestamp, f64)> {
@@ -364,7 +382,7 @@ fn push(head: &mut ServerHead, dropped: &mut Dropped, at_ms: i64, values: &mut V
         return 0;
     }
     head.push(at_ms, values, |why| match why {
-        head::Refusal::OutOfOrder => dropped.out_of_order += 1,
+        Refusal::OutOfOrder => dropped.out_of_order += 1,
         Refusal::OverLimit => dropped.over_limit += 1,
     })
 }

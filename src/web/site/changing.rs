@@ -1,0 +1,156 @@
+//! The Configuration tab of a server: edit it, approve its host key, remove it.
+
+use http::StatusCode;
+use warp::reply::Response;
+
+use super::super::error::{Failure, problem};
+use super::super::pages::form::FieldProblem;
+use super::super::pages::server::{ConfigurationForm, ConfigurationPage};
+use super::super::request::{Access, Form, Request};
+use super::super::routes::{Route, see_other};
+use super::looking::host_keys;
+use super::{DEFAULT_KEY, done, field_problems, kept_keys, show, tags, viewer};
+use crate::fleet::{FleetError, Metadata, ServerEdit, ServerState};
+use crate::model::Transport;
+use crate::services::Services;
+
+/// The routes of this file.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/servers/{id}/configuration", Access::VIEWER, configuration),
+        Route::post("/servers/{id}/configuration", Access::ADMIN, save),
+        Route::post("/servers/{id}/host-key", Access::ADMIN, approve_host_key),
+        Route::post("/servers/{id}/remove", Access::ADMIN, remove),
+    ]
+}
+
+async fn answer(
+    request: &Request,
+    services: &Services,
+    status: StatusCode,
+    state: &ServerState,
+    form: &ConfigurationForm,
+    problems: &[FieldProblem],
+) -> Result<Response, Failure> {
+    let kept = kept_keys(request, services).await?;
+    let viewer = viewer(request)?;
+    let keys = host_keys(state);
+    let mut page = ConfigurationPage::new(&viewer, state, &keys, &kept, form, problems, services.clock.now());
+    page.chrome.notice = done(request);
+    show(status, &page)
+}
+
+async fn configuration(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    let mut form = ConfigurationForm::of(&state.server);
+    form.identity = state.key.map_or_else(|| DEFAULT_KEY.to_owned(), |key| key.to_string());
+    answer(&request, &services, StatusCode::OK, &state, &form, &[]).await
+}
+
+/// `key=value` lines.
+fn metadata(text: &str) -> Result<Metadata, FleetError> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let (key, value) = line.split_once('=').ok_or_else(|| FleetError::Invalid {
+                field: "metadata",
+                message: format!("'{line}' is not key=value"),
+            })?;
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect()
+}
+
+/// Seconds, with decimals, as milliseconds.
+fn interval_ms(text: &str) -> Result<u64, FleetError> {
+    crate::config::parse_interval(text)
+        .or_else(|message| match text.trim().parse::<f64>() {
+            Ok(seconds) if (1.0..=3600.0).contains(&seconds) => {
+                Ok(std::time::Duration::from_secs_f64(seconds))
+            }
+            _ => Err(message),
+        })
+        .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+        .map_err(|message| FleetError::Invalid { field: "interval_seconds", message })
+}
+
+fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
+    let ssh = state.server.transport == Transport::Ssh;
+    let reach = |name: &str| Some(form.text(name).to_owned()).filter(|_| ssh);
+    let port = reach("port").map(|text| crate::model::Port::parse(&text)).transpose()?;
+    let identity = form.optional("identity").filter(|_| ssh);
+    Ok(ServerEdit {
+        name: Some(form.text("name").to_owned()),
+        description: Some(form.text("description").to_owned()),
+        hostname: reach("hostname"),
+        port: port.map(|port| i64::from(port.get())),
+        username: reach("username"),
+        region: Some(form.optional("region")),
+        environment: Some(form.optional("environment")),
+        tags: Some(tags(form.text("tags"))),
+        metadata: Some(metadata(form.text("metadata"))?),
+        status: Some(form.text("status").parse()?),
+        interval_ms: Some(interval_ms(form.text("interval_seconds"))?),
+        key: identity.map(|reference| Some(reference).filter(|reference| reference != DEFAULT_KEY)),
+    })
+}
+
+const FIELDS: [&str; 12] = [
+    "name",
+    "description",
+    "hostname",
+    "port",
+    "username",
+    "region",
+    "environment",
+    "tags",
+    "metadata",
+    "status",
+    "interval_seconds",
+    "identity",
+];
+
+async fn save(request: Request, services: Services) -> Result<Response, Failure> {
+    let form = request.form()?;
+    let caller = request.caller()?;
+    let state = services.fleet.get(caller, request.param(0))?;
+    let outcome = match edit(&form, &state) {
+        Ok(edit) => services.fleet.edit(caller, request.param(0), edit).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(state) => Ok(see_other(&format!("/servers/{}/configuration?done=saved", state.server.name))),
+        Err(error) => {
+            let Some(mut problems) = field_problems(&error) else { return Err(error.into()) };
+            for wrong in &mut problems {
+                if wrong.field == "interval_ms" {
+                    "interval_seconds".clone_into(&mut wrong.field);
+                }
+            }
+            let typed = ConfigurationForm::from_pairs(FIELDS.map(|name| (name, form.text(name).to_owned())));
+            let status = problem(&error.into()).status;
+            answer(&request, &services, status, &state, &typed, &problems).await
+        }
+    }
+}
+
+async fn approve_host_key(request: Request, services: Services) -> Result<Response, Failure> {
+    let form = request.form()?;
+    let line = form.text("host_key");
+    let state = services.fleet.approve_host_key(request.caller()?, request.param(0), line).await?;
+    Ok(see_other(&format!("/servers/{}?done=host-key", state.server.name)))
+}
+
+async fn remove(request: Request, services: Services) -> Result<Response, Failure> {
+    let form = request.form()?;
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    if form.text("confirm").trim() != state.server.name.as_str() {
+        return Err(Failure::invalid(format!(
+            "type the name '{}' to confirm; nothing was removed",
+            state.server.name
+        )));
+    }
+    services.fleet.remove(request.caller()?, request.param(0)).await?;
+    Ok(see_other("/?done=removed"))
+}
