@@ -26,8 +26,12 @@ fn rules() -> toml::Table {
 /// Packages that end up in a program: reached over normal and build dependencies from the workspace.
 fn linked(metadata: &Value) -> BTreeSet<String> {
     let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
-    let mut open: Vec<String> =
-        metadata["workspace_members"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+    let mut open: Vec<String> = metadata["workspace_members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect();
     let mut seen = BTreeSet::new();
     while let Some(id) = open.pop() {
         if !seen.insert(id.clone()) {
