@@ -220,7 +220,11 @@ impl EnrolPage {
 fn ways(chosen: &str) -> Vec<Way> {
     let way = |value, title, text| Way { value, title, text, is_chosen: value == chosen };
     vec![
-        way("kept", "Roundsman’s key is there already", "Put the line of “Let Roundsman in” on the server first."),
+        way(
+            "kept",
+            "Roundsman’s key is there already",
+            "Put the line of “Let Roundsman in” on the server first.",
+        ),
         way("password", "A password, once", "Used to install Roundsman’s key, then forgotten."),
         way("key_file", "A key file", "A private key on the machine that runs Roundsman."),
     ]

@@ -78,7 +78,7 @@ impl Sample {
         };
         let server = Server {
             id: ServerId::new(uuid::Uuid::from_u128(
-                (0x0193_u128 << 112) | (7 << 76) | (2 << 62) | u128::from(seed >> 4),
+                (0x0193_u128 << 112) | (7 << 76) | (2 << 62) | (u128::from(seed) & ((1 << 62) - 1)),
             )),
             number: ServerNumber(1),
             organization: OrganizationId::DEFAULT,
