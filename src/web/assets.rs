@@ -99,4 +99,24 @@ mod tests {
             assert_eq!(find(address), None, "{address}");
         }
     }
+
+    #[test]
+    fn our_scripts_never_make_html_or_code_out_of_text() {
+        for path in Files::iter().filter(|path| path.starts_with("js/")) {
+            let script = String::from_utf8(Files::get(&path).unwrap().data.into_owned()).unwrap();
+            for word in ["innerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
+                assert!(!script.contains(word), "{path}: {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere() {
+        for path in Files::iter().filter(|path| path.ends_with(".css") || path.starts_with("js/")) {
+            let text = String::from_utf8(Files::get(&path).unwrap().data.into_owned()).unwrap();
+            let text = text.replace("http://www.w3.org/2000/svg", "");
+            assert!(!text.contains("http://") && !text.contains("https://"), "{path}");
+            assert!(!text.contains("@import") && !text.contains("url("), "{path}");
+        }
+    }
 }

@@ -12,8 +12,10 @@ use crate::model::Timestamp;
 pub const CELL_CHARS: usize = 200;
 /// Longest text of a server where it is the content (a command line, a reason).
 pub const TEXT_CHARS: usize = 1_000;
-/// Points of a sparkline: one each two pixels of its width; more cannot be seen.
-const SPARK_POINTS: usize = 60;
+/// Points of a sparkline in a table: one each three pixels of its width. Half of a row's bytes are these.
+const LINE_POINTS: usize = 30;
+/// Points of a sparkline in a card.
+const AREA_POINTS: usize = 60;
 /// Height of a sparkline in its own units.
 const SPARK_HEIGHT: f64 = 32.0;
 /// A sparkline of percent ends at least here, so that an idle machine looks idle.
@@ -319,36 +321,35 @@ impl Spark {
     /// Only the line, for tables of a thousand rows.
     #[must_use]
     pub fn line(percents: &[Option<f64>]) -> Self {
-        let runs = spark_runs(percents);
-        Self {
-            line: runs.iter().map(|run| path(run)).collect(),
-            area: String::new(),
-            width: SPARK_POINTS - 1,
-        }
+        let (runs, points) = spark_runs(percents, LINE_POINTS);
+        Self { line: runs.iter().map(|run| path(run)).collect(), area: String::new(), width: points - 1 }
     }
 
     /// The line and the area under it.
     #[must_use]
     pub fn area(percents: &[Option<f64>]) -> Self {
-        let runs = spark_runs(percents);
+        let (runs, points) = spark_runs(percents, AREA_POINTS);
         let mut area = String::new();
         for run in &runs {
             if let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) {
                 area.push_str(&format!("{} {last} {SPARK_HEIGHT} {first} {SPARK_HEIGHT}z", path(run)));
             }
         }
-        Self { line: runs.iter().map(|run| path(run)).collect(), area, width: SPARK_POINTS - 1 }
+        Self { line: runs.iter().map(|run| path(run)).collect(), area, width: points - 1 }
     }
 }
 
-/// The points between gaps, the newest at the right edge.
-fn spark_runs(percents: &[Option<f64>]) -> Vec<Vec<(usize, f64)>> {
-    let recent = percents.get(percents.len().saturating_sub(SPARK_POINTS)..).unwrap_or(percents);
-    let top = recent.iter().flatten().copied().fold(SPARK_TOP_PERCENT, f64::max);
-    let offset = SPARK_POINTS - recent.len();
+/// The points between gaps, the newest at the right edge, and how many fit the width. Several values share a
+/// point when there are more of them than `points_max`.
+fn spark_runs(percents: &[Option<f64>], points_max: usize) -> (Vec<Vec<(usize, f64)>>, usize) {
+    let share = percents.len().div_ceil(points_max).max(1);
+    let averages: Vec<Option<f64>> = percents.rchunks(share).rev().map(average).collect();
+    let points = if share == 1 { points_max } else { averages.len() };
+    let top = averages.iter().flatten().copied().fold(SPARK_TOP_PERCENT, f64::max);
+    let offset = points - averages.len();
     let mut runs = vec![Vec::new()];
-    for (index, value) in recent.iter().enumerate() {
-        match (value.filter(|value| value.is_finite()), runs.last_mut()) {
+    for (index, value) in averages.iter().enumerate() {
+        match (value, runs.last_mut()) {
             // One unit is kept free at both edges, or half of the stroke would be cut off.
             (Some(value), Some(run)) => {
                 let height = (value.max(0.0) / top) * (SPARK_HEIGHT - 2.0);
@@ -358,7 +359,13 @@ fn spark_runs(percents: &[Option<f64>]) -> Vec<Vec<(usize, f64)>> {
         }
     }
     runs.retain(|run| !run.is_empty());
-    runs
+    (runs, points)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a handful of values")]
+fn average(values: &[Option<f64>]) -> Option<f64> {
+    let known: Vec<f64> = values.iter().flatten().copied().filter(|value| value.is_finite()).collect();
+    (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
 }
 
 fn path(run: &[(usize, f64)]) -> String {
@@ -473,9 +480,9 @@ mod tests {
     #[test]
     fn a_sparkline_breaks_at_gaps_and_ends_at_the_right_edge() {
         let spark = Spark::line(&[Some(0.0), Some(100.0), None, Some(50.0)]);
-        assert_eq!(spark.line, "M56 31 57 1M59 16h0");
+        assert_eq!(spark.line, "M26 31 27 1M29 16h0");
         assert_eq!(Spark::line(&[]).line, "");
-        assert!(Spark::line(&vec![Some(5.0); 500]).line.len() < 60 * 6);
+        assert!(Spark::line(&vec![Some(5.0); 500]).line.len() < LINE_POINTS * 6);
         assert_eq!(Spark::area(&[Some(0.0), Some(25.0)]).area, "M58 31 59 1 59 32 58 32z");
     }
 }

@@ -188,6 +188,8 @@ function startSubmits() {
   });
 }
 
+// On a phone the tabs scroll sideways; the one that is open must be seen.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 startTheme();
 startFilters();
 startClicks();

@@ -1,4 +1,9 @@
 // Keeps an open page true: fragments and samples over one WebSocket, or the page itself every 5 s without it.
+//
+// A frame is JSON, each member may be missing:
+//   fragments  [{id, html}]             the element of that id becomes this HTML
+//   samples    [{server, at, values}]   `at` in Unix ms, values by `metric` or `metric{label}`, for charts
+//   reload     true                     fetch this page again (servers were added or removed)
 
 const POLL_MS = 5000;
 const RETRY_FIRST_MS = 1000;
@@ -41,10 +46,23 @@ function morph(element, html) {
   window.Idiomorph.morph(element, html.trim(), MORPH);
 }
 
-function apply(message) {
-  for (const { id, html } of message.fragments ?? []) {
+/** The newest version of each part that waits for the next frame; a hidden page draws none and keeps the last. */
+const waiting = new Map();
+
+function drawWaiting() {
+  const parts = [...waiting];
+  waiting.clear();
+  for (const [id, html] of parts) {
     const element = document.getElementById(id);
     if (element) morph(element, html);
+  }
+}
+
+function apply(message) {
+  for (const { id, html } of message.fragments ?? []) {
+    if (!document.getElementById(id)) continue;
+    if (waiting.size === 0) requestAnimationFrame(drawWaiting);
+    waiting.set(id, html);
   }
   if (message.samples?.length) document.dispatchEvent(new CustomEvent("samples", { detail: message.samples }));
   if (message.reload) refetch();

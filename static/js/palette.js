@@ -5,7 +5,7 @@ const PAGES = [
   { name: "Fleet as a table", where: "page", href: "/?view=table", icon: "table-2" },
   { name: "Unreachable servers", where: "filter", href: "/?health=unreachable", icon: "unplug" },
   { name: "Critical servers", where: "filter", href: "/?health=critical", icon: "octagon-x" },
-  { name: "Add server", where: "page", href: "/servers/new", icon: "plus" },
+  ...("admin" in document.body.dataset ? [{ name: "Add server", where: "page", href: "/servers/new", icon: "plus" }] : []),
   { name: "Settings", where: "page", href: "/settings", icon: "settings" },
 ];
 // More than fit on a screen help nobody: type another letter.

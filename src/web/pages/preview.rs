@@ -39,6 +39,13 @@ impl Folder {
         for form in html.split("<form").skip(1).filter(|form| form.contains("method=\"post\"")) {
             assert!(form.contains("name=\"csrf_token\""), "{name}: a form without a token");
         }
+        for name_of_icon in html.split("href=\"#i-").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(html.contains(&format!("id=\"i-{name_of_icon}\"")), "{name}: no icon {name_of_icon}");
+        }
+        let mut ids: Vec<&str> =
+            html.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{name}: an id stands twice");
         let base = assets::base();
         fs::write(self.0.join(format!("{name}.html")), html.replace(base, "/static")).unwrap();
     }

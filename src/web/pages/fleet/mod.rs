@@ -52,7 +52,7 @@ impl FleetPage {
             chrome: Chrome::new("Fleet", Section::Fleet, Some("fleet".to_owned()), viewer, now),
             summary: SummaryView::new(summary),
             filters: Filters::new(servers, query),
-            rows: chosen.into_iter().map(|state| ServerView::new(state, now)).collect(),
+            rows: chosen.into_iter().map(|state| ServerView::new(state, query.view, now)).collect(),
             counted,
             is_empty: servers.is_empty(),
             in_table: query.view == View::Table,
@@ -65,9 +65,9 @@ impl FleetPage {
 #[must_use]
 pub fn row_fragments(state: &ServerState, now: Timestamp) -> Vec<Fragment> {
     let id = state.server.id;
-    let row = ServerView::new(state, now);
-    let card = Card { row: row.clone() };
-    [Fragment::render(format!("card-{id}"), &card), Fragment::render(format!("row-{id}"), &Row { row })]
+    let card = Card { row: ServerView::new(state, View::Grid, now) };
+    let row = Row { row: ServerView::new(state, View::Table, now) };
+    [Fragment::render(format!("card-{id}"), &card), Fragment::render(format!("row-{id}"), &row)]
         .into_iter()
         .flatten()
         .collect()
@@ -118,8 +118,7 @@ pub struct ServerView {
     pub load: Value,
     pub uptime: Value,
     pub seen: When,
-    pub line: Spark,
-    pub area: Spark,
+    pub spark: Spark,
     /// The first reason why it is not healthy.
     pub trouble: Option<String>,
     /// The figures are from before the connection was lost.
@@ -128,7 +127,7 @@ pub struct ServerView {
 
 impl ServerView {
     #[must_use]
-    pub fn new(state: &ServerState, now: Timestamp) -> Self {
+    pub fn new(state: &ServerState, layout: View, now: Timestamp) -> Self {
         let (server, figures) = (&state.server, &state.figures);
         Self {
             id: server.id.to_string(),
@@ -148,8 +147,10 @@ impl ServerView {
             load: view::number(figures.load1),
             uptime: view::duration(figures.uptime_seconds),
             seen: When::new(state.last_seen_at, now),
-            line: Spark::line(&state.cpu_recent),
-            area: Spark::area(&state.cpu_recent),
+            spark: match layout {
+                View::Grid => Spark::area(&state.cpu_recent),
+                View::Table => Spark::line(&state.cpu_recent),
+            },
             trouble: trouble(state),
             is_stale: matches!(state.reachability, Reachability::Unreachable { .. })
                 || server.status == Status::Inactive,
