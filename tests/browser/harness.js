@@ -308,10 +308,10 @@ export function publicKey(roundsman) {
   return roundsman.greeting.match(/^\s*(ssh-ed25519 \S+.*)$/m)[1];
 }
 
-/** Enrols a server by command, where the test is about something else. */
+/** Enrols a server by command, where the test is about something else. It is read at the program's own interval. */
 export function enrol(roundsman, sshd, name, ...more) {
   sshd.authorize(publicKey(roundsman));
-  roundsman.run("add", sshd.address, "--name", name, "--accept-new", "--interval", "1s", ...more);
+  roundsman.run("add", sshd.address, "--name", name, "--accept-new", ...more);
 }
 
 export async function shot(page, name) {

@@ -49,7 +49,7 @@ describe("the pages", () => {
 
   async function settled(page, name) {
     if (name === "metrics") await page.locator("figure.chart canvas").first().waitFor();
-    if (!["enrol", "settings"].includes(name)) await page.locator("#live-state[data-state=live]").waitFor();
+    if (await page.locator("body[data-live]").count()) await page.locator("#live-state[data-state=live]").waitFor();
   }
 
   for (const [look, options] of Object.entries({
@@ -66,7 +66,7 @@ describe("the pages", () => {
         assert.equal(answer.status(), 200, address);
         await settled(page, name);
         assert.ok((await sideways(page)) <= 0, `${address} scrolls sideways by ${await sideways(page)} px`);
-        backgrounds.add(await page.evaluate(() => getComputedStyle(document.body).backgroundColor));
+        backgrounds.add(await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor));
         await shot(page, `${name}-${look}`);
       }
       assert.equal(backgrounds.size, 1, "one background on every page");
@@ -79,7 +79,7 @@ describe("the pages", () => {
   test("the theme can be chosen and is kept", async () => {
     const page = await loggedIn({ colorScheme: "light" });
     await page.goto(roundsman.url);
-    const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const background = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
     const light = await background();
     await page.click("[data-theme-toggle]");
     await page.click("[data-theme-toggle]");
