@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use russh::ChannelMsg;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Running;
@@ -105,7 +105,8 @@ impl Connection {
     /// Runs a command. Dropping the future ends the command on the server too.
     ///
     /// # Errors
-    /// [`SshError::CommandTimedOut`] with what it printed so far; [`SshError::NoShell`] when the login runs no
+    /// [`SshError::CommandTimedOut`] with what it printed so far, once the command is ended, which a server that does not
+    /// answer delays by up to 10 s; [`SshError::NoShell`] when the login runs no
     /// commands; [`SshError::ChannelRefused`], [`SshError::TimedOut`] and [`SshError::Closed`] from the connection. After
     /// `Closed` it is unknown whether the command ran.
     pub async fn exec(&self, request: ExecRequest) -> Result<Output, SshError> {
@@ -137,6 +138,9 @@ async fn run(
     let mut running = Running::start(&connection, line).await?;
     let end =
         collect(&mut running, &mut collected, request.stdin, Instant::now() + request.timeout, &stop).await;
+    if matches!(end, End::Stopped | End::Late) {
+        learn_pid(&mut running, &mut collected).await;
+    }
     let pid = collected.pid;
     match end {
         End::Closed => {}
@@ -167,6 +171,25 @@ async fn run(
     match collected.finish(started.elapsed()) {
         (output, true) => Ok(output),
         (_, false) => Err(no_shell(&connection, &greeting)),
+    }
+}
+
+/// A command that was given up before its marker came would run on, because nobody knows what to end. A login shell that
+/// is slower than this finds its output closed when it comes to the marker.
+const PID_LIMIT: Duration = Duration::from_secs(5);
+
+async fn learn_pid(running: &mut Running, collected: &mut Collected) {
+    let until = Instant::now() + PID_LIMIT;
+    while collected.before_stdout.is_some() {
+        match timeout_at(until, running.read.wait()).await {
+            Ok(Some(ChannelMsg::Data { data })) => {
+                if !collected.stdout(&data) {
+                    return;
+                }
+            }
+            Err(_) | Ok(None | Some(ChannelMsg::Close)) => return,
+            Ok(Some(_)) => {}
+        }
     }
 }
 
