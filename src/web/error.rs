@@ -8,15 +8,18 @@ use askama::Template as _;
 
 use super::pages::doors::ErrorPage;
 use super::routes::{html, see_other, with_type};
+use crate::actions::ActionError;
 use crate::auth::AuthError;
 use crate::fleet::FleetError;
 use crate::history::HistoryError;
+use crate::operations::OperationError;
 
 /// Why a request was not done.
 #[derive(Debug)]
 pub enum Failure {
     Auth(AuthError),
     Fleet(FleetError),
+    Operation(OperationError),
     History(HistoryError),
     Invalid(String),
     NotFound(String),
@@ -46,6 +49,22 @@ impl From<FleetError> for Failure {
             FleetError::Auth(error) => Self::Auth(error),
             other => Self::Fleet(other),
         }
+    }
+}
+
+impl From<OperationError> for Failure {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Auth(error) => Self::Auth(error),
+            OperationError::Fleet(error) => error.into(),
+            other => Self::Operation(other),
+        }
+    }
+}
+
+impl From<ActionError> for Failure {
+    fn from(error: ActionError) -> Self {
+        Self::Operation(error.into())
     }
 }
 
@@ -86,6 +105,7 @@ pub fn problem(failure: &Failure) -> Problem {
     match failure {
         Failure::Auth(error) => of_auth(error),
         Failure::Fleet(error) => of_fleet(error),
+        Failure::Operation(error) => of_operation(error),
         Failure::History(error) => of_history(error),
         Failure::Invalid(message) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
         Failure::NotFound(message) => Problem::new(StatusCode::NOT_FOUND, "not-found", message),
@@ -173,6 +193,30 @@ fn of_fleet(error: &FleetError) -> Problem {
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),
+    }
+}
+
+fn of_operation(error: &OperationError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        OperationError::Auth(error) => of_auth(error),
+        OperationError::Fleet(error) => of_fleet(error),
+        OperationError::Action(ActionError::Invalid { field, .. }) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        OperationError::Action(ActionError::NotHere(_)) | OperationError::Ended => {
+            Problem::new(StatusCode::CONFLICT, "unavailable", detail)
+        }
+        OperationError::NoTargets | OperationError::TooManyTargets => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+                .with("field", json!("server_ids"))
+        }
+        OperationError::AlreadyRunning { operation, .. } => {
+            Problem::new(StatusCode::CONFLICT, "already-running", detail)
+                .with("operation_id", json!(operation))
+        }
+        OperationError::NoSuchOperation(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
+        OperationError::Store(_) => internal(&detail),
     }
 }
 

@@ -51,6 +51,9 @@ fn message(event: &Event) -> Value {
             "health_status": health,
             "reachability": reachability,
         }),
+        Event::Operation { operation, server, .. } => {
+            json!({ "type": "operation.changed", "operation_id": operation, "server_id": server })
+        }
         Event::ServerChanged { server, .. } => json!({ "type": "server.changed", "server_id": server }),
         Event::ServerRemoved { server, .. } => json!({ "type": "server.removed", "server_id": server }),
     }
