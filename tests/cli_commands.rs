@@ -1,7 +1,6 @@
 //! The command line beside a running server, without one, and where something is wrong.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, reason = "this program uses a part of the harness")]
 mod program;
 
 use std::io::{Read, Write};
