@@ -92,6 +92,10 @@ impl Request {
         if self.body.is_empty() {
             return Err(Failure::invalid("the request has no body; send a JSON object"));
         }
+        // serde would take an array for an object, field by field in the order of our source.
+        if self.body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Failure::invalid("the body is not what is expected here: send a JSON object"));
+        }
         serde_json::from_slice(&self.body)
             .map_err(|error| Failure::invalid(format!("the body is not what is expected here: {error}")))
     }
