@@ -93,6 +93,13 @@ impl Problem {
         Self { status, kind, detail: detail.into(), more: Map::new(), retry_after_s: None, allow: None }
     }
 
+    /// When to come back, where that is known.
+    pub fn say_when(&self, response: &mut Response) {
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+    }
+
     fn with(mut self, name: &str, value: Value) -> Self {
         self.more.insert(name.to_owned(), value);
         self
@@ -245,10 +252,8 @@ pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
     } else {
         page(&problem)
     };
+    problem.say_when(&mut response);
     let headers = response.headers_mut();
-    if let Some(seconds) = problem.retry_after_s {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
     if let Some(allow) = problem.allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
         headers.insert(header::ALLOW, allow);
     }
