@@ -21,6 +21,7 @@ use roundsman::clock::{Clock, SystemClock};
 use roundsman::fleet::{Fleet, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
 use roundsman::model::{Caller, OrganizationId, Role, Secret, ServerId, UserId};
+use roundsman::operations::Operations;
 use roundsman::services::Services;
 use roundsman::store::Store;
 use roundsman::store::users::{self, User};
@@ -82,7 +83,10 @@ impl TestApp {
             Polling::On,
         );
         let started_at = clock.now();
-        let services = Services { auth, fleet: fleet.await.unwrap(), clock, started_at };
+        let fleet = fleet.await.unwrap();
+        let operations =
+            Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
+        let services = Services { auth, fleet, operations, clock, started_at };
         let filter = web::site(&services);
         Self { services, store, filter, stop: CancellationToken::new(), dir }
     }
