@@ -151,7 +151,9 @@ pub fn data_directory(given: Option<PathBuf>, environment: Environment<'_>) -> P
     })
 }
 
-fn is_root() -> bool {
+/// Whether this process runs as root.
+#[must_use]
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }

@@ -54,6 +54,9 @@ id! {
     SessionId;
     /// An SSH key that Roundsman keeps.
     KeyId;
+    OperationId;
+    /// A command record.
+    RecordId;
 }
 
 impl OrganizationId {

@@ -5,6 +5,7 @@
 mod access;
 mod event;
 mod ids;
+mod operation;
 mod reading;
 mod sample;
 mod secret;
@@ -13,7 +14,10 @@ mod time;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
 pub use event::Event;
-pub use ids::{InvalidId, KeyId, OrganizationId, ServerId, SessionId, TokenId, UserId};
+pub use ids::{
+    InvalidId, KeyId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId, UserId,
+};
+pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::ProcessUsage;
 pub use roundsman_agent::{
     CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,

@@ -5,9 +5,10 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::MissedTickBehavior;
 use warp::ws::{Message, WebSocket};
 
-use super::super::request::{Access, Request};
+use super::super::request::{Access, REVISIT, Request, still_welcome};
 use super::super::routes::Route;
 use crate::model::{Event, Sample};
 use crate::services::Services;
@@ -51,15 +52,21 @@ fn message(event: &Event) -> Value {
             "health_status": health,
             "reachability": reachability,
         }),
+        Event::Operation { operation, server, .. } => {
+            json!({ "type": "operation.changed", "operation_id": operation, "server_id": server })
+        }
         Event::ServerChanged { server, .. } => json!({ "type": "server.changed", "server_id": server }),
         Event::ServerRemoved { server, .. } => json!({ "type": "server.removed", "server_id": server }),
     }
 }
 
 async fn attend(request: Request, services: Services, socket: WebSocket) {
+    let headers = request.headers;
     let Some(caller) = request.caller else { return };
     let mut events = services.fleet.subscribe();
     let (mut outgoing, mut incoming) = socket.split();
+    let mut revisit = tokio::time::interval(REVISIT);
+    revisit.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
             event = events.recv() => event,
@@ -67,6 +74,12 @@ async fn attend(request: Request, services: Services, socket: WebSocket) {
                 Some(Ok(said)) if !said.is_close() => continue,
                 _ => return,
             },
+            _ = revisit.tick() => {
+                if still_welcome(&headers, caller.from, &services).await {
+                    continue;
+                }
+                return;
+            }
         };
         let text = match next {
             Ok(event) if event.organization() != caller.organization => continue,
