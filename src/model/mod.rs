@@ -11,6 +11,7 @@ mod sample;
 mod secret;
 mod server;
 mod time;
+mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
 pub use event::Event;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::words::words;
 use super::{OrganizationId, ServerId, Timestamp};
 
 /// Why a field of a server was refused. The text is for a person and says what would be accepted.
@@ -125,53 +125,9 @@ impl fmt::Display for Tag {
     }
 }
 
-/// An enum that is stored, sent and shown by its lower-case name.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident, $error:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vmeta])* $variant,)* }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = InvalidServer;
-            fn from_str(text: &str) -> Result<Self, InvalidServer> {
-                Self::ALL.iter().copied().find(|value| value.name() == text)
-                    .ok_or_else(|| InvalidServer::$error(text.to_owned()))
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
 words! {
     /// How a server is reached.
-    Transport, Transport {
+    Transport, InvalidServer::Transport {
         Ssh = "ssh",
         /// The machine that Roundsman runs on.
         Local = "local",
@@ -182,7 +138,7 @@ words! {
 
 words! {
     /// What an administrator says of a server.
-    Status, Status {
+    Status, InvalidServer::Status {
         /// Read and watched.
         Active = "active",
         /// Read, but nobody is told of its troubles.
@@ -194,7 +150,7 @@ words! {
 
 words! {
     /// What Roundsman says of a server.
-    Health, Health {
+    Health, InvalidServer::Health {
         Healthy = "healthy",
         Degraded = "degraded",
         Critical = "critical",
