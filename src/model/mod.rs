@@ -28,6 +28,6 @@ pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;
 pub use server::{
     Health, InvalidServer, Layer, Port, Reachability, Server, ServerName, ServerNumber, Status, Tag,
-    Transport,
+    Transport, shown,
 };
 pub use time::Timestamp;

@@ -27,6 +27,21 @@ pub enum InvalidServer {
     Health(String),
 }
 
+/// The beginning of what somebody sent, for a sentence: without control characters, which a terminal or a log would
+/// obey, and at most `limit_chars` long.
+#[must_use]
+pub fn shown(text: &str, limit_chars: usize) -> String {
+    let mut chars = text.chars().filter(|c| !c.is_control());
+    let mut shown: String = chars.by_ref().take(limit_chars).collect();
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// As much of a refused value as a sentence shows.
+pub(super) const SHOWN_CHARS: usize = 80;
+
 /// Unique in its organization; `[A-Za-z0-9._-]{1,63}`, not numeric, not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -44,7 +59,7 @@ impl ServerName {
             && !numeric
             && !dots
             && uuid::Uuid::try_parse(text).is_err();
-        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidServer::Name(text.to_owned())) }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidServer::Name(shown(text, SHOWN_CHARS))) }
     }
 
     #[must_use]
@@ -84,7 +99,7 @@ impl Port {
     /// # Errors
     /// [`InvalidServer::Port`] for what is not a number from 1 to 65535.
     pub fn parse(text: &str) -> Result<Self, InvalidServer> {
-        let number = text.trim().parse::<i64>().map_err(|_| InvalidServer::Port(text.to_owned()))?;
+        let number = text.trim().parse::<i64>().map_err(|_| InvalidServer::Port(shown(text, SHOWN_CHARS)))?;
         Self::of(number)
     }
 }
@@ -109,7 +124,7 @@ impl Tag {
         if (1..=63).contains(&text.chars().count()) && text.chars().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidServer::Tag(text.to_owned()))
+            Err(InvalidServer::Tag(shown(text, SHOWN_CHARS)))
         }
     }
 

@@ -26,7 +26,7 @@ macro_rules! words {
         impl std::str::FromStr for $name {
             type Err = $unknown;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or_else(|| $unknown $(:: $kind)? (text.to_owned()))
+                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or_else(|| $unknown $(:: $kind)? (super::server::shown(text, super::server::SHOWN_CHARS)))
             }
         }
 
