@@ -56,6 +56,7 @@ pub(crate) enum Who {
 pub(crate) struct TestApp {
     pub(crate) services: Services,
     pub(crate) store: Store,
+    pub(crate) history: History,
     filter: BoxedFilter<(Response,)>,
     stop: CancellationToken,
     dir: TempDir,
@@ -76,7 +77,7 @@ impl TestApp {
         let fleet = Fleet::start(
             store.clone(),
             vault,
-            history,
+            history.clone(),
             Arc::clone(&clock),
             Duration::from_secs(1),
             Polling::On,
@@ -84,7 +85,7 @@ impl TestApp {
         let started_at = clock.now();
         let services = Services { auth, fleet: fleet.await.unwrap(), clock, started_at };
         let filter = web::site(&services);
-        Self { services, store, filter, stop: CancellationToken::new(), dir }
+        Self { services, store, history, filter, stop: CancellationToken::new(), dir }
     }
 
     pub(crate) fn filter(&self) -> BoxedFilter<(Response,)> {
@@ -234,12 +235,12 @@ impl TestApp {
 
     /// Opens a WebSocket over TCP at `address` (see [`TestApp::listen`]), as a page of ours or a program does.
     pub(crate) async fn socket(&self, address: SocketAddr, path: &str, who: &Who) -> Socket {
-        let identity = match who {
-            Who::Nobody => String::new(),
-            Who::Token(token) => format!("Authorization: Bearer {token}\r\n"),
-            Who::Browser { cookie, .. } => format!("Cookie: {cookie}\r\nOrigin: http://{address}\r\n"),
-        };
-        in_time("a WebSocket", Socket::open(address, path, &identity)).await
+        in_time("a WebSocket", Socket::open(address, path, &identity(who, address))).await
+    }
+
+    /// As [`TestApp::socket`], over a connection that holds next to nothing while nobody reads it.
+    pub(crate) async fn narrow_socket(&self, address: SocketAddr, path: &str, who: &Who) -> Socket {
+        in_time("a WebSocket", Socket::open_narrow(address, path, &identity(who, address))).await
     }
 
     /// Serves on a free port of the loopback through the product's own accept loop, until the app is dropped.
@@ -255,6 +256,15 @@ impl TestApp {
 impl Drop for TestApp {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// The header lines that say who opens a WebSocket.
+fn identity(who: &Who, address: SocketAddr) -> String {
+    match who {
+        Who::Nobody => String::new(),
+        Who::Token(token) => format!("Authorization: Bearer {token}\r\n"),
+        Who::Browser { cookie, .. } => format!("Cookie: {cookie}\r\nOrigin: http://{address}\r\n"),
     }
 }
 
