@@ -18,6 +18,7 @@ use crate::config::{Config, ENVIRONMENT, runtime_pointer};
 use crate::fleet::{Fleet, Polling};
 use crate::history::History;
 use crate::model::OrganizationId;
+use crate::operations::Operations;
 use crate::services::Services;
 use crate::store::Store;
 use crate::vault::Vault;
@@ -94,16 +95,21 @@ async fn open(config: &Config, polling: Polling) -> Result<Open, AppError> {
             .map_err(|error| AppError::Data { data: path, cause: error.to_string() })?;
     }
     let auth = Auth::new(store.clone(), Arc::clone(&clock));
-    let fleet = Fleet::start(store, vault, history.clone(), Arc::clone(&clock), config.interval, polling)
+    let fleet =
+        Fleet::start(store.clone(), vault, history.clone(), Arc::clone(&clock), config.interval, polling)
+            .await
+            .map_err(anyhow::Error::from)?;
+    let operations = Operations::start(store, fleet.clone(), Arc::clone(&clock), config.allow_local_actions)
         .await
         .map_err(anyhow::Error::from)?;
     let started_at = clock.now();
-    Ok(Open { services: Services { auth, fleet, clock, started_at }, history, _lock: lock })
+    Ok(Open { services: Services { auth, fleet, operations, clock, started_at }, history, _lock: lock })
 }
 
 impl Open {
-    /// Pollers first, so that nothing is appended afterwards; then what they appended goes to disk.
+    /// Actions first, while there are connections to end them over; then pollers, so that nothing is appended afterwards; then what they appended goes to disk.
     async fn close(self) {
+        self.services.operations.stop().await;
         self.services.fleet.stop().await;
         if let Err(error) = self.history.close().await {
             tracing::error!(%error, "the last readings could not be written");

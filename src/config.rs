@@ -83,12 +83,17 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// The environment of this process.
 pub const ENVIRONMENT: Environment<'static> = &|name| std::env::var(name).ok();
 
-/// Where a running server leaves the path of its control socket: `/run/roundsman/control` for root, the same below
-/// `$XDG_RUNTIME_DIR` for others. None: there is no such directory.
+/// Where a running server leaves the path of its control socket: in `ROUNDSMAN_RUNTIME_DIR`, else in `/run/roundsman` for
+/// root and in `$XDG_RUNTIME_DIR/roundsman` for others. None: there is no such directory.
 #[must_use]
 pub fn runtime_pointer(environment: Environment<'_>) -> Option<PathBuf> {
-    let base = if is_root() { PathBuf::from("/run") } else { PathBuf::from(environment("XDG_RUNTIME_DIR")?) };
-    Some(base.join("roundsman").join("control"))
+    let named = environment("ROUNDSMAN_RUNTIME_DIR").map(PathBuf::from);
+    let of_user = || {
+        let base =
+            if is_root() { PathBuf::from("/run") } else { PathBuf::from(environment("XDG_RUNTIME_DIR")?) };
+        Some(base.join("roundsman"))
+    };
+    Some(named.or_else(of_user)?.join("control"))
 }
 
 impl Config {
@@ -146,7 +151,9 @@ pub fn data_directory(given: Option<PathBuf>, environment: Environment<'_>) -> P
     })
 }
 
-fn is_root() -> bool {
+/// Whether this process runs as root.
+#[must_use]
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }

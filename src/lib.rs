@@ -13,13 +13,16 @@
 //! | 1 | [`history`] | samples: journal, head in memory, sealed chunks, ranges |
 //! | 1 | [`ssh`] | one authenticated connection a server and what runs over it |
 //! | 2 | [`collect`] | one reading, over SSH or of this machine; two readings become samples |
+//! | 2 | [`actions`] | what may be done to a server, and the exact command that does it |
 //! | 2 | [`auth`] | who may come in, and as whom |
 //! | 3 | [`fleet`] | enrolment, live state, one poller a server, health |
+//! | 4 | [`operations`] | one action on one or many servers, tracked target by target |
 //! | 6 | [`services`] | the handles that pages, API and command line receive |
 //! | 7 | [`web`] | pages, REST API, live updates, the accept loop |
 //! | 7 | [`cli`] | the command line |
 //! | 8 | [`app`] | wires everything; the order of start and stop |
 
+pub mod actions;
 pub mod app;
 pub mod auth;
 pub mod cli;
@@ -29,6 +32,7 @@ pub mod config;
 pub mod fleet;
 pub mod history;
 pub mod model;
+pub mod operations;
 pub mod quote;
 pub mod services;
 pub mod ssh;

@@ -50,7 +50,12 @@ fn runtime(server: bool) -> Result<tokio::runtime::Runtime, CliError> {
 
 /// `ROUNDSMAN_LOG` (else info) says which lines; see the documentation of `EnvFilter` in tracing-subscriber.
 fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("ROUNDSMAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // The SSH library is kept at warnings whatever is asked for: its details are packets.
+    let quiet = |filter: EnvFilter| match "russh=warn".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
+    let filter = quiet(EnvFilter::try_from_env("ROUNDSMAN_LOG").unwrap_or_else(|_| EnvFilter::new("info")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),

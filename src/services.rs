@@ -6,6 +6,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::model::Timestamp;
+use crate::operations::Operations;
 
 /// Version of the program, as `Cargo.toml` says it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -15,6 +16,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Services {
     pub auth: Auth,
     pub fleet: Fleet,
+    pub operations: Operations,
     pub clock: Arc<dyn Clock>,
     pub started_at: Timestamp,
 }

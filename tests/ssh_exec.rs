@@ -178,6 +178,34 @@ async fn a_command_that_nobody_waits_for_is_ended() {
 }
 
 #[tokio::test]
+async fn a_command_or_stream_given_up_before_it_has_begun_is_ended_too() {
+    let sshd = Sshd::with_login_shell("sleep 0.5; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"").await;
+    let connection = connection_to(&sshd).await;
+    let (first, second) = (sshd.path("first"), sshd.path("second"));
+    let command = |file: &std::path::Path| format!("echo $$ >{}; exec sleep 1000", file.display());
+    let begun = |count| move |log: &str| log.matches("Starting session").count() >= count;
+    for (number, file) in [(1, &first), (2, &second)] {
+        let begins = eventually("the login shell runs", || begun(number)(&sshd.log()));
+        let command = command(file);
+        if number == 1 {
+            tokio::select! {
+                result = connection.exec(ExecRequest::new(command)) => panic!("it ended: {result:?}"),
+                () = begins => {}
+            }
+        } else {
+            tokio::select! {
+                result = connection.open(&command) => panic!("it opened: {result:?}"),
+                () = begins => {}
+            }
+        }
+    }
+    for file in [first, second] {
+        let pid = pid_in(&file).await;
+        eventually("it is gone", || !processes::lives(pid)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stream_answers_line_by_line_and_its_command_ends_with_it() {
     for sshd in [Sshd::start().await, Sshd::dropbear().await] {
         let connection = connection_to(&sshd).await;

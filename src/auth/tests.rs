@@ -1,3 +1,5 @@
+//! The doors, tried from outside: set-up, login, sessions, tokens.
+
 use super::*;
 use crate::clock::ManualClock;
 

@@ -8,6 +8,7 @@ mod client;
 mod connect;
 mod doctor;
 mod error;
+mod exec;
 mod known_hosts;
 mod machine;
 mod output;
@@ -39,7 +40,8 @@ pub struct Arguments {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong use, 3 no Roundsman reached.\n\
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong use, 3 no Roundsman reached; \
+    exec answers with the status of the command, or for several servers 0 all, 1 some, 2 none succeeded.\n\
     Without --url, commands talk to the Roundsman of this machine through its control socket, or open its data \
     directory themselves when it is not running.";
 
@@ -75,6 +77,11 @@ pub enum Command {
     Show(servers::Show),
     /// Remove a server and its history
     Remove(servers::Remove),
+    /// Run a command on one or many servers
+    Exec(exec::Exec),
+    /// What became of operations
+    #[command(subcommand)]
+    Op(exec::OperationCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -126,7 +133,7 @@ impl Serve {
 pub async fn run(arguments: Arguments, stand_alone: &dyn StandAlone) -> ExitCode {
     let output = Output::of_process(arguments.global.json);
     match command(arguments, stand_alone, &output).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => report(&error, output.json),
     }
 }
@@ -135,16 +142,21 @@ async fn command(
     arguments: Arguments,
     stand_alone: &dyn StandAlone,
     output: &Output,
-) -> Result<(), CliError> {
+) -> Result<ExitCode, CliError> {
     let Arguments { global, command } = arguments;
     match command {
-        Command::Version => return output.version(VERSION),
-        Command::Doctor => return doctor::run(&global, stand_alone, output).await,
+        Command::Version => return output.version(VERSION).map(|()| ExitCode::SUCCESS),
+        Command::Doctor => {
+            return doctor::run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
+        }
         Command::Serve(_) => return Err(CliError::usage("serve is not a command of a client")),
         _ => {}
     }
     let Connected { client, opened } = connect(&global, stand_alone).await?;
+    let mut code = ExitCode::SUCCESS;
     let done = match command {
+        Command::Exec(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::Op(command) => command.run(&client, output).await,
         Command::Add(command) => command.run(&client, output).await,
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
@@ -156,7 +168,7 @@ async fn command(
     if let Some(opened) = opened {
         opened.close().await;
     }
-    done
+    done.map(|()| code)
 }
 
 #[cfg(test)]

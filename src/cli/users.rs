@@ -26,6 +26,7 @@ pub enum UserCommand {
 #[derive(Debug, Args)]
 pub struct ResetPassword {
     /// Name of the user
+    #[arg(default_value = "admin")]
     name: String,
     /// File whose first line is the new password; - is standard input
     #[arg(long, value_name = "FILE")]

@@ -4,6 +4,7 @@
 
 mod enrol;
 mod filter;
+mod hands;
 mod health;
 mod input;
 mod keys;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
+pub use hands::{ActionTarget, Hand};
 pub use health::used_percent;
 pub use input::{Metadata, ServerEdit};
 pub use keys::KeySummary;
@@ -210,11 +212,6 @@ impl Fleet {
         let poller = Poller::new(Arc::clone(entry), Arc::clone(&self.inner.shared), stop);
         self.inner.pollers.spawn(poller.run(way));
         Ok(())
-    }
-
-    fn publish(&self, event: Event) {
-        // No receiver means no open page; then there is nobody to tell.
-        drop(self.inner.events.send(event));
     }
 
     fn server_changed(&self, caller: &Caller, server: ServerId) {

@@ -142,6 +142,7 @@ impl Poller {
 
     async fn run_ssh(&mut self, target: Target, adopted: Option<Connection>) {
         let session = Session::resume(target, adopted, Arc::clone(&self.shared.gate), self.stop.clone());
+        self.entry.live().session = Some(session.clone());
         let mut states = session.state();
         let mut logins = 0;
         let mut failures = 0_u32;
@@ -175,7 +176,8 @@ impl Poller {
                                 after.as_secs_f64()
                             );
                             self.no_answer(Some(Layer::Channel), reason);
-                            session.restart("a reading was not answered").await;
+                            // Not a restart of the session, which could hit a newer connection; it dials again by itself.
+                            connection.kill();
                         }
                         // The session connects again by itself; only when it cannot is the server unreachable.
                         Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => {}

@@ -12,7 +12,7 @@ use crate::history::History;
 use crate::model::{
     Caller, Facts, Filesystem, Gap, Interface, KeyId, Reachability, SeriesKey, Server, ServerId, Timestamp,
 };
-use crate::ssh::HostKey;
+use crate::ssh::{HostKey, Session};
 
 /// Points of a sparkline.
 pub const SPARKLINE_POINTS: usize = 40;
@@ -38,6 +38,8 @@ pub struct Live {
     pub services: Option<Arc<ServiceTable>>,
     pub users: Option<Arc<UserTable>>,
     pub logins: LoginsOfDay,
+    /// The session of the present poller. None: no poller, or not over SSH.
+    pub session: Option<Session>,
 }
 
 /// Logins counted by day, UTC.
@@ -100,6 +102,7 @@ impl Entry {
             services: None,
             users: None,
             logins: LoginsOfDay::default(),
+            session: None,
         };
         Self {
             id: live.server.id,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Health, OrganizationId, Reachability, Sample, ServerId, Timestamp};
+use super::{Health, OperationId, OrganizationId, Reachability, Sample, ServerId, Timestamp};
 
 /// One change. Cheap to clone: it goes to every open page.
 #[derive(Debug, Clone)]
@@ -31,6 +31,12 @@ pub enum Event {
         organization: OrganizationId,
         server: ServerId,
     },
+    /// A target of an operation changed, or printed something.
+    Operation {
+        organization: OrganizationId,
+        operation: OperationId,
+        server: ServerId,
+    },
 }
 
 impl Event {
@@ -40,7 +46,8 @@ impl Event {
             Self::Reading { organization, .. }
             | Self::Health { organization, .. }
             | Self::ServerChanged { organization, .. }
-            | Self::ServerRemoved { organization, .. } => *organization,
+            | Self::ServerRemoved { organization, .. }
+            | Self::Operation { organization, .. } => *organization,
         }
     }
 
@@ -50,7 +57,8 @@ impl Event {
             Self::Reading { server, .. }
             | Self::Health { server, .. }
             | Self::ServerChanged { server, .. }
-            | Self::ServerRemoved { server, .. } => *server,
+            | Self::ServerRemoved { server, .. }
+            | Self::Operation { server, .. } => *server,
         }
     }
 }

@@ -40,7 +40,7 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                Uuid::try_parse(text).map(Self).map_err(|_| InvalidId(text.to_owned()))
+                Uuid::try_parse(text).map(Self).map_err(|_| InvalidId(super::shown(text, 80)))
             }
         }
     )*};
@@ -54,6 +54,9 @@ id! {
     SessionId;
     /// An SSH key that Roundsman keeps.
     KeyId;
+    OperationId;
+    /// A command record.
+    RecordId;
 }
 
 impl OrganizationId {

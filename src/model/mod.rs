@@ -5,15 +5,20 @@
 mod access;
 mod event;
 mod ids;
+mod operation;
 mod reading;
 mod sample;
 mod secret;
 mod server;
 mod time;
+mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
 pub use event::Event;
-pub use ids::{InvalidId, KeyId, OrganizationId, ServerId, SessionId, TokenId, UserId};
+pub use ids::{
+    InvalidId, KeyId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId, UserId,
+};
+pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::ProcessUsage;
 pub use roundsman_agent::{
     CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
@@ -23,6 +28,6 @@ pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;
 pub use server::{
     Health, InvalidServer, Layer, Port, Reachability, Server, ServerName, ServerNumber, Status, Tag,
-    Transport,
+    Transport, shown,
 };
 pub use time::Timestamp;

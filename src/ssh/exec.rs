@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use russh::ChannelMsg;
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Running;
@@ -20,6 +21,13 @@ use super::remote::{Found, Marker, Prelude};
 /// outputs would hold it for ever. The rest of a large output comes without such a pause.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// A piece of a running command's output, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+}
+
 /// A command and its limits.
 #[derive(Debug, Clone)]
 pub struct ExecRequest {
@@ -31,6 +39,8 @@ pub struct ExecRequest {
     pub timeout: Duration,
     /// How much of stdout is kept, and of stderr; the rest is counted.
     pub output_limit: usize,
+    /// Receives the kept output while the command runs. A listener that is slow misses pieces; the command never waits for it.
+    pub tap: Option<mpsc::Sender<Piece>>,
 }
 
 impl ExecRequest {
@@ -44,7 +54,14 @@ impl ExecRequest {
             stdin: None,
             timeout: Self::DEFAULT_TIMEOUT,
             output_limit: Self::DEFAULT_OUTPUT_LIMIT,
+            tap: None,
         }
+    }
+
+    #[must_use]
+    pub fn tap(mut self, tap: mpsc::Sender<Piece>) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
     #[must_use]
@@ -105,7 +122,8 @@ impl Connection {
     /// Runs a command. Dropping the future ends the command on the server too.
     ///
     /// # Errors
-    /// [`SshError::CommandTimedOut`] with what it printed so far; [`SshError::NoShell`] when the login runs no
+    /// [`SshError::CommandTimedOut`] with what it printed so far, once the command is ended, which a server that does not
+    /// answer delays by up to 10 s; [`SshError::NoShell`] when the login runs no
     /// commands; [`SshError::ChannelRefused`], [`SshError::TimedOut`] and [`SshError::Closed`] from the connection. After
     /// `Closed` it is unknown whether the command ran.
     pub async fn exec(&self, request: ExecRequest) -> Result<Output, SshError> {
@@ -128,7 +146,7 @@ async fn run(
     let line = marker
         .wrap(&request.command, true)
         .map_err(|error| SshError::InvalidCommand { cause: error.to_string() })?;
-    let mut collected = Collected::new(marker, request.output_limit);
+    let mut collected = Collected::new(marker, request.output_limit, request.tap);
     let _turn = tokio::select! {
         turn = connection.command_slot() => turn?,
         () = stop.cancelled() => return Err(connection.lost()),
@@ -137,6 +155,9 @@ async fn run(
     let mut running = Running::start(&connection, line).await?;
     let end =
         collect(&mut running, &mut collected, request.stdin, Instant::now() + request.timeout, &stop).await;
+    if matches!(end, End::Stopped | End::Late) {
+        learn_pid(&mut running, &mut collected).await;
+    }
     let pid = collected.pid;
     match end {
         End::Closed => {}
@@ -167,6 +188,25 @@ async fn run(
     match collected.finish(started.elapsed()) {
         (output, true) => Ok(output),
         (_, false) => Err(no_shell(&connection, &greeting)),
+    }
+}
+
+/// A command that was given up before its marker came would run on, because nobody knows what to end. A login shell that
+/// is slower than this finds its output closed when it comes to the marker.
+const PID_LIMIT: Duration = Duration::from_secs(5);
+
+async fn learn_pid(running: &mut Running, collected: &mut Collected) {
+    let until = Instant::now() + PID_LIMIT;
+    while collected.before_stdout.is_some() {
+        match timeout_at(until, running.read.wait()).await {
+            Ok(Some(ChannelMsg::Data { data })) => {
+                if !collected.stdout(&data) {
+                    return;
+                }
+            }
+            Err(_) | Ok(None | Some(ChannelMsg::Close)) => return,
+            Ok(Some(_)) => {}
+        }
     }
 }
 
@@ -247,6 +287,7 @@ async fn collect(
 struct Collected {
     output: Output,
     limit: usize,
+    tap: Option<mpsc::Sender<Piece>>,
     pid: Option<u32>,
     /// None: the marker was seen.
     before_stdout: Option<Prelude>,
@@ -254,10 +295,11 @@ struct Collected {
 }
 
 impl Collected {
-    fn new(marker: &Marker, limit: usize) -> Self {
+    fn new(marker: &Marker, limit: usize, tap: Option<mpsc::Sender<Piece>>) -> Self {
         Self {
             output: Output::default(),
             limit,
+            tap,
             pid: None,
             before_stdout: Some(Prelude::of(marker)),
             before_stderr: Some(Prelude::of(marker)),
@@ -267,16 +309,21 @@ impl Collected {
     /// False: the greeting does not end.
     fn stdout(&mut self, data: &[u8]) -> bool {
         match self.before_stdout.as_mut().map(|prelude| prelude.feed(data)) {
-            None => keep(&mut self.output.stdout, &mut self.output.stdout_dropped_bytes, data, self.limit),
+            None => self.keep_stdout(data),
             Some(Found::NotYet) => {}
             Some(Found::TooMuch) => return false,
             Some(Found::Start { pid, rest }) => {
                 self.before_stdout = None;
                 self.pid = pid;
-                keep(&mut self.output.stdout, &mut self.output.stdout_dropped_bytes, &rest, self.limit);
+                self.keep_stdout(&rest);
             }
         }
         true
+    }
+
+    fn keep_stdout(&mut self, data: &[u8]) {
+        let kept = keep(&mut self.output.stdout, &mut self.output.stdout_dropped_bytes, data, self.limit);
+        tell(self.tap.as_ref(), kept, Piece::Stdout);
     }
 
     fn stderr(&mut self, data: &[u8]) {
@@ -288,7 +335,8 @@ impl Collected {
             Some(Found::TooMuch) => self.before_stderr.as_ref().map_or_else(Vec::new, |p| p.held().to_vec()),
         };
         self.before_stderr = None;
-        keep(&mut self.output.stderr, &mut self.output.stderr_dropped_bytes, &own, self.limit);
+        let kept = keep(&mut self.output.stderr, &mut self.output.stderr_dropped_bytes, &own, self.limit);
+        tell(self.tap.as_ref(), kept, Piece::Stderr);
     }
 
     /// What was said instead of running the command, for a person.
@@ -309,11 +357,22 @@ impl Collected {
     }
 }
 
-fn keep(kept: &mut Vec<u8>, dropped: &mut u64, data: &[u8], limit: usize) {
+/// Keeps what has room, counts the rest, and answers what was kept.
+fn keep<'a>(kept: &mut Vec<u8>, dropped: &mut u64, data: &'a [u8], limit: usize) -> &'a [u8] {
     let room = limit.saturating_sub(kept.len()).min(data.len());
     let (head, tail) = data.split_at(room);
     kept.extend_from_slice(head);
     *dropped = dropped.saturating_add(u64::try_from(tail.len()).unwrap_or(u64::MAX));
+    head
+}
+
+fn tell(tap: Option<&mpsc::Sender<Piece>>, kept: &[u8], piece: impl Fn(Vec<u8>) -> Piece) {
+    if let Some(tap) = tap
+        && !kept.is_empty()
+    {
+        // A full queue means a slow listener: it reads the whole output when the command has ended.
+        drop(tap.try_send(piece(kept.to_vec())));
+    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub use connect::connect;
 pub use connection::{Connection, MAX_CHANNELS};
 pub use enrol::enrol_with_password;
 pub use error::{Cause, Endpoint, SshError};
-pub use exec::{ExecRequest, Output};
+pub use exec::{ExecRequest, Output, Piece};
 pub use hostkey::{HostKey, Verdict, judge_host_key};
 pub use session::{Session, SessionState};
 pub use stream::Stream;

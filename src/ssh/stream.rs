@@ -173,7 +173,7 @@ async fn pump(
             return;
         }
     };
-    let (pid, first) = match await_start(&connection, &mut running, &stop).await {
+    let (pid, first) = match await_start(&connection, &mut running).await {
         Ok(started) => started,
         Err(error) => {
             let _nobody_waits_any_longer = report.send(Err(error));
@@ -208,21 +208,17 @@ async fn pump(
     }
 }
 
+/// Goes on although nobody may wait any longer: without the process id, the command could not be ended.
 async fn await_start(
     connection: &Connection,
     running: &mut Running,
-    stop: &CancellationToken,
 ) -> Result<(Option<u32>, Bytes), SshError> {
     let deadline = Instant::now() + START_LIMIT;
     let mut prelude = Prelude::of(&connection.shared().marker);
     let mut complaint = Vec::new();
     let at = || Box::new(connection.shared().at.clone());
     loop {
-        let message = tokio::select! {
-            message = timeout_at(deadline, running.read.wait()) => message,
-            () = stop.cancelled() => return Err(connection.lost()),
-        };
-        let over = match message {
+        let over = match timeout_at(deadline, running.read.wait()).await {
             Err(_) => {
                 let after_ms = u64::try_from(START_LIMIT.as_millis()).unwrap_or(u64::MAX);
                 return Err(SshError::TimedOut { at: at(), layer: crate::model::Layer::Shell, after_ms });

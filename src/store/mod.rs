@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod keys;
+pub mod operations;
 pub mod servers;
 pub mod users;
 
@@ -22,7 +23,10 @@ const WRITE_QUEUE: usize = 256;
 const READERS: usize = 4;
 const BUSY_TIMEOUT_MS: u64 = 5_000;
 
-const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("migrations/0001_initial.sql"))];
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001_initial.sql")),
+    M::up(include_str!("migrations/0002_operations.sql")),
+];
 
 /// What went wrong in the store; each variant is a decision for the caller.
 #[derive(Debug, thiserror::Error)]

@@ -8,15 +8,18 @@ use askama::Template as _;
 
 use super::pages::doors::ErrorPage;
 use super::routes::{html, see_other, with_type};
+use crate::actions::ActionError;
 use crate::auth::AuthError;
 use crate::fleet::FleetError;
 use crate::history::HistoryError;
+use crate::operations::OperationError;
 
 /// Why a request was not done.
 #[derive(Debug)]
 pub enum Failure {
     Auth(AuthError),
     Fleet(FleetError),
+    Operation(OperationError),
     History(HistoryError),
     Invalid(String),
     NotFound(String),
@@ -49,6 +52,22 @@ impl From<FleetError> for Failure {
     }
 }
 
+impl From<OperationError> for Failure {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Auth(error) => Self::Auth(error),
+            OperationError::Fleet(error) => error.into(),
+            other => Self::Operation(other),
+        }
+    }
+}
+
+impl From<ActionError> for Failure {
+    fn from(error: ActionError) -> Self {
+        Self::Operation(error.into())
+    }
+}
+
 impl From<HistoryError> for Failure {
     fn from(error: HistoryError) -> Self {
         Self::History(error)
@@ -74,6 +93,13 @@ impl Problem {
         Self { status, kind, detail: detail.into(), more: Map::new(), retry_after_s: None, allow: None }
     }
 
+    /// When to come back, where that is known.
+    pub fn say_when(&self, response: &mut Response) {
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+    }
+
     fn with(mut self, name: &str, value: Value) -> Self {
         self.more.insert(name.to_owned(), value);
         self
@@ -86,6 +112,7 @@ pub fn problem(failure: &Failure) -> Problem {
     match failure {
         Failure::Auth(error) => of_auth(error),
         Failure::Fleet(error) => of_fleet(error),
+        Failure::Operation(error) => of_operation(error),
         Failure::History(error) => of_history(error),
         Failure::Invalid(message) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
         Failure::NotFound(message) => Problem::new(StatusCode::NOT_FOUND, "not-found", message),
@@ -176,6 +203,30 @@ fn of_fleet(error: &FleetError) -> Problem {
     }
 }
 
+fn of_operation(error: &OperationError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        OperationError::Auth(error) => of_auth(error),
+        OperationError::Fleet(error) => of_fleet(error),
+        OperationError::Action(ActionError::Invalid { field, .. }) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        OperationError::Action(ActionError::NotHere(_)) | OperationError::Ended => {
+            Problem::new(StatusCode::CONFLICT, "unavailable", detail)
+        }
+        OperationError::NoTargets | OperationError::TooManyTargets => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+                .with("field", json!("server_ids"))
+        }
+        OperationError::AlreadyRunning { operation, .. } => {
+            Problem::new(StatusCode::CONFLICT, "already-running", detail)
+                .with("operation_id", json!(operation))
+        }
+        OperationError::NoSuchOperation(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
+        OperationError::Store(_) => internal(&detail),
+    }
+}
+
 fn of_history(error: &HistoryError) -> Problem {
     match error {
         HistoryError::BadPoints { .. } | HistoryError::BadRange | HistoryError::TooManyPoints { .. } => {
@@ -201,10 +252,8 @@ pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
     } else {
         page(&problem)
     };
+    problem.say_when(&mut response);
     let headers = response.headers_mut();
-    if let Some(seconds) = problem.retry_after_s {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
     if let Some(allow) = problem.allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
         headers.insert(header::ALLOW, allow);
     }

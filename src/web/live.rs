@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -16,7 +17,7 @@ use warp::ws::{Message, WebSocket};
 
 use super::pages::server::Tab;
 use super::pages::{Fragment, fleet as fleet_page};
-use super::request::{Access, Request, session_cookie};
+use super::request::{Access, REVISIT, Request, still_welcome};
 use super::routes::Route;
 use crate::fleet::{ServerFilter, ServerState};
 use crate::model::{Caller, Event, Sample, ServerId};
@@ -28,8 +29,6 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_millis(40);
 /// The counts of the whole fleet are sent at most this often.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
-/// How often the page's session is looked at again, and the server told that somebody looks.
-const REVISIT: Duration = Duration::from_secs(8);
 
 /// The routes of this file.
 pub(super) fn routes() -> Vec<Route> {
@@ -87,7 +86,7 @@ struct Attendant {
     services: Services,
     caller: Caller,
     view: View,
-    cookie: Option<String>,
+    headers: HeaderMap,
     outgoing: SplitSink<WebSocket, Message>,
     /// Servers whose row the page has.
     shown: HashSet<ServerId>,
@@ -96,12 +95,12 @@ struct Attendant {
 
 async fn attend(request: Request, services: Services, socket: WebSocket) {
     let Some(view) = View::of(&request) else { return };
-    let cookie = session_cookie(&request.headers);
+    let headers = request.headers;
     let Some(caller) = request.caller else { return };
     let mut events = services.fleet.subscribe();
     let (outgoing, mut incoming) = socket.split();
     let mut attendant =
-        Attendant { services, caller, view, cookie, outgoing, shown: HashSet::new(), summary_sent: None };
+        Attendant { services, caller, view, headers, outgoing, shown: HashSet::new(), summary_sent: None };
     attendant.shown = attendant.matching();
     attendant.look();
     let mut revisit = tokio::time::interval(REVISIT);
@@ -121,7 +120,7 @@ async fn attend(request: Request, services: Services, socket: WebSocket) {
                 _ => return,
             },
             _ = revisit.tick() => {
-                if !attendant.still_welcome().await {
+                if !still_welcome(&attendant.headers, attendant.caller.from, &attendant.services).await {
                     return;
                 }
                 attendant.look();
@@ -164,16 +163,6 @@ impl Attendant {
         }
     }
 
-    /// Whether the session behind the page still exists: a logout or a revocation ends the stream too.
-    async fn still_welcome(&self) -> bool {
-        match &self.cookie {
-            None => true,
-            Some(cookie) => {
-                matches!(self.services.auth.session(cookie, self.caller.from).await, Ok(Some(_)))
-            }
-        }
-    }
-
     fn concerns(&self, server: ServerId) -> bool {
         match &self.view {
             View::Fleet(_) => true,
@@ -200,6 +189,7 @@ impl Attendant {
                 gathered.summary_due = true;
             }
             Event::ServerChanged { .. } | Event::ServerRemoved { .. } => gathered.reload = true,
+            Event::Operation { .. } => {}
         }
     }
 
@@ -255,17 +245,7 @@ impl Attendant {
     }
 }
 
-fn values(samples: &[Sample]) -> Map<String, Value> {
-    samples
-        .iter()
-        .map(|sample| {
-            let labels = sample.key.labels.as_str();
-            let name = if labels.is_empty() {
-                sample.key.metric.to_string()
-            } else {
-                format!("{}{{{labels}}}", sample.key.metric)
-            };
-            (name, json!(sample.value))
-        })
-        .collect()
+/// The samples of a reading by the names of their series, as pages and programs receive them.
+pub(super) fn values(samples: &[Sample]) -> Map<String, Value> {
+    samples.iter().map(|sample| (sample.key.to_string(), json!(sample.value))).collect()
 }

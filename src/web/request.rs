@@ -7,19 +7,23 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 
 use super::error::Failure;
 use crate::auth::{self, AuthError, Origin};
-use crate::model::{Actor, Caller, OrganizationId, Role};
+use crate::model::{Actor, Caller, OrganizationId, Role, shown};
 use crate::services::Services;
 
 /// Largest request body; the largest honest one is a private key or a form.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
 /// A body that takes longer is a stalled or hostile client.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(15);
+/// As much of the JSON parser's sentence as is passed on; it names the place at its end when it is of usual length.
+const JSON_ERROR_CHARS: usize = 600;
+/// How often an open WebSocket asks whether what it was opened with is still good.
+pub const REVISIT: Duration = Duration::from_secs(8);
 /// Name of the session cookie.
 pub const COOKIE: &str = "roundsman_session";
 
@@ -92,7 +96,13 @@ impl Request {
         if self.body.is_empty() {
             return Err(Failure::invalid("the request has no body; send a JSON object"));
         }
+        // serde would take an array for an object, field by field in the order of our source.
+        if self.body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Failure::invalid("the body is not what is expected here: send a JSON object"));
+        }
         serde_json::from_slice(&self.body)
+            // The parser repeats what it does not know, however long that is.
+            .map_err(|error| shown(&error.to_string(), JSON_ERROR_CHARS))
             .map_err(|error| Failure::invalid(format!("the body is not what is expected here: {error}")))
     }
 
@@ -216,13 +226,7 @@ async fn identify(
         return Ok((Some(system_caller(uid)), String::new()));
     }
     if let Some(value) = head.headers.get(header::AUTHORIZATION) {
-        let token = value
-            .to_str()
-            .ok()
-            .and_then(|text| text.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or(AuthError::Unauthenticated)?;
+        let token = bearer_token(value).ok_or(AuthError::Unauthenticated)?;
         return Ok((Some(services.auth.bearer(token, address).await?), String::new()));
     }
     let Some(cookie) = session_cookie(&head.headers) else { return Ok((None, String::new())) };
@@ -234,6 +238,24 @@ async fn identify(
         require_csrf(&head.headers, body, &found.csrf_token)?;
     }
     Ok((Some(found.caller), found.csrf_token))
+}
+
+fn bearer_token(authorization: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Whether the session or the token that a WebSocket was opened with is still good: a logout or a revocation ends
+/// what is open, too. The control socket needs neither.
+pub async fn still_welcome(headers: &HeaderMap, address: Option<IpAddr>, services: &Services) -> bool {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let Some(token) = bearer_token(value) else { return false };
+        return services.auth.bearer(token, address).await.is_ok();
+    }
+    match session_cookie(headers) {
+        Some(cookie) => matches!(services.auth.session(&cookie, address).await, Ok(Some(_))),
+        None => true,
+    }
 }
 
 /// Someone on the machine itself, who could read the database and the keys anyway.

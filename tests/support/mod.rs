@@ -1,4 +1,4 @@
-//! Real SSH daemons for tests: private, on a free loopback port, gone with the test.
+//! What tests of the whole stand on: real SSH daemons, the program in this process, the program as a child.
 //!
 //! Each test program uses a part of this, so it says
 //! `#[expect(dead_code, reason = "this program uses a part of the harness")] mod support;`.
@@ -10,7 +10,10 @@
     reason = "a harness that cannot do its work fails the test, and shows the daemon's log"
 )]
 
+pub(crate) mod app;
 pub(crate) mod processes;
+pub(crate) mod program;
+pub(crate) mod socket;
 pub(crate) mod sshd;
 
 use std::future::Future;

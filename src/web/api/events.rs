@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::MissedTickBehavior;
 use warp::ws::{Message, WebSocket};
 
-use super::super::request::{Access, Request};
+use super::super::live::values;
+use super::super::request::{Access, REVISIT, Request, still_welcome};
 use super::super::routes::Route;
-use crate::model::{Event, Sample};
+use crate::model::Event;
 use crate::services::Services;
 
 /// A listener that takes no message for so long is gone; it must not hold a task for ever.
@@ -21,21 +23,6 @@ pub fn routes() -> Vec<Route> {
         Route::socket("/api/v1/events", Access::VIEWER, attend)
             .summary("WebSocket: readings, health changes, servers added, changed, removed"),
     ]
-}
-
-fn values(samples: &[Sample]) -> Map<String, Value> {
-    samples
-        .iter()
-        .map(|sample| {
-            let labels = sample.key.labels.as_str();
-            let name = if labels.is_empty() {
-                sample.key.metric.to_string()
-            } else {
-                format!("{}{{{labels}}}", sample.key.metric)
-            };
-            (name, json!(sample.value))
-        })
-        .collect()
 }
 
 /// An event as programs receive it: `type` and the members of that type.
@@ -51,15 +38,21 @@ fn message(event: &Event) -> Value {
             "health_status": health,
             "reachability": reachability,
         }),
+        Event::Operation { operation, server, .. } => {
+            json!({ "type": "operation.changed", "operation_id": operation, "server_id": server })
+        }
         Event::ServerChanged { server, .. } => json!({ "type": "server.changed", "server_id": server }),
         Event::ServerRemoved { server, .. } => json!({ "type": "server.removed", "server_id": server }),
     }
 }
 
 async fn attend(request: Request, services: Services, socket: WebSocket) {
+    let headers = request.headers;
     let Some(caller) = request.caller else { return };
     let mut events = services.fleet.subscribe();
     let (mut outgoing, mut incoming) = socket.split();
+    let mut revisit = tokio::time::interval(REVISIT);
+    revisit.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
             event = events.recv() => event,
@@ -67,6 +60,12 @@ async fn attend(request: Request, services: Services, socket: WebSocket) {
                 Some(Ok(said)) if !said.is_close() => continue,
                 _ => return,
             },
+            _ = revisit.tick() => {
+                if still_welcome(&headers, caller.from, &services).await {
+                    continue;
+                }
+                return;
+            }
         };
         let text = match next {
             Ok(event) if event.organization() != caller.organization => continue,

@@ -3,6 +3,7 @@
 mod events;
 mod metrics;
 mod openapi;
+mod operations;
 mod people;
 mod servers;
 
@@ -30,6 +31,7 @@ pub fn routes() -> Vec<Route> {
     ];
     routes.extend(servers::routes());
     routes.extend(metrics::routes());
+    routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(events::routes());
     routes
@@ -47,8 +49,8 @@ async fn health(_: Request, _: Services) -> Result<Response, Failure> {
     json_reply(StatusCode::OK, &json!({ "status": "ok", "version": VERSION }))
 }
 
-/// One page of a list. The cursor is the position after the last entry; it is opaque to callers.
-fn page<T: Serialize>(request: &Request, items: Vec<T>) -> Result<Response, Failure> {
+/// Limit and start of the page that a caller asks for.
+fn window(request: &Request) -> Result<(usize, usize), Failure> {
     let limit = match request.query("limit") {
         None => PAGE.0,
         Some(text) => text
@@ -60,9 +62,25 @@ fn page<T: Serialize>(request: &Request, items: Vec<T>) -> Result<Response, Fail
     let start = match request.query("cursor") {
         None => 0,
         Some(text) => text
-            .parse::<usize>()
-            .map_err(|_| Failure::invalid("cursor must come from next_cursor of the page before"))?,
+            .parse::<u32>()
+            .ok()
+            .and_then(|start| usize::try_from(start).ok())
+            .ok_or_else(|| Failure::invalid("cursor must come from next_cursor of the page before"))?,
     };
+    Ok((limit, start))
+}
+
+/// One page of a list that was fetched with one entry more than the page has.
+fn fetched_page<T: Serialize>(window: (usize, usize), mut items: Vec<T>) -> Result<Response, Failure> {
+    let (limit, start) = window;
+    let next_cursor = (items.len() > limit).then(|| (start + limit).to_string());
+    items.truncate(limit);
+    json_reply(StatusCode::OK, &json!({ "items": items, "next_cursor": next_cursor }))
+}
+
+/// One page of a list. The cursor is the position after the last entry; it is opaque to callers.
+fn page<T: Serialize>(request: &Request, items: Vec<T>) -> Result<Response, Failure> {
+    let (limit, start) = window(request)?;
     let more = items.len() > start.saturating_add(limit);
     let next_cursor = more.then(|| (start + limit).to_string());
     let items: Vec<T> = items.into_iter().skip(start).take(limit).collect();

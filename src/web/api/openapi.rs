@@ -11,7 +11,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
-use super::{Alive, people};
+use super::{Alive, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -47,6 +47,19 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerPatch", schema::<ServerPatch>()?),
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
+        ("ResultJson", schema::<operations::ResultJson>()?),
+        ("Operation", schema::<operations::OperationJson>()?),
+        ("OperationList", list_of("Operation")),
+        ("OperationInput", schema::<operations::OperationInput>()?),
+        ("ActionInput", open_object("action; pid, start_ticks, signal; service; command, sudo, timeout_s")),
+        (
+            "CommandRecord",
+            open_object(
+                "id, server_id, server_name, operation_id, initiated_by, label, command, container_command, started_at, \
+                 duration_ms, exit_status, signal, error, stdout, stderr, stdout_dropped_bytes, stderr_dropped_bytes",
+            ),
+        ),
+        ("CommandList", list_of("CommandRecord")),
         ("Token", schema::<people::TokenJson>()?),
         ("TokenList", list_of("Token")),
         ("TokenInput", schema::<people::TokenInput>()?),

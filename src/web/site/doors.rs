@@ -70,7 +70,9 @@ async fn login(request: Request, services: Services) -> Result<Response, Failure
         Err(error @ (AuthError::WrongPassword | AuthError::Throttled { .. })) => {
             let problem = problem(&Failure::Auth(error));
             let notice = Notice::problem(sentence(&problem.detail));
-            show(problem.status, &LoginPage::new("", username, next, Some(notice)))
+            let mut response = show(problem.status, &LoginPage::new("", username, next, Some(notice)))?;
+            problem.say_when(&mut response);
+            Ok(response)
         }
         Err(error) => Err(error.into()),
     }

@@ -1,0 +1,369 @@
+//! Actions: what may be done to a server, and the exact command that does it.
+//!
+//! Pure: validates and builds text, never runs anything. Every value that a person gave is validated and quoted here.
+
+mod mask;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::model::{ServiceManager, ServiceVerb, Signal};
+use crate::quote::quote;
+
+pub use mask::mask;
+
+/// Longest command that a person may send.
+pub const COMMAND_LIMIT_BYTES: usize = 64 * 1024;
+/// Time limits that a person may choose for a command.
+pub const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// Time limit of a command when nobody chooses one.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A service may take its time to stop: systemd itself gives it 90 s.
+const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
+const KILL_TIMEOUT: Duration = Duration::from_secs(15);
+const SERVICE_NAME_BYTES: usize = 256;
+
+/// Exit status of the kill command when no such process exists.
+pub const NO_SUCH_PROCESS: u32 = 3;
+/// Exit status of the kill command when the pid belongs to another process by now.
+pub const ANOTHER_PROCESS: u32 = 4;
+
+/// Why an action cannot be meant like this; says what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ActionError {
+    #[error("{message}")]
+    Invalid { field: &'static str, message: String },
+    /// This server has nothing that could do it.
+    #[error("{0}")]
+    NotHere(String),
+}
+
+fn invalid(field: &'static str, message: impl Into<String>) -> ActionError {
+    ActionError::Invalid { field, message: message.into() }
+}
+
+/// One typed thing to do to a server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// Identified by pid and start time, so that a reused pid is never hit.
+    KillProcess {
+        pid: u32,
+        start_ticks: u64,
+        signal: Signal,
+    },
+    Service {
+        name: String,
+        verb: ServiceVerb,
+    },
+    /// POSIX shell text.
+    RunCommand {
+        command: String,
+        sudo: bool,
+        timeout_ms: u64,
+    },
+}
+
+/// What of a server decides about the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    pub service_manager: ServiceManager,
+    /// Roundsman logs in as root; otherwise what needs root runs under `sudo -n`.
+    pub is_root: bool,
+}
+
+/// The exact command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// POSIX shell text, as it is sent and shown.
+    pub command: String,
+    pub timeout: Duration,
+}
+
+impl Action {
+    /// # Errors
+    /// [`ActionError::Invalid`] for pid 0 and 1.
+    pub fn kill_process(pid: i64, start_ticks: u64, signal: Signal) -> Result<Self, ActionError> {
+        match u32::try_from(pid) {
+            Ok(pid) if pid > 1 => Ok(Self::KillProcess { pid, start_ticks, signal }),
+            _ => Err(invalid("pid", format!("{pid} is not a process that may be ended; use a pid above 1"))),
+        }
+    }
+
+    /// # Errors
+    /// [`ActionError::Invalid`] for what is not a unit name.
+    pub fn service(name: &str, verb: ServiceVerb) -> Result<Self, ActionError> {
+        let name = name.trim();
+        let name = name.strip_suffix(".service").unwrap_or(name);
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '@' | '-' | '\\');
+        let valid = (1..=SERVICE_NAME_BYTES).contains(&name.len())
+            && name.chars().all(allowed)
+            && !name.starts_with(['-', '.']);
+        if valid {
+            Ok(Self::Service { name: name.to_owned(), verb })
+        } else {
+            let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+            Err(invalid(
+                "service",
+                format!("'{shown}' is not a service name: use letters, digits and : . _ @ - \\"),
+            ))
+        }
+    }
+
+    /// # Errors
+    /// [`ActionError::Invalid`] for an empty or too long command, a NUL in it, or a time limit out of range.
+    pub fn run_command(command: &str, sudo: bool, timeout: Option<Duration>) -> Result<Self, ActionError> {
+        let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
+        if command.trim().is_empty() {
+            return Err(invalid("command", "there is no command to run"));
+        }
+        if command.len() > COMMAND_LIMIT_BYTES {
+            return Err(invalid(
+                "command",
+                format!("the command is longer than {COMMAND_LIMIT_BYTES} bytes; upload a script instead"),
+            ));
+        }
+        if command.contains('\0') {
+            return Err(invalid("command", "the command holds a NUL character"));
+        }
+        if !(TIMEOUT_RANGE.0..=TIMEOUT_RANGE.1).contains(&timeout) {
+            return Err(invalid("timeout_s", "the time limit must be 1 to 86,400 seconds"));
+        }
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self::RunCommand { command: command.to_owned(), sudo, timeout_ms })
+    }
+
+    /// From the word for the action and its parameters, as forms and the API name them; older words are accepted.
+    ///
+    /// # Errors
+    /// [`ActionError::Invalid`] names the parameter and what would be accepted.
+    pub fn parse(kind: &str, parameter: impl Fn(&str) -> Option<String>) -> Result<Self, ActionError> {
+        let number = |name: &'static str| {
+            let text = parameter(name).ok_or_else(|| invalid(name, format!("{name} is missing")))?;
+            text.trim().parse::<i64>().map_err(|_| invalid(name, format!("'{text}' is not a number")))
+        };
+        let verb = kind.strip_suffix("_services").or_else(|| kind.strip_suffix("_service"));
+        match (kind, verb.and_then(ServiceVerb::parse)) {
+            (_, Some(verb)) => {
+                let name = ["service", "service_name", "name"].into_iter().find_map(&parameter);
+                Self::service(
+                    &name.ok_or_else(|| invalid("service", "service is missing: the name of one service"))?,
+                    verb,
+                )
+            }
+            ("kill_process" | "kill", _) => {
+                let start = u64::try_from(number("start_ticks")?).map_err(|_| {
+                    invalid("start_ticks", "start_ticks must not be negative; it stands in the process list")
+                })?;
+                let signal = match parameter("signal") {
+                    None => Signal::default(),
+                    Some(text) => Signal::parse(&text).ok_or_else(|| {
+                        invalid("signal", "use TERM, KILL, HUP, INT, QUIT, USR1, USR2, STOP or CONT")
+                    })?,
+                };
+                Self::kill_process(number("pid")?, start, signal)
+            }
+            ("run_command" | "command", _) => {
+                let command = parameter("command").ok_or_else(|| invalid("command", "command is missing"))?;
+                let sudo = parameter("sudo")
+                    .is_some_and(|text| matches!(text.as_str(), "true" | "on" | "1" | "yes"));
+                let timeout =
+                    match parameter("timeout_s") {
+                        None => None,
+                        Some(text) => Some(text.trim().parse().map(Duration::from_secs).map_err(|_| {
+                            invalid("timeout_s", format!("'{text}' is not a number of seconds"))
+                        })?),
+                    };
+                Self::run_command(&command, sudo, timeout)
+            }
+            _ => Err(invalid(
+                "operation_type",
+                "use kill_process, start_service, stop_service, restart_service, reload_service or run_command",
+            )),
+        }
+    }
+
+    /// As the API spells it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::KillProcess { .. } => "kill_process",
+            Self::Service { verb, .. } => match verb {
+                ServiceVerb::Start => "start_service",
+                ServiceVerb::Stop => "stop_service",
+                ServiceVerb::Restart => "restart_service",
+                ServiceVerb::Reload => "reload_service",
+            },
+            Self::RunCommand { .. } => "run_command",
+        }
+    }
+
+    /// For a person: what it does and to what.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self {
+            Self::KillProcess { pid, signal, .. } => format!("Send {} to process {pid}", signal.name()),
+            Self::Service { name, verb } => {
+                let verb = match verb {
+                    ServiceVerb::Start => "Start",
+                    ServiceVerb::Stop => "Stop",
+                    ServiceVerb::Restart => "Restart",
+                    ServiceVerb::Reload => "Reload",
+                };
+                format!("{verb} the service {name}")
+            }
+            Self::RunCommand { command, .. } => {
+                let line = command.trim().lines().next().unwrap_or_default();
+                let short: String = line.chars().take(60).collect();
+                if short.len() < command.trim().len() {
+                    format!("Run {short} …")
+                } else {
+                    format!("Run {short}")
+                }
+            }
+        }
+    }
+
+    /// The exact command for a server.
+    ///
+    /// # Errors
+    /// [`ActionError::NotHere`] when nothing on the server can do it.
+    pub fn plan(&self, around: Surroundings) -> Result<Plan, ActionError> {
+        let root = |command: String| if around.is_root { command } else { format!("sudo -n {command}") };
+        let quoted = |text: &str| quote(text).map_err(|error| invalid("command", error.to_string()));
+        match self {
+            Self::KillProcess { pid, start_ticks, signal } => {
+                let script = kill_script(*pid, *start_ticks, *signal);
+                let command =
+                    if around.is_root { script } else { format!("sudo -n sh -c {}", quoted(&script)?) };
+                Ok(Plan { command, timeout: KILL_TIMEOUT })
+            }
+            Self::Service { name, verb } => {
+                let verb = verb.name();
+                let command = match around.service_manager {
+                    ServiceManager::Systemd => {
+                        root(format!("systemctl {verb} -- {}", quoted(&format!("{name}.service"))?))
+                    }
+                    ServiceManager::OpenRc => root(format!("rc-service {} {verb}", quoted(name)?)),
+                    ServiceManager::SysV => root(format!("service {} {verb}", quoted(name)?)),
+                    ServiceManager::Unknown => {
+                        return Err(ActionError::NotHere(
+                            "no service manager (systemd, OpenRC, SysV) is known on this server".to_owned(),
+                        ));
+                    }
+                };
+                Ok(Plan { command, timeout: SERVICE_TIMEOUT })
+            }
+            Self::RunCommand { command, sudo, timeout_ms } => {
+                let command = if *sudo && !around.is_root {
+                    format!("sudo -n -- sh -c {}", quoted(command)?)
+                } else {
+                    command.clone()
+                };
+                Ok(Plan { command, timeout: Duration::from_millis(*timeout_ms) })
+            }
+        }
+    }
+}
+
+/// Compares field 22 of /proc/PID/stat (proc(5)) before it signals. The name in field 2 may hold anything,
+/// so everything up to the last parenthesis is cut off; what follows begins with field 3.
+fn kill_script(pid: u32, start_ticks: u64, signal: Signal) -> String {
+    let signal = signal.name();
+    format!(
+        "s=$(cat /proc/{pid}/stat 2>/dev/null) || {{ echo 'process {pid} does not exist (any more)' >&2; exit {NO_SUCH_PROCESS}; }}; \
+         set -- ${{s##*) }}; \
+         [ \"${{20}}\" = {start_ticks} ] || {{ echo 'process {pid} is another one by now; nothing was sent to it' >&2; exit {ANOTHER_PROCESS}; }}; \
+         kill -s {signal} {pid}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    const ROOT: Surroundings = Surroundings { service_manager: ServiceManager::Systemd, is_root: true };
+    const USER: Surroundings = Surroundings { is_root: false, ..ROOT };
+
+    fn start_ticks(pid: u32) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_process_is_ended_only_if_it_is_the_one_that_was_meant() {
+        for shell in [&["dash"][..], &["bash"], &["busybox", "sh"]] {
+            let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
+            let pid = child.id();
+            let started = start_ticks(pid);
+            let run = |start: u64| {
+                let action = Action::kill_process(pid.into(), start, Signal::Kill).unwrap();
+                let plan = action.plan(ROOT).unwrap();
+                let (program, rest) = shell.split_first().unwrap();
+                Command::new(program).args(rest).arg("-c").arg(&plan.command).output().unwrap()
+            };
+            let wrong = run(started + 1);
+            assert_eq!(wrong.status.code(), Some(4), "{shell:?}");
+            assert!(String::from_utf8_lossy(&wrong.stderr).contains("another one by now"));
+            let right = run(started);
+            assert_eq!(right.status.code(), Some(0), "{shell:?}");
+            child.wait().unwrap();
+            assert_eq!(run(started).status.code(), Some(3), "{shell:?}");
+        }
+    }
+
+    #[test]
+    fn service_commands_fit_the_manager_and_the_user() {
+        let action = Action::service("nginx.service", ServiceVerb::Restart).unwrap();
+        let command = |around| action.plan(around).unwrap().command;
+        assert_eq!(command(ROOT), "systemctl restart -- nginx.service");
+        assert_eq!(command(USER), "sudo -n systemctl restart -- nginx.service");
+        let open_rc = Surroundings { service_manager: ServiceManager::OpenRc, ..ROOT };
+        assert_eq!(command(open_rc), "rc-service nginx restart");
+        let sys_v = Surroundings { service_manager: ServiceManager::SysV, ..ROOT };
+        assert_eq!(command(sys_v), "service nginx restart");
+        let none = Surroundings { service_manager: ServiceManager::Unknown, ..ROOT };
+        assert!(matches!(action.plan(none), Err(ActionError::NotHere(_))));
+    }
+
+    #[test]
+    fn unit_names_with_shell_signs_are_refused() {
+        for bad in ["", "a b", "a;id", "$(id)", "-h", "../x", "a'b", "a\"b", "a|b", "a\nb", "ü"] {
+            assert!(Action::service(bad, ServiceVerb::Start).is_err(), "{bad}");
+        }
+        for good in ["nginx", "getty@tty1", "systemd-fsck@dev-disk-by\\x2duuid", "dbus-org.x.y"] {
+            assert!(Action::service(good, ServiceVerb::Start).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn sudo_wraps_the_whole_command() {
+        let action = Action::run_command("echo 'a b' && id", true, None).unwrap();
+        assert_eq!(action.plan(USER).unwrap().command, "sudo -n -- sh -c \"echo 'a b' && id\"");
+        assert_eq!(action.plan(ROOT).unwrap().command, "echo 'a b' && id");
+    }
+
+    #[test]
+    fn older_words_for_actions_are_accepted_and_missing_parameters_named() {
+        let with = |pairs: &'static [(&str, &str)]| {
+            move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        let restart = Action::parse("restart_services", with(&[("service_name", "nginx")])).unwrap();
+        assert_eq!(restart, Action::service("nginx", ServiceVerb::Restart).unwrap());
+        let missing = Action::parse("kill_process", with(&[("pid", "5")])).unwrap_err();
+        assert!(missing.to_string().contains("start_ticks"), "{missing}");
+        assert!(Action::parse("format_disk", with(&[])).is_err());
+    }
+
+    #[test]
+    fn commands_without_sense_are_refused() {
+        assert!(Action::run_command("  ", false, None).is_err());
+        assert!(Action::run_command("a\0b", false, None).is_err());
+        assert!(Action::run_command("x", false, Some(Duration::ZERO)).is_err());
+        assert!(Action::kill_process(1, 5, Signal::Term).is_err());
+        assert!(Action::kill_process(-1, 5, Signal::Term).is_err());
+    }
+}

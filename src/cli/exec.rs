@@ -1,0 +1,298 @@
+//! `exec`: one command on one or many servers, and `op`: what became of operations.
+//!
+//! For one server its output and exit status are those of the command, as with ssh. For several, equal outputs
+//! are shown once, and the status is 0 when all succeeded, 1 when some did, 2 when none did.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{Client, segment};
+use super::error::CliError;
+use super::output::{Output, ago, printable, text, text_or_unknown};
+use crate::config::parse_interval;
+
+const OPERATIONS: &str = "/api/v1/fleet/operations";
+/// How often a running operation is asked for: quick at first, because most commands are.
+const ASK_EVERY: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
+/// As ssh answers when it could not run the command at all.
+const NOT_RUN: u8 = 255;
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Names or ids of the servers
+    #[arg(required = true, value_name = "NAME")]
+    servers: Vec<String>,
+    /// Run as root with `sudo -n`
+    #[arg(long)]
+    sudo: bool,
+    /// End the command after this time, 1s to 1h
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    timeout: String,
+    /// Show the output of each server, also where it is the same
+    #[arg(long)]
+    no_fold: bool,
+    /// The command; several words are joined by blanks, as ssh does
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Exec {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
+        let timeout = parse_interval(&self.timeout).map_err(CliError::usage)?;
+        let body = json!({
+            "operation_type": "run_command",
+            "server_ids": self.servers,
+            "parameters": {
+                "command": self.command.join(" "),
+                "sudo": self.sudo,
+                "timeout_s": timeout.as_secs().max(1),
+            },
+        });
+        let begun = client.post(OPERATIONS, &body).await?;
+        let single = results(&begun).len() == 1 && !output.json;
+        let done = follow(client, begun, single).await?;
+        if output.json {
+            output.value(&done)?;
+        } else if !single {
+            show_all(&done, self.no_fold)?;
+        }
+        Ok(exit_code(&done))
+    }
+}
+
+fn results(operation: &Value) -> &[Value] {
+    operation.get("results").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn has_ended(operation: &Value) -> bool {
+    !matches!(text(operation, "status"), "pending" | "running")
+}
+
+/// Waits for the end; shows the output of a single server as it comes.
+async fn follow(client: &Client, begun: Value, live: bool) -> Result<Value, CliError> {
+    let path = format!("{OPERATIONS}/{}", segment(text(&begun, "id"))?);
+    let mut operation = begun;
+    let mut shown = Shown::default();
+    let mut waits = ASK_EVERY.iter();
+    let mut wait = ASK_EVERY[0];
+    loop {
+        let ended = has_ended(&operation);
+        if live && let [result] = results(&operation) {
+            shown.show(result, ended)?;
+        }
+        if ended {
+            return Ok(operation);
+        }
+        wait = waits.next().copied().unwrap_or(wait);
+        tokio::time::sleep(wait).await;
+        operation = client.get(&path).await?;
+    }
+}
+
+/// What of a single server's output is on the terminal already.
+#[derive(Default)]
+struct Shown {
+    stdout: String,
+    stderr: String,
+}
+
+impl Shown {
+    fn show(&mut self, result: &Value, ended: bool) -> Result<(), CliError> {
+        let new = fresh(&mut self.stdout, text(result, "stdout"), ended);
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(new.as_bytes())?;
+        stdout.flush()?;
+        let new = fresh(&mut self.stderr, text(result, "stderr"), ended);
+        let mut stderr = std::io::stderr().lock();
+        stderr.write_all(new.as_bytes())?;
+        if ended {
+            for (name, stream) in
+                [("stdout_dropped_bytes", "output"), ("stderr_dropped_bytes", "error output")]
+            {
+                if let Some(dropped @ 1..) = result.get(name).and_then(Value::as_u64) {
+                    writeln!(stderr, "roundsman: {dropped} more bytes of {stream} were not kept")?;
+                }
+            }
+            if result.get("exit_status").is_none_or(Value::is_null) {
+                let error = printable(text(result, "error"));
+                writeln!(stderr, "roundsman: {}: {error}", printable(text(result, "server_name")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is to be added to `shown` now: whole lines while the command runs, everything at its end. While it runs the
+/// server keeps the end of a long output only; what cannot be joined to what was shown waits for the end.
+fn fresh(shown: &mut String, whole: &str, ended: bool) -> String {
+    let Some(rest) = whole.strip_prefix(shown.as_str()) else {
+        return if ended { whole.to_owned() } else { String::new() };
+    };
+    let upto = if ended { rest.len() } else { rest.rfind('\n').map_or(0, |at| at + 1) };
+    let new = rest.get(..upto).unwrap_or_default().to_owned();
+    shown.push_str(&new);
+    new
+}
+
+/// How a target ended, in a few words.
+fn ending(result: &Value) -> String {
+    match (result.get("exit_status").and_then(Value::as_u64), text(result, "error")) {
+        (Some(status), _) => format!("exit status {status}"),
+        (None, "") => text(result, "status").to_owned(),
+        (None, error) => format!("{}: {}", text(result, "status"), printable(error)),
+    }
+}
+
+fn show_all(operation: &Value, no_fold: bool) -> Result<(), CliError> {
+    let mut groups: BTreeMap<(usize, String), Vec<&Value>> = BTreeMap::new();
+    let mut order: Vec<String> = Vec::new();
+    for (index, result) in results(operation).iter().enumerate() {
+        let same =
+            format!("{}\u{0}{}\u{0}{}", ending(result), text(result, "stdout"), text(result, "stderr"));
+        let key = if no_fold { format!("{index}") } else { same };
+        let at = order.iter().position(|known| *known == key).unwrap_or_else(|| {
+            order.push(key.clone());
+            order.len() - 1
+        });
+        groups.entry((at, key)).or_default().push(result);
+    }
+    let mut stdout = std::io::stdout().lock();
+    for members in groups.values() {
+        let names: Vec<String> =
+            members.iter().map(|result| printable(text(result, "server_name"))).collect();
+        let count = if members.len() > 1 { format!(" ({} servers)", members.len()) } else { String::new() };
+        let Some(first) = members.first() else { continue };
+        writeln!(stdout, "── {}{count}: {}", names.join(", "), ending(first))?;
+        for name in ["stdout", "stderr"] {
+            let output = text(first, name);
+            if !output.is_empty() {
+                stdout.write_all(output.as_bytes())?;
+                if !output.ends_with('\n') {
+                    writeln!(stdout)?;
+                }
+            }
+        }
+    }
+    Ok(stdout.flush()?)
+}
+
+fn exit_code(operation: &Value) -> ExitCode {
+    let results = results(operation);
+    if let [result] = results {
+        let status = result.get("exit_status").and_then(Value::as_u64);
+        return ExitCode::from(status.and_then(|status| u8::try_from(status).ok()).unwrap_or(NOT_RUN));
+    }
+    let succeeded = results.iter().filter(|result| text(result, "status") == "succeeded").count();
+    ExitCode::from(match succeeded {
+        all if all == results.len() => 0,
+        0 => 2,
+        _ => 1,
+    })
+}
+
+/// What became of operations.
+#[derive(Debug, Subcommand)]
+pub enum OperationCommand {
+    /// List operations, newest first
+    List,
+    /// Show one operation with the result of each server
+    Show {
+        /// Id of the operation
+        id: String,
+    },
+    /// Send nothing more and end what runs
+    Cancel {
+        /// Id of the operation
+        id: String,
+    },
+}
+
+impl OperationCommand {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        match self {
+            Self::List => {
+                let items = client.all(OPERATIONS, &[]).await?;
+                if output.json {
+                    return output.value(&Value::Array(items));
+                }
+                let rows = items
+                    .iter()
+                    .map(|item| {
+                        ["id", "title", "status", "total_servers", "initiated_by"]
+                            .iter()
+                            .map(|name| text_or_unknown(item, name))
+                            .chain([ago(text(item, "created_at"))])
+                            .collect()
+                    })
+                    .collect();
+                output.table(&["ID", "TITLE", "STATUS", "SERVERS", "BY", "WHEN"], &[3], rows)
+            }
+            Self::Show { id } => {
+                let operation = client.get(&format!("{OPERATIONS}/{}", segment(&id)?)).await?;
+                if output.json {
+                    return output.value(&operation);
+                }
+                for (title, name) in [
+                    ("Operation", "title"),
+                    ("Status", "status"),
+                    ("By", "initiated_by"),
+                    ("Begun", "created_at"),
+                ] {
+                    output.line(&format!("{title:<10} {}", text_or_unknown(&operation, name)))?;
+                }
+                show_all(&operation, false)
+            }
+            Self::Cancel { id } => {
+                let path = format!("{OPERATIONS}/{}/cancel", segment(&id)?);
+                let operation = client.post(&path, &json!({})).await?;
+                if output.json {
+                    output.value(&operation)
+                } else {
+                    output.remark("The operation is being cancelled.")
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(statuses: &[(&str, Option<u64>)]) -> Value {
+        let results: Vec<Value> = statuses
+            .iter()
+            .map(|(status, exit)| json!({ "status": status, "exit_status": exit, "server_name": "a" }))
+            .collect();
+        json!({ "status": "completed", "results": results })
+    }
+
+    #[test]
+    fn one_server_answers_with_the_status_of_the_command_and_several_with_all_some_none() {
+        let code = |statuses: &[(&str, Option<u64>)]| format!("{:?}", exit_code(&operation(statuses)));
+        let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(&[("failed", Some(7))]), expected(7));
+        assert_eq!(code(&[("unreachable", None)]), expected(255));
+        assert_eq!(code(&[("succeeded", Some(0)), ("succeeded", Some(0))]), expected(0));
+        assert_eq!(code(&[("succeeded", Some(0)), ("failed", Some(1))]), expected(1));
+        assert_eq!(code(&[("unreachable", None), ("failed", Some(1))]), expected(2));
+    }
+
+    #[test]
+    fn live_output_is_shown_line_by_line_and_nothing_twice() {
+        let mut shown = String::new();
+        assert_eq!(fresh(&mut shown, "one\ntw", false), "one\n");
+        assert_eq!(fresh(&mut shown, "one\ntwo\n", false), "two\n");
+        assert_eq!(fresh(&mut shown, "one\ntwo\nthree", true), "three");
+    }
+}

@@ -1,0 +1,241 @@
+//! The way for actions: which server is meant, and what runs a command on it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Fleet, FleetError};
+use crate::actions::Surroundings;
+use crate::auth;
+use crate::model::{Caller, Event, Reachability, Role, ServerId, ServerName, Status, Transport};
+use crate::ssh::{Connection, ExecRequest, Output, Piece, SshError};
+
+/// Bytes read from a local command at a time.
+const READ_BYTES: usize = 16 * 1024;
+/// After TERM a process group has this long before KILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A server as far as an action needs to know it.
+#[derive(Debug, Clone)]
+pub struct ActionTarget {
+    pub id: ServerId,
+    pub name: ServerName,
+    pub transport: Transport,
+    pub surroundings: Surroundings,
+}
+
+/// Runs commands on one server.
+#[derive(Debug, Clone)]
+pub enum Hand {
+    Ssh(Connection),
+    /// This machine.
+    Local,
+}
+
+impl Hand {
+    /// Runs a command to its end. Dropping the future ends the command.
+    ///
+    /// # Errors
+    /// As [`Connection::exec`]; a local command that cannot be started is [`SshError::RemoteFailed`].
+    pub async fn exec(&self, request: ExecRequest) -> Result<Output, SshError> {
+        match self {
+            Self::Ssh(connection) => connection.exec(request).await,
+            Self::Local => {
+                let stop = CancellationToken::new();
+                let _stops_when_dropped = stop.clone().drop_guard();
+                // A task of its own, so that the process group is ended even if nobody waits any longer.
+                tokio::spawn(run_here(request, stop))
+                    .await
+                    .unwrap_or_else(|error| Err(not_started(&error.to_string())))
+            }
+        }
+    }
+}
+
+fn not_started(cause: &str) -> SshError {
+    SshError::RemoteFailed {
+        what: "Starting the command on this machine",
+        exit_status: "none".to_owned(),
+        said: cause.to_owned(),
+    }
+}
+
+async fn run_here(request: ExecRequest, stop: CancellationToken) -> Result<Output, SshError> {
+    let started = Instant::now();
+    let mut child = Command::new("/bin/sh")
+        .arg("-c")
+        .arg(&request.command)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| not_started(&error.to_string()))?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(not_started("its output cannot be read"));
+    };
+    let limit = request.output_limit;
+    let out = tokio::spawn(drain(stdout, limit, request.tap.clone(), Piece::Stdout));
+    let err = tokio::spawn(drain(stderr, limit, request.tap, Piece::Stderr));
+    let ended = tokio::select! {
+        status = child.wait() => Some(status),
+        () = tokio::time::sleep(request.timeout) => None,
+        () = stop.cancelled() => None,
+    };
+    let mut output = Output::default();
+    match &ended {
+        Some(Ok(status)) => {
+            use std::os::unix::process::ExitStatusExt as _;
+            output.exit_status = status.code().and_then(|code| u32::try_from(code).ok());
+            output.signal = status.signal().map(|number| number.to_string());
+        }
+        Some(Err(error)) => return Err(not_started(&error.to_string())),
+        None => end_group(&mut child).await,
+    }
+    // What the command left running may hold its outputs open; that is not waited for.
+    let rest = async { (out.await.unwrap_or_default(), err.await.unwrap_or_default()) };
+    if let Ok(((stdout, out_dropped), (stderr, err_dropped))) = tokio::time::timeout(GRACE, rest).await {
+        output.stdout = stdout;
+        output.stderr = stderr;
+        output.stdout_dropped_bytes = out_dropped;
+        output.stderr_dropped_bytes = err_dropped;
+    }
+    output.wall = started.elapsed();
+    if ended.is_some() {
+        return Ok(output);
+    }
+    let after_ms = u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX);
+    Err(SshError::CommandTimedOut { after_ms, partial: Box::new(output) })
+}
+
+/// Asks the process group with TERM and insists with KILL; std cannot signal a group, the shell can.
+async fn end_group(child: &mut Child) {
+    let Some(pid) = child.id() else { return };
+    for (signal, wait) in [("TERM", GRACE), ("KILL", GRACE)] {
+        let sent = Command::new("/bin/sh").arg("-c").arg(format!("kill -{signal} -{pid}")).status().await;
+        if let Err(error) = sent {
+            tracing::warn!(%error, pid, "a local command cannot be ended");
+        }
+        if tokio::time::timeout(wait, child.wait()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn drain(
+    mut source: impl AsyncRead + Unpin,
+    limit: usize,
+    tap: Option<mpsc::Sender<Piece>>,
+    piece: fn(Vec<u8>) -> Piece,
+) -> (Vec<u8>, u64) {
+    let (mut kept, mut dropped) = (Vec::new(), 0_u64);
+    let mut buffer = vec![0; READ_BYTES];
+    // A pipe that fails has ended, as far as its reader is concerned.
+    while let Ok(count @ 1..) = source.read(&mut buffer).await {
+        let data = buffer.get(..count).unwrap_or_default();
+        let room = limit.saturating_sub(kept.len()).min(count);
+        let (head, tail) = data.split_at(room);
+        kept.extend_from_slice(head);
+        dropped = dropped.saturating_add(u64::try_from(tail.len()).unwrap_or(u64::MAX));
+        if let Some(tap) = &tap
+            && !head.is_empty()
+        {
+            drop(tap.try_send(piece(head.to_vec())));
+        }
+    }
+    (kept, dropped)
+}
+
+impl Fleet {
+    /// The server that an action means.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`].
+    pub fn action_target(&self, caller: &Caller, reference: &str) -> Result<ActionTarget, FleetError> {
+        auth::require(caller, Role::Operator)?;
+        let entry = self.find(caller, reference)?;
+        let live = entry.live();
+        let is_root = match live.server.transport {
+            Transport::Local => crate::config::is_root(),
+            _ => live.server.username.as_deref() == Some("root"),
+        };
+        let service_manager = live.facts.as_ref().map(|facts| facts.service_manager).unwrap_or_default();
+        Ok(ActionTarget {
+            id: live.server.id,
+            name: live.server.name.clone(),
+            transport: live.server.transport,
+            surroundings: Surroundings { service_manager, is_root },
+        })
+    }
+
+    /// What runs commands on a server: its one connection, shared with the readings.
+    ///
+    /// # Errors
+    /// Why there is none now, a sentence for a person.
+    pub async fn hand(&self, caller: &Caller, server: ServerId) -> Result<Hand, String> {
+        let entry = self.find(caller, &server.to_string()).map_err(|error| error.to_string())?;
+        let session = {
+            let live = entry.live();
+            if live.server.status == Status::Inactive {
+                return Err("the server is inactive; set its status to active first".to_owned());
+            }
+            if live.server.transport == Transport::Local {
+                return Ok(Hand::Local);
+            }
+            live.session.clone().ok_or_else(|| match &live.reachability {
+                Reachability::Unreachable { reason, .. } => reason.clone(),
+                _ => "there is no connection to this server".to_owned(),
+            })?
+        };
+        match session.connection().await {
+            Ok(connection) => Ok(Hand::Ssh(connection)),
+            Err(error) => Err(format!("{error} {}", error.advice())),
+        }
+    }
+
+    /// Tells open pages and other listeners what happened.
+    pub fn publish(&self, event: Event) {
+        // No receiver means no open page; then there is nobody to tell.
+        drop(self.inner.events.send(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(command: &str) -> ExecRequest {
+        ExecRequest::new(command).timeout(Duration::from_secs(20))
+    }
+
+    #[tokio::test]
+    async fn a_local_command_answers_with_its_output_and_status() {
+        let output = Hand::Local.exec(request("echo out; echo err >&2; exit 3")).await.unwrap();
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(output.exit_status, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_local_command_that_never_ends_is_ended_with_its_children() {
+        let command = "sleep 600 & echo $!; wait";
+        let late = Hand::Local.exec(ExecRequest::new(command).timeout(Duration::from_secs(1))).await;
+        let Err(SshError::CommandTimedOut { partial, .. }) = late else { panic!("{late:?}") };
+        let child: u32 = String::from_utf8_lossy(&partial.stdout).trim().parse().unwrap();
+        assert!(!std::path::Path::new(&format!("/proc/{child}/stat")).exists() || is_zombie(child));
+    }
+
+    fn is_zombie(pid: u32) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    }
+
+    #[tokio::test]
+    async fn endless_local_output_is_kept_to_the_limit() {
+        let output = Hand::Local.exec(request("head -c 300000 /dev/zero").output_limit(1000)).await.unwrap();
+        assert_eq!((output.stdout.len(), output.stdout_dropped_bytes), (1000, 299_000));
+    }
+}

@@ -1,0 +1,274 @@
+//! Runs an operation: every target on its own, a bounded number at once, each step written before the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Operations, Planned, Running};
+use crate::actions::{Action, Plan, mask};
+use crate::model::{Caller, Event, OperationStatus, RecordId, ServerId, TargetStatus};
+use crate::ssh::{ExecRequest, Output, Piece, SshError, printable};
+use crate::store::StoreError;
+use crate::store::audit::{self, Entry};
+use crate::store::operations::{self as rows, CommandRecord, Operation};
+
+/// How long a target may wait for a connection that is being made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// Pieces of output on their way to the ledger; a slow ledger misses some, the record has them all.
+const PIECES: usize = 64;
+/// Open pages hear of new output at most this often for one target.
+const TELL_EVERY: Duration = Duration::from_millis(150);
+
+/// One target under way.
+struct Leg {
+    operations: Operations,
+    caller: Caller,
+    operation: Operation,
+    running: Arc<Running>,
+    position: u32,
+    server: ServerId,
+    name: String,
+    plan: Plan,
+}
+
+/// How a target ended.
+struct Ending {
+    status: TargetStatus,
+    error: Option<String>,
+    output: Output,
+}
+
+pub(super) async fn run(
+    operations: Operations,
+    caller: Caller,
+    operation: Operation,
+    action: Action,
+    planned: Vec<Planned>,
+    running: Arc<Running>,
+) {
+    tracing::info!(operation = %operation.id, action = action.kind(), by = %caller.actor, targets = planned.len(), "an operation begins");
+    let mut legs = tokio::task::JoinSet::new();
+    for (planned, position) in planned.into_iter().zip(0_u32..) {
+        let Ok(plan) = planned.plan else { continue };
+        let leg = Leg {
+            operations: operations.clone(),
+            caller: caller.clone(),
+            operation: operation.clone(),
+            running: Arc::clone(&running),
+            position,
+            server: planned.server,
+            name: planned.name,
+            plan,
+        };
+        legs.spawn(leg.run());
+    }
+    while let Some(done) = legs.join_next().await {
+        if let Err(error) = done {
+            tracing::error!(operation = %operation.id, %error, "a target of an operation broke off");
+        }
+    }
+    let status = OperationStatus::of(&running.ledger.statuses());
+    let (id, now) = (operation.id, operations.inner.clock.now());
+    if let Err(error) = operations.inner.store.write(move |tx| rows::set_status(tx, id, status, now)).await {
+        tracing::error!(operation = %id, %error, "the end of an operation could not be written");
+    }
+    operations.forget(id);
+    for target in running.ledger.targets().iter().take(1) {
+        operations.inner.fleet.publish(Event::Operation {
+            organization: operation.organization,
+            operation: id,
+            server: target.server,
+        });
+    }
+    tracing::info!(operation = %id, %status, "an operation ended");
+}
+
+impl Leg {
+    async fn run(self) {
+        let turn = Arc::clone(&self.operations.inner.permits).acquire_owned().await;
+        if self.running.cancel.is_cancelled() || turn.is_err() {
+            return self
+                .finish(None, Ending::without(TargetStatus::Cancelled, "cancelled before it was sent"))
+                .await;
+        }
+        let connecting = self.operations.inner.fleet.hand(&self.caller, self.server);
+        let hand = match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
+            Ok(Ok(hand)) => hand,
+            Ok(Err(reason)) => {
+                return self.finish(None, Ending::without(TargetStatus::Unreachable, &reason)).await;
+            }
+            Err(_) => {
+                let reason = format!("there was no connection within {} s", CONNECT_LIMIT.as_secs());
+                return self.finish(None, Ending::without(TargetStatus::Unreachable, &reason)).await;
+            }
+        };
+        let record = match self.write_sent().await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(operation = %self.operation.id, server = %self.name, %error, "nothing is sent that cannot be recorded");
+                let reason = format!("nothing was sent, because it could not be recorded: {error}");
+                return self.finish(None, Ending::without(TargetStatus::Failed, &reason)).await;
+            }
+        };
+        self.tell();
+        let (tap, pieces) = mpsc::channel(PIECES);
+        let request = ExecRequest::new(self.plan.command.clone()).timeout(self.plan.timeout).tap(tap);
+        let started = Instant::now();
+        let outcome = tokio::select! {
+            // Dropping the future ends the command on the server.
+            () = self.running.cancel.cancelled() => None,
+            outcome = async { tokio::join!(hand.exec(request), self.listen(pieces)).0 } => Some(outcome),
+        };
+        let mut ending = match outcome {
+            Some(outcome) => Ending::of(outcome, &self.plan),
+            None => Ending::without(TargetStatus::Cancelled, "cancelled while it ran; the command was ended"),
+        };
+        if ending.output.wall.is_zero() {
+            ending.output.wall = started.elapsed();
+        }
+        self.finish(Some(record), ending).await;
+    }
+
+    /// Takes the output to the ledger while the command runs.
+    async fn listen(&self, mut pieces: mpsc::Receiver<Piece>) {
+        let mut told: Option<Instant> = None;
+        while let Some(piece) = pieces.recv().await {
+            self.running.ledger.said(self.position, piece);
+            if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                self.tell();
+                told = Some(Instant::now());
+            }
+        }
+    }
+
+    fn tell(&self) {
+        self.operations.inner.fleet.publish(Event::Operation {
+            organization: self.operation.organization,
+            operation: self.operation.id,
+            server: self.server,
+        });
+    }
+
+    /// Writes that the command is about to be sent.
+    async fn write_sent(&self) -> Result<CommandRecord, StoreError> {
+        let now = self.operations.inner.clock.now();
+        let record = CommandRecord {
+            id: RecordId::new(self.operations.inner.clock.new_uuid()),
+            organization: self.operation.organization,
+            server_id: self.server,
+            server_name: self.name.clone(),
+            operation_id: Some(self.operation.id),
+            initiated_by: self.operation.initiated_by.clone(),
+            label: self.operation.title.clone(),
+            command: mask(&self.plan.command),
+            container_command: None,
+            started_at: now,
+            duration_ms: None,
+            exit_status: None,
+            signal: None,
+            error: None,
+            stdout: String::new(),
+            stderr: String::new(),
+            stdout_dropped_bytes: 0,
+            stderr_dropped_bytes: 0,
+        };
+        let (stored, operation, position) = (record.clone(), self.operation.id, self.position);
+        self.operations
+            .inner
+            .store
+            .write(move |tx| {
+                rows::insert_record(tx, &stored)?;
+                rows::set_target(tx, operation, position, TargetStatus::Sent, None, Some(stored.id))?;
+                rows::set_status(tx, operation, OperationStatus::Running, now)
+            })
+            .await?;
+        self.running.ledger.sent(self.position, &record);
+        Ok(record)
+    }
+
+    /// Writes how it ended: target, record and audit entry in one transaction.
+    async fn finish(self, record: Option<CommandRecord>, ending: Ending) {
+        let record = record.map(|record| ending.complete(record));
+        let entry = self.audit_entry(&ending);
+        let (operation, position, now) =
+            (self.operation.id, self.position, self.operations.inner.clock.now());
+        let (status, error) = (ending.status, ending.error.clone());
+        let written = self
+            .operations
+            .inner
+            .store
+            .write(move |tx| {
+                if let Some(record) = &record {
+                    rows::complete_record(tx, record)?;
+                }
+                rows::set_target(tx, operation, position, status, error.as_deref(), None)?;
+                audit::append(tx, now, &entry)
+            })
+            .await;
+        if let Err(error) = written {
+            tracing::error!(operation = %operation, server = %self.name, %error, "the end of a command could not be written");
+        }
+        self.running.ledger.finished(self.position, ending.status);
+        self.tell();
+    }
+
+    fn audit_entry(&self, ending: &Ending) -> Entry {
+        let mut entry = Entry::by(&self.caller, &self.operation.kind, &self.name);
+        ending.status.name().clone_into(&mut entry.result);
+        let how = match (&ending.output.exit_status, &ending.output.signal, &ending.error) {
+            (Some(status), ..) => format!("exit status {status}"),
+            (None, Some(signal), _) => format!("ended by signal {signal}"),
+            (None, None, Some(error)) => error.clone(),
+            (None, None, None) => "no exit status".to_owned(),
+        };
+        entry.detail(format!("{}; {how}; operation {}", mask(&self.plan.command), self.operation.id))
+    }
+}
+
+impl Ending {
+    fn without(status: TargetStatus, reason: &str) -> Self {
+        Self { status, error: Some(reason.to_owned()), output: Output::default() }
+    }
+
+    fn of(outcome: Result<Output, SshError>, plan: &Plan) -> Self {
+        match outcome {
+            Ok(output) if output.success() => Self { status: TargetStatus::Succeeded, error: None, output },
+            Ok(output) => {
+                let error = match (output.exit_status, &output.signal) {
+                    (Some(status), _) => format!("exit status {status}"),
+                    (None, Some(signal)) => format!("ended by signal {signal}"),
+                    (None, None) => "the server did not say how it ended".to_owned(),
+                };
+                Self { status: TargetStatus::Failed, error: Some(error), output }
+            }
+            Err(SshError::CommandTimedOut { partial, .. }) => {
+                let error = format!("it did not end within {} s and was ended", plan.timeout.as_secs());
+                Self { status: TargetStatus::Failed, error: Some(error), output: *partial }
+            }
+            Err(error @ SshError::Closed { .. }) => {
+                let reason =
+                    format!("the connection was lost while it ran; it may have run to its end ({error})");
+                Self::without(TargetStatus::Unknown, &reason)
+            }
+            Err(error @ (SshError::ChannelRefused { .. } | SshError::TimedOut { .. })) => {
+                Self::without(TargetStatus::Unreachable, &format!("{error} {}", error.advice()))
+            }
+            Err(error) => Self::without(TargetStatus::Failed, &format!("{error} {}", error.advice())),
+        }
+    }
+
+    fn complete(&self, mut record: CommandRecord) -> CommandRecord {
+        record.duration_ms = u64::try_from(self.output.wall.as_millis()).ok();
+        record.exit_status = self.output.exit_status;
+        record.signal.clone_from(&self.output.signal);
+        // An exit status says it all; anything else needs its sentence.
+        record.error = self.error.clone().filter(|_| self.output.exit_status.is_none());
+        record.stdout = printable::text(&self.output.stdout, usize::MAX);
+        record.stderr = printable::text(&self.output.stderr, usize::MAX);
+        record.stdout_dropped_bytes = self.output.stdout_dropped_bytes;
+        record.stderr_dropped_bytes = self.output.stderr_dropped_bytes;
+        record
+    }
+}

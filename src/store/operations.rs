@@ -1,0 +1,371 @@
+//! Operations, their targets, and the records of the commands that were sent.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter};
+use serde::Serialize;
+
+use super::{StoreError, parse};
+use crate::model::{
+    OperationId, OperationStatus, OrganizationId, RecordId, ServerId, TargetStatus, Timestamp,
+};
+
+/// One action done to one or many servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    pub id: OperationId,
+    pub organization: OrganizationId,
+    /// `restart_service`, `run_command`, …
+    pub kind: String,
+    pub title: String,
+    /// The action as JSON, secrets masked.
+    pub parameters: serde_json::Value,
+    pub initiated_by: String,
+    pub status: OperationStatus,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+}
+
+/// One server of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub position: u32,
+    pub server: ServerId,
+    pub server_name: String,
+    pub status: TargetStatus,
+    /// The exact command, secrets masked. None: none could be built.
+    pub command: Option<String>,
+    pub error: Option<String>,
+    pub record: Option<RecordId>,
+}
+
+/// One remote command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommandRecord {
+    pub id: RecordId,
+    #[serde(skip)]
+    pub organization: OrganizationId,
+    pub server_id: ServerId,
+    pub server_name: String,
+    pub operation_id: Option<OperationId>,
+    pub initiated_by: String,
+    pub label: String,
+    /// Secrets masked.
+    pub command: String,
+    pub container_command: Option<String>,
+    pub started_at: Timestamp,
+    /// None: its end was not seen (yet).
+    pub duration_ms: Option<u64>,
+    pub exit_status: Option<u32>,
+    pub signal: Option<String>,
+    pub error: Option<String>,
+    pub stdout: String,
+    pub stderr: String,
+    /// Bytes that came after the limit was reached.
+    pub stdout_dropped_bytes: u64,
+    pub stderr_dropped_bytes: u64,
+}
+
+fn operation_from_row(row: &Row<'_>) -> Result<Operation, rusqlite::Error> {
+    let text = |index: usize| row.get::<_, String>(index);
+    let time =
+        |index: usize| row.get::<_, Option<i64>>(index).map(|millis| millis.map(Timestamp::from_millis));
+    Ok(Operation {
+        id: parse(&text(0)?, "operation id")?,
+        organization: parse(&text(1)?, "organization of an operation")?,
+        kind: text(2)?,
+        title: text(3)?,
+        parameters: parse(&text(4)?, "parameters of an operation")?,
+        initiated_by: text(5)?,
+        status: parse(&text(6)?, "status of an operation")?,
+        created_at: Timestamp::from_millis(row.get(7)?),
+        started_at: time(8)?,
+        completed_at: time(9)?,
+    })
+}
+
+const OPERATION_COLUMNS: &str = "id, organization_id, kind, title, parameters, initiated_by, status, created_at, started_at, completed_at";
+
+/// Writes a new operation with its targets.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert(tx: &Transaction<'_>, operation: &Operation, targets: &[Target]) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO operations (id, organization_id, kind, title, parameters, initiated_by, status, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            operation.id.to_string(),
+            operation.organization.to_string(),
+            operation.kind,
+            operation.title,
+            operation.parameters.to_string(),
+            operation.initiated_by,
+            operation.status.name(),
+            operation.created_at.as_millis(),
+        ],
+    )?;
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO operation_targets (operation_id, position, server_id, server_name, status, command, error)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for target in targets {
+        statement.execute(params![
+            operation.id.to_string(),
+            target.position,
+            target.server.to_string(),
+            target.server_name,
+            target.status.name(),
+            target.command,
+            target.error,
+        ])?;
+    }
+    Ok(())
+}
+
+/// Sets the status, and the times that belong to it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_status(
+    tx: &Transaction<'_>,
+    id: OperationId,
+    status: OperationStatus,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let ended = !matches!(status, OperationStatus::Pending | OperationStatus::Running);
+    tx.prepare_cached(
+        "UPDATE operations SET status = ?2, started_at = coalesce(started_at, ?3),
+             completed_at = CASE WHEN ?4 THEN ?3 ELSE NULL END WHERE id = ?1",
+    )?
+    .execute(params![id.to_string(), status.name(), at.as_millis(), ended])?;
+    Ok(())
+}
+
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_target(
+    tx: &Transaction<'_>,
+    id: OperationId,
+    position: u32,
+    status: TargetStatus,
+    error: Option<&str>,
+    record: Option<RecordId>,
+) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE operation_targets SET status = ?3, error = coalesce(?4, error), record_id = coalesce(?5, record_id)
+         WHERE operation_id = ?1 AND position = ?2",
+    )?
+    .execute(params![
+        id.to_string(),
+        position,
+        status.name(),
+        error,
+        record.map(|record| record.to_string())
+    ])?;
+    Ok(())
+}
+
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn by_id(
+    c: &Connection,
+    organization: OrganizationId,
+    id: OperationId,
+) -> Result<Option<Operation>, StoreError> {
+    Ok(c.prepare_cached(&format!(
+        "SELECT {OPERATION_COLUMNS} FROM operations WHERE organization_id = ?1 AND id = ?2"
+    ))?
+    .query_row([organization.to_string(), id.to_string()], operation_from_row)
+    .optional()?)
+}
+
+/// Operations of an organization, newest first.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn list(
+    c: &Connection,
+    organization: OrganizationId,
+    limit: u32,
+    offset: u32,
+) -> Result<Vec<Operation>, StoreError> {
+    let mut statement = c.prepare_cached(&format!(
+        "SELECT {OPERATION_COLUMNS} FROM operations WHERE organization_id = ?1
+         ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3"
+    ))?;
+    let rows = statement.query_map(params![organization.to_string(), limit, offset], operation_from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The targets of an operation, in their order.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn targets(c: &Connection, id: OperationId) -> Result<Vec<Target>, StoreError> {
+    let mut statement = c.prepare_cached(
+        "SELECT position, server_id, server_name, status, command, error, record_id FROM operation_targets
+         WHERE operation_id = ?1 ORDER BY position",
+    )?;
+    let rows = statement.query_map([id.to_string()], |row| {
+        let record: Option<String> = row.get(6)?;
+        Ok(Target {
+            position: row.get(0)?,
+            server: parse(&row.get::<_, String>(1)?, "server of a target")?,
+            server_name: row.get(2)?,
+            status: parse(&row.get::<_, String>(3)?, "status of a target")?,
+            command: row.get(4)?,
+            error: row.get(5)?,
+            record: record.map(|id| parse(&id, "record of a target")).transpose()?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Writes a record before its command is sent.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert_record(tx: &Transaction<'_>, record: &CommandRecord) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO command_records (id, organization_id, server_id, server_name, operation_id, initiated_by, label,
+             command, container_command, started_at, stdout, stderr, stdout_dropped_bytes, stderr_dropped_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, '', '', 0, 0)",
+    )?
+    .execute(params![
+        record.id.to_string(),
+        record.organization.to_string(),
+        record.server_id.to_string(),
+        record.server_name,
+        record.operation_id.map(|id| id.to_string()),
+        record.initiated_by,
+        record.label,
+        record.command,
+        record.container_command,
+        record.started_at.as_millis(),
+    ])?;
+    Ok(())
+}
+
+/// Completes a record with what became of its command.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn complete_record(tx: &Transaction<'_>, record: &CommandRecord) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE command_records SET duration_ms = ?2, exit_status = ?3, signal = ?4, error = ?5, stdout = ?6, stderr = ?7,
+             stdout_dropped_bytes = ?8, stderr_dropped_bytes = ?9 WHERE id = ?1",
+    )?
+    .execute(params![
+        record.id.to_string(),
+        record.duration_ms.and_then(|millis| i64::try_from(millis).ok()),
+        record.exit_status,
+        record.signal,
+        record.error,
+        record.stdout,
+        record.stderr,
+        i64::try_from(record.stdout_dropped_bytes).unwrap_or(i64::MAX),
+        i64::try_from(record.stderr_dropped_bytes).unwrap_or(i64::MAX),
+    ])?;
+    Ok(())
+}
+
+const RECORD_COLUMNS: &str = "id, organization_id, server_id, server_name, operation_id, initiated_by, label, command, \
+     container_command, started_at, duration_ms, exit_status, signal, error, stdout, stderr, stdout_dropped_bytes, \
+     stderr_dropped_bytes";
+
+fn record_from_row(row: &Row<'_>) -> Result<CommandRecord, rusqlite::Error> {
+    let text = |index: usize| row.get::<_, String>(index);
+    let count = |index: usize| row.get::<_, i64>(index).map(|n| u64::try_from(n).unwrap_or(0));
+    let operation: Option<String> = row.get(4)?;
+    Ok(CommandRecord {
+        id: parse(&text(0)?, "record id")?,
+        organization: parse(&text(1)?, "organization of a record")?,
+        server_id: parse(&text(2)?, "server of a record")?,
+        server_name: text(3)?,
+        operation_id: operation.map(|id| parse(&id, "operation of a record")).transpose()?,
+        initiated_by: text(5)?,
+        label: text(6)?,
+        command: text(7)?,
+        container_command: row.get(8)?,
+        started_at: Timestamp::from_millis(row.get(9)?),
+        duration_ms: row.get::<_, Option<i64>>(10)?.and_then(|millis| u64::try_from(millis).ok()),
+        exit_status: row.get(11)?,
+        signal: row.get(12)?,
+        error: row.get(13)?,
+        stdout: text(14)?,
+        stderr: text(15)?,
+        stdout_dropped_bytes: count(16)?,
+        stderr_dropped_bytes: count(17)?,
+    })
+}
+
+/// Records of a server, newest first.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn records_of_server(
+    c: &Connection,
+    organization: OrganizationId,
+    server: ServerId,
+    limit: u32,
+    offset: u32,
+) -> Result<Vec<CommandRecord>, StoreError> {
+    let mut statement = c.prepare_cached(&format!(
+        "SELECT {RECORD_COLUMNS} FROM command_records WHERE organization_id = ?1 AND server_id = ?2
+         ORDER BY started_at DESC, id DESC LIMIT ?3 OFFSET ?4"
+    ))?;
+    let rows = statement
+        .query_map(params![organization.to_string(), server.to_string(), limit, offset], record_from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The records of an operation.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn records_of_operation(c: &Connection, targets: &[Target]) -> Result<Vec<CommandRecord>, StoreError> {
+    let ids: Vec<Value> =
+        targets.iter().filter_map(|target| target.record).map(|id| Value::Text(id.to_string())).collect();
+    let mut records = Vec::with_capacity(ids.len());
+    // SQLite takes 32,766 parameters; a few hundred at a time keep the statements small.
+    for part in ids.chunks(500) {
+        let marks = vec!["?"; part.len()].join(", ");
+        let mut statement =
+            c.prepare(&format!("SELECT {RECORD_COLUMNS} FROM command_records WHERE id IN ({marks})"))?;
+        let rows = statement.query_map(params_from_iter(part), record_from_row)?;
+        for record in rows {
+            records.push(record?);
+        }
+    }
+    Ok(records)
+}
+
+/// Tells the truth about what a stop of Roundsman interrupted: what was sent may have run, what was not was not.
+/// Answers how many operations were unfinished.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn mark_interrupted(tx: &Transaction<'_>, at: Timestamp) -> Result<usize, StoreError> {
+    const SENT: &str = "Roundsman stopped while the command ran; it may have run to its end";
+    const NOT_SENT: &str = "Roundsman stopped before this was sent";
+    tx.execute("UPDATE command_records SET error = ?1 WHERE duration_ms IS NULL AND error IS NULL", [SENT])?;
+    let unfinished: Vec<String> = tx
+        .prepare("SELECT id FROM operations WHERE status IN ('pending', 'running')")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in &unfinished {
+        tx.execute(
+            "UPDATE operation_targets SET status = 'unknown', error = ?2 WHERE operation_id = ?1 AND status = 'sent'",
+            [id.as_str(), SENT],
+        )?;
+        tx.execute(
+            "UPDATE operation_targets SET status = 'cancelled', error = ?2 WHERE operation_id = ?1 AND status = 'pending'",
+            [id.as_str(), NOT_SENT],
+        )?;
+        let id: OperationId = parse(id, "operation id")?;
+        let states: Vec<TargetStatus> = targets(tx, id)?.iter().map(|target| target.status).collect();
+        set_status(tx, id, OperationStatus::of(&states), at)?;
+    }
+    Ok(unfinished.len())
+}
