@@ -85,11 +85,15 @@ async fn a_host_that_knows_the_key_of_roundsman_needs_no_other() {
 /// Every service of the host that systemd has loaded: name without suffix, active state.
 fn systemctl_states(host: &Host) -> BTreeMap<String, String> {
     let units = host.ssh("systemctl list-units --type=service --all --plain --no-legend");
-    let fields = units.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    fields
-        .filter(|fields| fields.get(1) == Some(&"loaded"))
-        .map(|fields| (fields[0].trim_end_matches(".service").to_owned(), fields[2].to_owned()))
-        .collect()
+    let mut states = BTreeMap::new();
+    for line in units.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // UNIT LOAD ACTIVE SUB DESCRIPTION
+        if let [unit, "loaded", active, ..] = fields[..] {
+            states.insert(unit.trim_end_matches(".service").to_owned(), active.to_owned());
+        }
+    }
+    states
 }
 
 fn api_states(services: &Value) -> BTreeMap<String, String> {
@@ -221,7 +225,7 @@ async fn goes_and_comes_back(away: &str, back: &str) {
     lost.docker(back);
     let (server, returned) = until_health(&central, &lost, "healthy").await;
     assert!(returned <= BACK_WITHIN, "healthy only {returned:?} after docker {back}");
-    assert!(server["logins_today"].as_u64().unwrap() >= 2, "{server}");
+    assert!(server["logins_today"].as_u64().is_some_and(|logins| logins >= 2), "{server}");
 }
 
 #[tokio::test]
