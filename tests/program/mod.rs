@@ -120,9 +120,9 @@ impl Program {
 
     /// The program with an environment that holds nothing of the developer's, and `--data`.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.bare(arguments);
-        command.arg("--data").arg(self.data());
-        command
+        let data = self.data();
+        // In front: after `--` it would belong to a command for a server.
+        self.bare(&[&["--data", text(&data)], arguments].concat())
     }
 
     /// As [`Program::command`], but it has to find the server by itself.
@@ -147,9 +147,10 @@ impl Program {
 
     /// As typed at a terminal, with these answers.
     pub(crate) fn at_terminal(&self, arguments: &[&str], answers: &str) -> String {
-        let words: Vec<String> = std::iter::once(PROGRAM)
-            .chain(arguments.iter().copied())
-            .chain(["--data", self.data().to_str().unwrap()])
+        let data = self.data();
+        let words: Vec<String> = [PROGRAM, "--data", text(&data)]
+            .iter()
+            .chain(arguments)
             .map(|word| format!("'{word}'"))
             .collect();
         let mut script = Command::new("script")
