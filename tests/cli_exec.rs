@@ -1,5 +1,4 @@
 //! `roundsman exec` and `op` against real daemons.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod program;
