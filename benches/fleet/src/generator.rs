@@ -290,7 +290,9 @@ impl Handler for Host {
             }
             None => {
                 let shown = String::from_utf8_lossy(data).into_owned();
-                self.shared.ledger.complain(self.server, &format!("a command that is not the probe: {shown:?}"));
+                self.shared
+                    .ledger
+                    .complain(self.server, &format!("a command that is not the probe: {shown:?}"));
                 session.exit_status_request(channel, 127)?;
                 session.close(channel)
             }

@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_span_is_late_by_what_exceeds_the_interval_and_misses_whole_intervals() {
-        let cases = [(4.0, 0, 0), (5.0, 0, 0), (5.3, 300, 0), (9.9, 4900, 0), (10.0, 5000, 1), (21.0, 16_000, 3)];
+        let cases =
+            [(4.0, 0, 0), (5.0, 0, 0), (5.3, 300, 0), (9.9, 4900, 0), (10.0, 5000, 1), (21.0, 16_000, 3)];
         for (span, late_ms, missed) in cases {
             let judged = judge(Duration::from_secs_f64(span), INTERVAL);
             assert_eq!(judged, Judgement { late: Duration::from_millis(late_ms), missed }, "{span}");
