@@ -69,7 +69,7 @@ exec 7>"$lab/test.lock"
 flock 7
 work=$(mktemp -d)
 was_down=no
-[ -n "$("$root/scripts/lab.sh" status | grep '^lab-')" ] || was_down=yes
+"$root/scripts/lab.sh" status | grep -q '^lab-' || was_down=yes
 cleanup() {
     rm -rf "$work"
     [ "$was_down" = no ] || "$root/scripts/lab.sh" down

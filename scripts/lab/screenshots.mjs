@@ -61,8 +61,8 @@ const roundsman = new Roundsman();
 let browser;
 try {
   await roundsman.start();
-  liven();
   enrol(roundsman);
+  liven();
   browser = await Browser.launch();
   const profile = await browser.profile();
   const page = await profile.newPage();
