@@ -54,7 +54,7 @@ authorize() {
 # The default public key, as the API says on the control socket, which only its owner and root can use.
 key_of_running_roundsman() {
     local control
-    control=$(cat /run/roundsman/control 2>/dev/null) && [ -S "$control" ] && command -v curl >/dev/null || return 0
+    control=$(cat "${ROUNDSMAN_RUNTIME_DIR:-/run/roundsman}/control" 2>/dev/null) && [ -S "$control" ] && command -v curl >/dev/null || return 0
     { curl -s -m 5 --unix-socket "$control" http://localhost/api/v1/keys || true; } |
         sed 's/},{/}\n{/g' | grep '"is_default":true' | sed -n 's/.*"public_key":"\([^"]*\)".*/\1/p' | head -n 1
 }
