@@ -316,6 +316,15 @@ impl Sshd {
         assert!(self.try_start().await, "the daemon did not start again:\n{}", self.log());
     }
 
+    /// Starts again on the same port with another host key, as a reinstalled machine does.
+    pub(crate) async fn reinstall(&mut self) {
+        self.stop();
+        let (private, line) = keys::generate_ed25519("another host").unwrap();
+        write(&self.path("host_key"), private.expose(), 0o600);
+        self.host_key = HostKey::parse(&line).unwrap();
+        self.restart().await;
+    }
+
     /// How many processes run for open connections.
     pub(crate) fn session_processes(&self) -> usize {
         processes::descendants(self.pid()).len()
