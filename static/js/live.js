@@ -154,7 +154,8 @@ export function startLive() {
       // Full jitter: after a restart of Roundsman not every page comes at once.
       retry = setTimeout(connect, 250 + Math.random() * most);
     });
-    addEventListener("pagehide", () => socket.close(), { once: true });
+    // One that is still on its way is dropped by the browser; closing it would be a complaint on the console.
+    addEventListener("pagehide", () => socket.readyState === WebSocket.OPEN && socket.close(), { once: true });
   };
 
   // Back from the cache of the browser or from sleep: what is shown may be old.

@@ -90,7 +90,7 @@ export class Roundsman {
 
   /** A command of the program against this server; answers its output. */
   run(...words) {
-    return execFileSync(PROGRAM, [...words, "--data", this.data], { env: this.environment(), encoding: "utf8" });
+    return execFileSync(PROGRAM, ["--data", this.data, ...words], { env: this.environment(), encoding: "utf8" });
   }
 
   async stop(signal = "SIGTERM") {

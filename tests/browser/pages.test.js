@@ -13,6 +13,8 @@ const PAGES = {
   processes: "/servers/web-1/processes",
   services: "/servers/web-1/services",
   configuration: "/servers/web-1/configuration",
+  commands: "/servers/web-1/commands",
+  operations: "/operations",
   settings: "/settings",
 };
 
@@ -26,6 +28,9 @@ describe("the pages", () => {
     await Promise.all([roundsman.start(), sshd.start()]);
     const long = "A server with a description that is long enough to need more than one line on every screen there is";
     enrol(roundsman, sshd, "web-1", "--description", long, "--region", "eu-central", "--environment", "production", "--tag", "web", "--tag", "frontend");
+    roundsman.run("exec", "web-1", "--", "echo done");
+    const [{ id }] = JSON.parse(roundsman.run("op", "list", "--json"));
+    PAGES.operation = `/operations/${id}`;
     browser = await Browser.launch();
     const profile = await browser.profile();
     const page = await profile.newPage();
