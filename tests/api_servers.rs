@@ -1,4 +1,5 @@
 //! `/api/v1/fleet/servers`: enrolment against real daemons, and what programs may say and hear of servers.
+#![expect(clippy::indexing_slicing, clippy::panic, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

@@ -1,4 +1,5 @@
 //! `roundsman serve` as a process: killed, started twice, started on what it cannot use, and told to end.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
