@@ -16,11 +16,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use warp::ws::{Message, WebSocket};
 
 use super::pages::server::Tab;
-use super::pages::{Fragment, fleet as fleet_page};
+use super::pages::{Fragment, Viewer, fleet as fleet_page};
 use super::request::{Access, REVISIT, Request, still_welcome};
 use super::routes::Route;
 use crate::fleet::{ServerFilter, ServerState};
-use crate::model::{Caller, Event, Sample, ServerId};
+use crate::model::{Caller, Event, OperationId, Sample, ServerId};
 use crate::services::Services;
 
 /// A browser that takes no message for so long is gone.
@@ -29,6 +29,10 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_millis(40);
 /// The counts of the whole fleet are sent at most this often.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
+/// What an operation prints is gathered for so long: faster than this nobody reads.
+const OPERATION_EVERY: Duration = Duration::from_millis(200);
+/// The list of operations, and of the commands of a server, change at most this often while many run.
+const LISTS_EVERY: Duration = Duration::from_secs(1);
 
 /// The routes of this file.
 pub(super) fn routes() -> Vec<Route> {
@@ -39,10 +43,12 @@ pub(super) fn routes() -> Vec<Route> {
 enum View {
     Fleet(fleet_page::FleetQuery),
     Server { id: String, tab: Tab, query: Vec<(String, String)> },
+    Operations,
+    Operation(OperationId),
 }
 
 impl View {
-    /// From `view=fleet&…` or `view=server:ID:TAB&…`. None: no page of ours asks like that.
+    /// From `view=fleet&…`, `view=server:ID:TAB&…`, `view=operations` or `view=operation:ID`. None: no page of ours asks like that.
     fn of(request: &Request) -> Option<Self> {
         let rest = request.query.iter().filter(|(name, _)| name != "view").cloned();
         match request.query("view")?.split(':').collect::<Vec<_>>().as_slice() {
@@ -50,6 +56,8 @@ impl View {
             ["server", id, tab] => {
                 Some(Self::Server { id: (*id).to_owned(), tab: Tab::find(tab)?, query: rest.collect() })
             }
+            ["operations"] => Some(Self::Operations),
+            ["operation", id] => Some(Self::Operation(id.parse().ok()?)),
             _ => None,
         }
     }
@@ -80,11 +88,26 @@ struct Gathered {
     samples: Vec<Value>,
     reload: bool,
     summary_due: bool,
+    /// Servers of the shown operation that changed, or servers on which a command did.
+    acted_on: HashSet<ServerId>,
+    /// What the page was made from may be old: everything on it that an operation changes.
+    all_acted_on: bool,
+}
+
+impl Gathered {
+    fn is_waiting(&self) -> bool {
+        !self.changed.is_empty()
+            || self.reload
+            || self.summary_due
+            || !self.acted_on.is_empty()
+            || self.all_acted_on
+    }
 }
 
 struct Attendant {
     services: Services,
     caller: Caller,
+    viewer: Viewer,
     view: View,
     headers: HeaderMap,
     outgoing: SplitSink<WebSocket, Message>,
@@ -95,18 +118,28 @@ struct Attendant {
 
 async fn attend(request: Request, services: Services, socket: WebSocket) {
     let Some(view) = View::of(&request) else { return };
+    let Ok(viewer) = super::site::viewer(&request) else { return };
     let headers = request.headers;
     let Some(caller) = request.caller else { return };
     let mut events = services.fleet.subscribe();
     let (outgoing, mut incoming) = socket.split();
-    let mut attendant =
-        Attendant { services, caller, view, headers, outgoing, shown: HashSet::new(), summary_sent: None };
+    let mut attendant = Attendant {
+        services,
+        caller,
+        viewer,
+        view,
+        headers,
+        outgoing,
+        shown: HashSet::new(),
+        summary_sent: None,
+    };
     attendant.shown = attendant.matching();
     attendant.look();
     let mut revisit = tokio::time::interval(REVISIT);
     revisit.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut gathered = Gathered::default();
-    let mut send_at: Option<Instant> = None;
+    // An operation may have gone on, or ended, between the page and its socket; no event would tell.
+    let mut gathered = Gathered { all_acted_on: attendant.shows_actions(), ..Gathered::default() };
+    let mut send_at = gathered.is_waiting().then(Instant::now);
     loop {
         let due = send_at.unwrap_or_else(|| Instant::now() + REVISIT);
         tokio::select! {
@@ -132,8 +165,7 @@ async fn attend(request: Request, services: Services, socket: WebSocket) {
                 }
             }
         }
-        let waiting = !gathered.changed.is_empty() || gathered.reload || gathered.summary_due;
-        if waiting && send_at.is_none() {
+        if gathered.is_waiting() && send_at.is_none() {
             send_at = Some(Instant::now() + attendant.delay());
         }
     }
@@ -143,8 +175,14 @@ impl Attendant {
     const fn delay(&self) -> Duration {
         match self.view {
             View::Fleet(_) => GATHER,
+            View::Server { tab: Tab::Commands, .. } | View::Operations => LISTS_EVERY,
             View::Server { .. } => Duration::ZERO,
+            View::Operation(_) => OPERATION_EVERY,
         }
+    }
+
+    const fn shows_actions(&self) -> bool {
+        matches!(self.view, View::Operation(_) | View::Server { tab: Tab::Commands, .. })
     }
 
     /// Servers that belong on the page.
@@ -167,11 +205,28 @@ impl Attendant {
         match &self.view {
             View::Fleet(_) => true,
             View::Server { id, .. } => *id == server.to_string(),
+            View::Operations | View::Operation(_) => false,
         }
     }
 
     fn gather(&self, event: &Event, gathered: &mut Gathered) {
-        if event.organization() != self.caller.organization || !self.concerns(event.server()) {
+        if event.organization() != self.caller.organization {
+            return;
+        }
+        if let Event::Operation { operation, server, .. } = event {
+            match &self.view {
+                View::Operations => gathered.reload = true,
+                View::Operation(shown) if shown == operation => {
+                    gathered.acted_on.insert(*server);
+                }
+                View::Server { tab: Tab::Commands, .. } if self.concerns(*server) => {
+                    gathered.acted_on.insert(*server);
+                }
+                _ => {}
+            }
+            return;
+        }
+        if !self.concerns(event.server()) {
             return;
         }
         match event {
@@ -195,13 +250,33 @@ impl Attendant {
 
     /// False: the browser is gone.
     async fn send(&mut self, gathered: Gathered) -> bool {
-        let update = self.render(gathered);
+        let acted_on = self.render_actions(&gathered).await;
+        let mut update = self.render(gathered);
+        update.fragments.extend(acted_on);
         if update.is_empty() {
             return true;
         }
         let Ok(text) = serde_json::to_string(&update) else { return false };
         let sent = tokio::time::timeout(SEND_LIMIT, self.outgoing.send(Message::text(text))).await;
         matches!(sent, Ok(Ok(())))
+    }
+
+    /// The parts of the page that an operation changed.
+    async fn render_actions(&self, gathered: &Gathered) -> Vec<Fragment> {
+        if gathered.acted_on.is_empty() && !gathered.all_acted_on {
+            return Vec::new();
+        }
+        match &self.view {
+            View::Operation(id) => {
+                let changed = (!gathered.all_acted_on).then_some(&gathered.acted_on);
+                let (viewer, id) = (&self.viewer, id.to_string());
+                super::site::fragments_of_operation(&self.services, &self.caller, viewer, &id, changed).await
+            }
+            View::Server { id, tab: Tab::Commands, query } => {
+                super::site::command_fragments(&self.services, &self.caller, id, query).await
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn render(&mut self, gathered: Gathered) -> Update {
@@ -222,6 +297,7 @@ impl Attendant {
                 View::Server { tab, query, .. } => {
                     update.fragments.extend(self.server_fragments(&state, *tab, query));
                 }
+                View::Operations | View::Operation(_) => {}
             }
         }
         if matches!(self.view, View::Fleet(_)) {

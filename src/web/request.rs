@@ -133,6 +133,12 @@ impl Form {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// Every field in its order.
+    #[must_use]
+    pub fn pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     /// The field's text without blanks around it; None when nothing is left.
     #[must_use]
     pub fn optional(&self, name: &str) -> Option<String> {

@@ -174,6 +174,16 @@ function startChoices() {
   }
 }
 
+/** Ctrl-Enter in a field of several lines sends its form. */
+function startSubmitKeys() {
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.matches?.("textarea[data-submit-key]")) {
+      event.preventDefault();
+      event.target.form.requestSubmit();
+    }
+  });
+}
+
 /** A form is sent once, however often its button is pressed. */
 function startSubmits() {
   document.addEventListener("submit", (event) => {
@@ -196,6 +206,7 @@ startClicks();
 startConfirmations();
 startChoices();
 startSubmits();
+startSubmitKeys();
 startPalette();
 startLive();
 setInterval(refreshTimes, 1000);

@@ -42,8 +42,18 @@ function morph(element, html) {
   // A selection inside the element would be lost; the next version comes soon enough.
   const selection = getSelection();
   if (selection && !selection.isCollapsed && element.contains(selection.anchorNode)) return;
+  // Who reads the end of an output goes on reading its end; who has scrolled up stays there.
+  const followed = [...element.querySelectorAll("pre[data-follow]")].filter(isAtEnd).map((pre) => pre.getAttribute("aria-label"));
+  const known = element.querySelectorAll("pre[data-follow]").length;
   // White space around the element would stay behind as text, a little more each time.
   window.Idiomorph.morph(element, html.trim(), MORPH);
+  for (const pre of document.getElementById(element.id)?.querySelectorAll("pre[data-follow]") ?? []) {
+    if (known === 0 || followed.includes(pre.getAttribute("aria-label"))) pre.scrollTop = pre.scrollHeight;
+  }
+}
+
+function isAtEnd(pre) {
+  return pre.scrollHeight - pre.scrollTop - pre.clientHeight < 4;
 }
 
 /** The newest version of each part that waits for the next frame; a hidden page draws none and keeps the last. */

@@ -8,6 +8,9 @@ pub mod doors;
 pub mod enrol;
 pub mod fleet;
 pub mod form;
+pub mod operation;
+pub mod operations;
+pub mod remote;
 pub mod server;
 pub mod settings;
 
@@ -82,6 +85,7 @@ impl Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     Fleet,
+    Operations,
     Settings,
 }
 
@@ -90,7 +94,7 @@ pub enum Section {
 pub struct Chrome {
     pub title: String,
     pub section: Section,
-    /// What the page's WebSocket asks for (`fleet`, `server:ID:TAB`). None: nothing on it changes by itself.
+    /// What the page's WebSocket asks for (`fleet`, `server:ID:TAB`, `operations`, `operation:ID`). None: nothing on it changes by itself.
     pub live: Option<String>,
     pub notice: Option<Notice>,
     pub viewer: Viewer,
@@ -117,6 +121,10 @@ impl Chrome {
 
     fn in_fleet(&self) -> bool {
         self.section == Section::Fleet
+    }
+
+    fn in_operations(&self) -> bool {
+        self.section == Section::Operations
     }
 
     fn in_settings(&self) -> bool {

@@ -11,18 +11,22 @@ use askama::Template;
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
+use super::operation::OperationPage;
+use super::operations::OperationsPage;
+use super::remote::Pager;
 use super::samples::{
-    Sample, large_fleet, now, preflight, processes, seconds_ago, services, settings, small_fleet, summary,
-    viewer,
+    Sample, large_fleet, now, operation, preflight, processes, record, seconds_ago, services, settings,
+    small_fleet, summary, viewer,
 };
 use super::server::{
-    ConfigurationForm, ConfigurationPage, HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery,
-    ProcessesPage, ServiceQuery, ServicesPage,
+    Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage, HostKey,
+    HostKeys, MetricsPage, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage,
 };
 use super::settings::{SettingsData, SettingsPage};
 use super::{KeptKey, Notice, NoticeKind};
+use crate::actions::Action;
 use crate::fleet::ServerState;
-use crate::model::{Health, Role};
+use crate::model::{Health, Role, ServiceVerb, Signal, TargetStatus};
 use crate::web::assets;
 
 /// Every rendered page, with what must hold for all of them checked.
@@ -130,13 +134,32 @@ fn tab_pages(folder: &Folder) {
     folder.page("metrics", &MetricsPage::new(&admin, &state, now()));
     folder.page(
         "processes",
-        &ProcessesPage::new(&admin, &state, Some(&processes()), Some(seconds_ago(4)), &query, now()),
+        &ProcessesPage::new(
+            &admin,
+            &state,
+            &Acting::Possible,
+            Some(&processes()),
+            Some(seconds_ago(4)),
+            &query,
+            now(),
+        ),
     );
-    folder.page("processes-unread", &ProcessesPage::new(&admin, &state, None, None, &query, now()));
+    folder.page(
+        "processes-unread",
+        &ProcessesPage::new(&admin, &state, &Acting::Possible, None, None, &query, now()),
+    );
     let query = ServiceQuery::default();
     folder.page(
         "services",
-        &ServicesPage::new(&admin, &state, Some(&services()), Some(seconds_ago(4)), &query, now()),
+        &ServicesPage::new(
+            &admin,
+            &state,
+            &Acting::Possible,
+            Some(&services()),
+            Some(seconds_ago(4)),
+            &query,
+            now(),
+        ),
     );
     let configuration = |role: Role, keys: &HostKeys| {
         let form = ConfigurationForm::of(&state.server);
@@ -144,6 +167,51 @@ fn tab_pages(folder: &Folder) {
     };
     folder.page("configuration", &configuration(Role::Admin, &keys));
     folder.page("configuration-viewer", &configuration(Role::Viewer, &HostKeys { offered: None, ..keys }));
+}
+
+fn acting_pages(folder: &Folder) {
+    use TargetStatus::{Cancelled, Failed, Pending, Sent, Succeeded, Unknown, Unreachable};
+    let admin = viewer(Role::Admin);
+    let state = Sample::named("web-2").region("Frankfurt").tag("web").state();
+    let (all, usages) = (services(), processes());
+    let confirm = |action: &Action, command: Result<&str, &str>| {
+        let asked = Asked {
+            action,
+            command: command.map(ToOwned::to_owned).map_err(ToOwned::to_owned),
+            process: usages.iter().find(|usage| usage.process.pid == 812),
+            service: all.iter().find(|service| service.name == "nginx"),
+        };
+        ConfirmPage::new(&admin, &state, Some(&asked), now())
+    };
+    let start = usages.iter().find(|usage| usage.process.pid == 812).unwrap().process.start_ticks;
+    let kill = Action::kill_process(812, start, Signal::Kill).unwrap();
+    let stop = Action::service("nginx", ServiceVerb::Stop).unwrap();
+    folder.page("confirm-kill", &confirm(&kill, Ok("kill -s KILL 812")));
+    folder.page("confirm-stop", &confirm(&stop, Ok("systemctl stop -- nginx.service")));
+    folder.page("confirm-impossible", &confirm(&stop, Err("No service manager is known on this server.")));
+    folder.page("confirm-not-understood", &ConfirmPage::new(&admin, &state, None, now()));
+    let commands = |acting: Acting, form: CommandForm| {
+        CommandsPage::new(
+            &admin,
+            &state,
+            (acting, false),
+            form,
+            &[record("web-2")],
+            Pager::of(Some("2")),
+            now(),
+        )
+    };
+    folder.page("commands", &commands(Acting::Possible, CommandForm::default()));
+    folder.page(
+        "commands-impossible",
+        &commands(Acting::Impossible("It is inactive.".to_owned()), CommandForm::default()),
+    );
+    let every = [Succeeded, Failed, Unreachable, Unknown, Cancelled, Sent, Pending];
+    folder.page("operation", &OperationPage::new(&admin, &operation(&every), now()));
+    folder.page("operation-one", &OperationPage::new(&admin, &operation(&[Succeeded]), now()));
+    folder.page("operation-many", &OperationPage::new(&admin, &operation(&every.repeat(5)), now()));
+    folder.page("operations-empty", &OperationsPage::new(&admin, &[], Pager::of(None), now()));
+    folder.page("operations", &OperationsPage::new(&admin, &[operation(&every)], Pager::of(None), now()));
 }
 
 fn other_pages(folder: &Folder) {
@@ -193,6 +261,7 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     fleet_pages(&folder);
     overview_pages(&folder);
     tab_pages(&folder);
+    acting_pages(&folder);
     other_pages(&folder);
     door_pages(&folder);
 }

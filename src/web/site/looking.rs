@@ -12,6 +12,7 @@ use super::super::pages::server::{
 };
 use super::super::request::{Access, Request};
 use super::super::routes::Route;
+use super::acting::acting;
 use super::{done, show, viewer};
 use crate::fleet::{HostKeyView, ServerFilter, ServerState, Summary};
 use crate::model::Caller;
@@ -77,6 +78,7 @@ async fn processes(request: Request, services: Services) -> Result<Response, Fai
     let page = ProcessesPage::new(
         &viewer(&request)?,
         &state,
+        &acting(&services, caller, &state),
         table.as_ref().map(|table| table.processes.as_slice()),
         table.as_ref().map(|table| table.taken_at),
         &ProcessQuery::from_pairs(pairs(&request)),
@@ -93,6 +95,7 @@ async fn services_tab(request: Request, services: Services) -> Result<Response, 
     let page = ServicesPage::new(
         &viewer(&request)?,
         &state,
+        &acting(&services, caller, &state),
         table.as_ref().map(|table| table.services.as_slice()),
         table.as_ref().map(|table| table.taken_at),
         &ServiceQuery::from_pairs(pairs(&request)),
@@ -114,18 +117,34 @@ pub(in crate::web) fn server_fragments(
     let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     match tab {
         Tab::Overview => overview_fragments(state, &host_keys(state), now),
-        Tab::Metrics | Tab::Configuration => head_fragment(state, tab, now).into_iter().collect(),
+        Tab::Metrics | Tab::Commands | Tab::Configuration => {
+            head_fragment(state, tab, now).into_iter().collect()
+        }
         Tab::Processes => {
             let table = services.fleet.processes(caller, &id).ok();
             let rows = table.as_ref().map(|table| table.processes.as_slice());
             let read_at = table.as_ref().map(|table| table.taken_at);
-            processes_fragments(state, rows, read_at, &ProcessQuery::from_pairs(pairs), now)
+            processes_fragments(
+                state,
+                &acting(services, caller, state),
+                rows,
+                read_at,
+                &ProcessQuery::from_pairs(pairs),
+                now,
+            )
         }
         Tab::Services => {
             let table = services.fleet.services(caller, &id).ok();
             let rows = table.as_ref().map(|table| table.services.as_slice());
             let read_at = table.as_ref().map(|table| table.taken_at);
-            services_fragments(state, rows, read_at, &ServiceQuery::from_pairs(pairs), now)
+            services_fragments(
+                state,
+                &acting(services, caller, state),
+                rows,
+                read_at,
+                &ServiceQuery::from_pairs(pairs),
+                now,
+            )
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The handlers of the pages: fetch from a service, fill the page's struct, answer.
 
+mod acting;
 mod changing;
 mod doors;
 mod enrolling;
 mod looking;
+mod operating;
 mod settings;
 
 pub(super) use looking::server_fragments;
+pub(super) use operating::{command_fragments, fragments_of_operation};
 
 use askama::Template;
 use http::StatusCode;
@@ -28,6 +31,8 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
     routes.extend(enrolling::routes());
+    routes.extend(acting::routes());
+    routes.extend(operating::routes());
     routes.extend(changing::routes());
     routes.extend(settings::routes());
     routes
@@ -41,7 +46,7 @@ fn show(status: StatusCode, page: &impl Template) -> Result<Response, Failure> {
 }
 
 /// Who looks at the page.
-fn viewer(request: &Request) -> Result<Viewer, Failure> {
+pub(super) fn viewer(request: &Request) -> Result<Viewer, Failure> {
     let caller = request.caller()?;
     Ok(Viewer {
         name: caller.actor.to_string(),
@@ -86,6 +91,7 @@ fn done(request: &Request) -> Option<Notice> {
         "saved" => "Saved.",
         "added" => "The server is enrolled; its first readings are on the way.",
         "removed" => "The server and its history are removed. The audit log keeps what was done.",
+        "cancelled" => "Cancelled: nothing more is sent, and what runs is being ended.",
         "host-key" => "The host key is approved.",
         "password" => "Your password is changed; your other sessions are ended.",
         "token-revoked" => "The token is revoked.",

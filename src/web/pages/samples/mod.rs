@@ -1,6 +1,7 @@
 //! Builders of realistic servers for the tests of the pages.
 
 mod lists;
+mod operations;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::model::{
 use crate::web::pages::Viewer;
 
 pub(crate) use lists::{preflight, processes, services, settings};
+pub(crate) use operations::{operation, record};
 
 const GIB: u64 = 1 << 30;
 

@@ -1,5 +1,7 @@
 //! The pages of one server: what is above all of them, and a module a tab.
 
+mod acting;
+mod commands;
 mod configuration;
 mod metrics;
 mod overview;
@@ -14,6 +16,8 @@ use crate::web::view::{self, When};
 
 use super::{Badge, Chrome, Fragment, Section, Viewer};
 
+pub use acting::{Asked, ConfirmPage};
+pub use commands::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 pub use configuration::{ConfigurationForm, ConfigurationPage};
 pub use metrics::MetricsPage;
 pub use overview::{OverviewPage, overview_fragments};
@@ -27,12 +31,13 @@ pub enum Tab {
     Metrics,
     Processes,
     Services,
+    Commands,
     Configuration,
 }
 
 impl Tab {
-    pub const ALL: [Self; 5] =
-        [Self::Overview, Self::Metrics, Self::Processes, Self::Services, Self::Configuration];
+    pub const ALL: [Self; 6] =
+        [Self::Overview, Self::Metrics, Self::Processes, Self::Services, Self::Commands, Self::Configuration];
 
     /// The last part of the address and of what the page's WebSocket asks for.
     #[must_use]
@@ -42,6 +47,7 @@ impl Tab {
             Self::Metrics => "metrics",
             Self::Processes => "processes",
             Self::Services => "services",
+            Self::Commands => "commands",
             Self::Configuration => "configuration",
         }
     }
@@ -58,6 +64,7 @@ impl Tab {
             Self::Metrics => "Metrics",
             Self::Processes => "Processes",
             Self::Services => "Services",
+            Self::Commands => "Commands",
             Self::Configuration => "Configuration",
         }
     }
@@ -68,6 +75,7 @@ impl Tab {
             Self::Metrics => "chart-line",
             Self::Processes => "list",
             Self::Services => "layers",
+            Self::Commands => "terminal",
             Self::Configuration => "sliders-horizontal",
         }
     }
@@ -89,6 +97,22 @@ pub struct HostKey {
 pub struct HostKeys {
     pub pinned: Option<HostKey>,
     pub offered: Option<HostKey>,
+}
+
+/// Whether the one who looks at a server may do something to it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acting {
+    Possible,
+    /// Why not, and what would change that.
+    Impossible(String),
+    /// The viewer's role only sees.
+    NotAllowed,
+}
+
+impl Acting {
+    fn is_possible(&self) -> bool {
+        *self == Self::Possible
+    }
 }
 
 /// What stands above the tabs.

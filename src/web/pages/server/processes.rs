@@ -5,11 +5,11 @@ use std::cmp::Ordering;
 use askama::Template;
 
 use crate::fleet::ServerState;
-use crate::model::{ProcessUsage, Timestamp};
+use crate::model::{Process, ProcessUsage, Timestamp};
 use crate::web::view::{self, Value, When};
 
 use super::super::{Chrome, Fragment, Viewer};
-use super::{Head, Tab, head_fragment};
+use super::{Acting, Head, Tab, head_fragment};
 
 /// Rows of the table. A machine can run tens of thousands; nobody reads on, the filter finds them.
 const ROWS_MAX: usize = 200;
@@ -168,6 +168,7 @@ impl ProcessesPage {
     pub fn new(
         viewer: &Viewer,
         state: &ServerState,
+        acting: &Acting,
         processes: Option<&[ProcessUsage]>,
         read_at: Option<Timestamp>,
         query: &ProcessQuery,
@@ -179,7 +180,7 @@ impl ProcessesPage {
             search: query.search.clone(),
             sort_name: query.sort.name(),
             order: if query.descending { "desc" } else { "asc" },
-            list: List::new(state, processes, read_at, query, now),
+            list: List::new(state, acting, processes, read_at, query, now),
         }
     }
 }
@@ -194,12 +195,13 @@ struct ListPart {
 #[must_use]
 pub fn processes_fragments(
     state: &ServerState,
+    acting: &Acting,
     processes: Option<&[ProcessUsage]>,
     read_at: Option<Timestamp>,
     query: &ProcessQuery,
     now: Timestamp,
 ) -> Vec<Fragment> {
-    let part = ListPart { list: List::new(state, processes, read_at, query, now) };
+    let part = ListPart { list: List::new(state, acting, processes, read_at, query, now) };
     let body = Fragment::render("processes".to_owned(), &part);
     head_fragment(state, Tab::Processes, now).into_iter().chain(body).collect()
 }
@@ -213,6 +215,7 @@ struct List {
     read: When,
     /// Why some are missing.
     gap: Option<String>,
+    has_actions: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -238,11 +241,14 @@ struct Row {
     memory: Value,
     threads: String,
     running_for: Value,
+    /// Where ending it is confirmed.
+    end_address: Option<String>,
 }
 
 impl List {
     fn new(
         state: &ServerState,
+        acting: &Acting,
         processes: Option<&[ProcessUsage]>,
         read_at: Option<Timestamp>,
         query: &ProcessQuery,
@@ -261,12 +267,15 @@ impl List {
             (None, _) => String::new(),
         };
         Self {
-            rows: chosen
-                .map(|chosen| chosen.into_iter().take(ROWS_MAX).map(|usage| Row::new(usage, now)).collect()),
+            rows: chosen.map(|chosen| {
+                let row = |usage| Row::new(state, acting, usage, now);
+                chosen.into_iter().take(ROWS_MAX).map(row).collect()
+            }),
             columns: ProcessSort::ALL.into_iter().map(|sort| Column::new(sort, query)).collect(),
             counted,
             read: When::new(read_at, now),
             gap: super::gap_reason(state, "processes"),
+            has_actions: acting.is_possible(),
         }
     }
 }
@@ -290,7 +299,7 @@ impl Column {
 
 impl Row {
     #[expect(clippy::cast_precision_loss, reason = "sizes and spans are shown with three digits")]
-    fn new(usage: &ProcessUsage, now: Timestamp) -> Self {
+    fn new(state: &ServerState, acting: &Acting, usage: &ProcessUsage, now: Timestamp) -> Self {
         let process = &usage.process;
         let running_for = usage
             .started_at_ms
@@ -314,8 +323,21 @@ impl Row {
             memory: view::bytes(Some(process.rss_bytes as f64)),
             threads: view::whole(process.threads),
             running_for: view::duration(running_for),
+            end_address: (acting.is_possible() && can_be_ended(process)).then(|| {
+                format!(
+                    "/servers/{}/act?action=kill_process&pid={}&start_ticks={}",
+                    state.server.name, process.pid, process.start_ticks
+                )
+            }),
         }
     }
+}
+
+/// Not init, not what has ended already, and not what belongs to the kernel: its threads are children of pid 2 and
+/// have no command line.
+const fn can_be_ended(process: &Process) -> bool {
+    let is_kernel = process.command_line.is_none() && (process.pid == 2 || process.parent_pid == 2);
+    process.pid > 1 && !is_kernel && !matches!(process.state, 'Z' | 'X' | 'x')
 }
 
 /// Source: proc(5), field 3 of /proc/PID/stat.
@@ -360,6 +382,7 @@ mod tests {
         let page = ProcessesPage::new(
             &viewer(Role::Viewer),
             &state,
+            &Acting::NotAllowed,
             Some(&processes()),
             None,
             &ProcessQuery::default(),
@@ -373,9 +396,31 @@ mod tests {
     #[test]
     fn processes_that_were_never_read_are_said_to_be_so() {
         let state = Sample::named("a").gap("processes", "hidepid hides other users' processes.").state();
-        let page =
-            ProcessesPage::new(&viewer(Role::Viewer), &state, None, None, &ProcessQuery::default(), now());
+        let (viewer, query) = (viewer(Role::Viewer), ProcessQuery::default());
+        let page = ProcessesPage::new(&viewer, &state, &Acting::NotAllowed, None, None, &query, now());
         let html = page.render().unwrap();
-        assert!(html.contains("have not been read yet") && html.contains("hidepid hides"));
+        assert!(!html.contains("have not been read yet") && html.contains("hidepid hides"));
+        let state = Sample::named("a").state();
+        let page = ProcessesPage::new(&viewer, &state, &Acting::NotAllowed, None, None, &query, now());
+        assert!(page.render().unwrap().contains("have not been read yet"));
+    }
+
+    #[test]
+    fn who_may_act_can_end_processes_but_not_the_kernel_s() {
+        let state = Sample::named("a").state();
+        let mut all = processes();
+        let mut kernel = all[0].clone();
+        kernel.process = Process { pid: 77, parent_pid: 2, command_line: None, ..kernel.process };
+        all.push(kernel);
+        let page = |acting: &Acting| {
+            let (viewer, query) = (viewer(Role::Operator), ProcessQuery::default());
+            ProcessesPage::new(&viewer, &state, acting, Some(&all), None, &query, now()).render().unwrap()
+        };
+        let html = page(&Acting::Possible);
+        assert!(html.contains("/servers/a/act?action=kill_process&#38;pid=812&#38;start_ticks="));
+        assert!(!html.contains("pid=77&") && !html.contains("pid=1&"));
+        for none in [Acting::NotAllowed, Acting::Impossible("no SSH".to_owned())] {
+            assert!(!page(&none).contains("/act?"));
+        }
     }
 }

@@ -2,12 +2,13 @@
 
 use askama::Template;
 
+use crate::actions::Action;
 use crate::fleet::ServerState;
-use crate::model::{Service, Timestamp};
+use crate::model::{Service, ServiceVerb, Timestamp};
 use crate::web::view::{self, Value, When};
 
 use super::super::{Choice, Chrome, Fragment, Viewer};
-use super::{Head, Tab, head_fragment};
+use super::{Acting, Head, Tab, head_fragment};
 
 /// Rows of the table; a usual machine has about 150 services.
 const ROWS_MAX: usize = 500;
@@ -80,6 +81,7 @@ impl ServicesPage {
     pub fn new(
         viewer: &Viewer,
         state: &ServerState,
+        acting: &Acting,
         services: Option<&[Service]>,
         read_at: Option<Timestamp>,
         query: &ServiceQuery,
@@ -92,7 +94,7 @@ impl ServicesPage {
             head: Head::new(state, Tab::Services, now),
             search: query.search.clone(),
             states,
-            list: List::new(state, services, read_at, query, now),
+            list: List::new(state, acting, services, read_at, query, now),
         }
     }
 }
@@ -107,12 +109,13 @@ struct ListPart {
 #[must_use]
 pub fn services_fragments(
     state: &ServerState,
+    acting: &Acting,
     services: Option<&[Service]>,
     read_at: Option<Timestamp>,
     query: &ServiceQuery,
     now: Timestamp,
 ) -> Vec<Fragment> {
-    let part = ListPart { list: List::new(state, services, read_at, query, now) };
+    let part = ListPart { list: List::new(state, acting, services, read_at, query, now) };
     let body = Fragment::render("services".to_owned(), &part);
     head_fragment(state, Tab::Services, now).into_iter().chain(body).collect()
 }
@@ -124,6 +127,7 @@ struct List {
     counted: String,
     read: When,
     gap: Option<String>,
+    has_actions: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -139,6 +143,43 @@ struct Row {
     has_restarts: bool,
     since: When,
     pid: Option<u32>,
+    actions: Vec<ActionLink>,
+}
+
+/// Where an action is confirmed.
+#[derive(Debug, Clone)]
+struct ActionLink {
+    title: &'static str,
+    icon: &'static str,
+    address: String,
+}
+
+/// What makes sense for a service in its state.
+fn verbs(service: &Service) -> &'static [ServiceVerb] {
+    use ServiceVerb::{Reload, Restart, Start, Stop};
+    match Tone::of(&service.state) {
+        _ if service.enabled.as_deref() == Some("masked") => &[],
+        // What has done its work and is gone has nobody who could read its configuration anew.
+        Tone::Active if service.sub_state == "exited" => &[Restart, Stop],
+        Tone::Active => &[Restart, Reload, Stop],
+        Tone::Changing => &[Restart, Stop],
+        Tone::Failed | Tone::Resting => &[Start],
+    }
+}
+
+impl ActionLink {
+    fn new(state: &ServerState, service: &str, verb: ServiceVerb) -> Self {
+        let (title, icon) = match verb {
+            ServiceVerb::Start => ("Start", "play"),
+            ServiceVerb::Stop => ("Stop", "square"),
+            ServiceVerb::Restart => ("Restart", "rotate-cw"),
+            ServiceVerb::Reload => ("Reload", "refresh-cw"),
+        };
+        let pairs = [("action", format!("{}_service", verb.name())), ("service", service.to_owned())];
+        // Pairs of plain text cannot fail to encode.
+        let query = serde_urlencoded::to_string(pairs).unwrap_or_default();
+        Self { title, icon, address: format!("/servers/{}/act?{query}", state.server.name) }
+    }
 }
 
 /// What a state means to a reader; the order is that of the page.
@@ -182,6 +223,7 @@ impl Tone {
 impl List {
     fn new(
         state: &ServerState,
+        acting: &Acting,
         services: Option<&[Service]>,
         read_at: Option<Timestamp>,
         query: &ServiceQuery,
@@ -206,18 +248,22 @@ impl List {
         };
         Self {
             rows: chosen.map(|chosen| {
-                chosen.into_iter().take(ROWS_MAX).map(|service| Row::new(service, now)).collect()
+                let row = |service| Row::new(state, acting, service, now);
+                chosen.into_iter().take(ROWS_MAX).map(row).collect()
             }),
             counted,
             read: When::new(read_at, now),
             gap: super::gap_reason(state, "services"),
+            has_actions: acting.is_possible(),
         }
     }
 }
 
 impl Row {
     #[expect(clippy::cast_precision_loss, reason = "sizes and counts are shown with three digits")]
-    fn new(service: &Service, now: Timestamp) -> Self {
+    fn new(state: &ServerState, acting: &Acting, service: &Service, now: Timestamp) -> Self {
+        let can_be_named = |verb: &ServiceVerb| Action::service(&service.name, *verb).is_ok();
+        let verbs = if acting.is_possible() { verbs(service) } else { &[] };
         let since = service.since_ms.and_then(|since| i64::try_from(since).ok()).map(Timestamp::from_millis);
         Self {
             name: view::clean(&service.name, view::CELL_CHARS),
@@ -235,6 +281,11 @@ impl Row {
             has_restarts: service.restarts.is_some_and(|restarts| restarts > 0),
             since: When::new(since, now),
             pid: service.main_pid.filter(|pid| *pid > 0),
+            actions: verbs
+                .iter()
+                .filter(|verb| can_be_named(verb))
+                .map(|verb| ActionLink::new(state, &service.name, *verb))
+                .collect(),
         }
     }
 }
@@ -269,6 +320,7 @@ mod tests {
         let page = ServicesPage::new(
             &viewer(Role::Viewer),
             &state,
+            &Acting::NotAllowed,
             Some(&services()),
             Some(now()),
             &ServiceQuery::default(),
@@ -277,5 +329,33 @@ mod tests {
         let html = page.render().unwrap();
         assert!(html.contains("failed") && html.contains("activating") && html.contains("1 failed"));
         assert!(!html.contains("<script>alert") && html.contains("&#60;script&#62;alert"));
+    }
+    #[test]
+    fn what_can_be_done_fits_the_state_of_the_service() {
+        let state = Sample::named("a").state();
+        let acting = Acting::Possible;
+        let links = |service: &Service| -> Vec<&str> {
+            Row::new(&state, &acting, service, now()).actions.iter().map(|link| link.title).collect()
+        };
+        let of = |state: &str| Service {
+            state: state.to_owned(),
+            name: "x@y".to_owned(),
+            ..services()[0].clone()
+        };
+        assert_eq!(links(&of("active")), ["Restart", "Reload", "Stop"]);
+        assert_eq!(links(&of("failed")), ["Start"]);
+        assert_eq!(links(&Service { enabled: Some("masked".to_owned()), ..of("inactive") }), [""; 0]);
+        assert_eq!(links(&Service { name: "$(id)".to_owned(), ..of("active") }), [""; 0]);
+        let link = ActionLink::new(&state, "x@y", ServiceVerb::Stop);
+        assert_eq!(link.address, "/servers/a/act?action=stop_service&service=x%40y");
+    }
+
+    #[test]
+    fn a_reason_why_services_are_missing_stands_alone() {
+        let state = Sample::named("a").gap("services", "There is no systemd.").state();
+        let (viewer, query) = (viewer(Role::Viewer), ServiceQuery::default());
+        let page = ServicesPage::new(&viewer, &state, &Acting::NotAllowed, None, None, &query, now());
+        let html = page.render().unwrap();
+        assert!(html.contains("There is no systemd.") && !html.contains("not been read yet"));
     }
 }

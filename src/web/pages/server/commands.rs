@@ -1,0 +1,212 @@
+//! The Commands tab of a server: run one, and the records of those that it got.
+
+use askama::Template;
+
+use crate::actions::COMMAND_LIMIT_BYTES;
+use crate::fleet::ServerState;
+use crate::model::Timestamp;
+use crate::store::operations::CommandRecord;
+use crate::web::view::{self, Value, When};
+
+use super::super::remote::{Pager, Printed, exact, exit, took};
+use super::super::{Badge, Choice, Chrome, Fragment, Viewer};
+use super::{Acting, Head, Tab};
+
+/// Records on a page.
+pub const RECORDS_PER_PAGE: u32 = 20;
+/// Bytes of each output stream in the list; the page of the operation shows more.
+const OUTPUT_BYTES: usize = 16 * 1024;
+/// Time limits on offer, in seconds.
+const TIME_LIMITS: [(&str, &str); 3] = [("60", "1 min"), ("600", "10 min"), ("3600", "1 h")];
+
+/// What the form at `POST /servers/{id}/act` sends to run a command, as typed: a refused one comes back unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommandForm {
+    pub command: String,
+    pub sudo: bool,
+    /// Seconds; empty is the shortest on offer.
+    pub timeout_s: String,
+}
+
+/// `GET /servers/{name}/commands`, and the answer to a command that was refused.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pages/server_commands.html")]
+pub struct CommandsPage {
+    pub chrome: Chrome,
+    head: Head,
+    acting: Acting,
+    form: CommandForm,
+    limits: Vec<Choice>,
+    command_max_chars: usize,
+    /// Roundsman logs in as root, so nobody needs sudo.
+    is_root: bool,
+    user: String,
+    list: List,
+}
+
+impl CommandsPage {
+    /// `fetched` are the records of the pager's window.
+    #[must_use]
+    pub fn new(
+        viewer: &Viewer,
+        state: &ServerState,
+        (acting, is_root): (Acting, bool),
+        form: CommandForm,
+        fetched: &[CommandRecord],
+        pager: Pager,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            chrome: super::chrome(viewer, state, Tab::Commands, now),
+            head: Head::new(state, Tab::Commands, now),
+            acting,
+            limits: TIME_LIMITS
+                .iter()
+                .map(|(value, text)| Choice::of(value, text, &form.timeout_s))
+                .collect(),
+            form,
+            command_max_chars: COMMAND_LIMIT_BYTES,
+            is_root,
+            user: state.server.username.clone().unwrap_or_else(|| "root".to_owned()),
+            list: List::new(fetched, pager, now),
+        }
+    }
+
+    fn impediment(&self) -> Option<&str> {
+        match &self.acting {
+            Acting::Impossible(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Template)]
+#[template(path = "partials/records.html")]
+struct ListPart {
+    list: List,
+}
+
+/// The records, for open pages.
+#[must_use]
+pub fn records_fragment(fetched: &[CommandRecord], pager: Pager, now: Timestamp) -> Option<Fragment> {
+    Fragment::render("records".to_owned(), &ListPart { list: List::new(fetched, pager, now) })
+}
+
+#[derive(Debug, Clone)]
+struct List {
+    rows: Vec<Row>,
+    pager: Pager,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    id: String,
+    operation: Option<String>,
+    label: String,
+    badge: Badge,
+    exit: Option<String>,
+    took: Option<Value>,
+    when: When,
+    who: String,
+    command: String,
+    container_command: Option<String>,
+    error: Option<String>,
+    stdout: Option<Printed>,
+    stderr: Option<Printed>,
+}
+
+impl List {
+    fn new(fetched: &[CommandRecord], pager: Pager, now: Timestamp) -> Self {
+        let (pager, shown) = pager.split(fetched, RECORDS_PER_PAGE);
+        Self { rows: shown.iter().map(|record| Row::new(record, now)).collect(), pager }
+    }
+}
+
+impl Row {
+    fn new(record: &CommandRecord, now: Timestamp) -> Self {
+        Self {
+            id: record.id.to_string(),
+            operation: record.operation_id.map(|id| id.to_string()),
+            label: view::clean(&record.label, view::CELL_CHARS),
+            badge: Badge::record(record),
+            exit: exit(record),
+            took: record.duration_ms.map(took),
+            when: When::new(Some(record.started_at), now),
+            who: view::clean(&record.initiated_by, 80),
+            command: exact(&record.command),
+            container_command: record.container_command.as_deref().map(exact),
+            error: record.error.as_deref().map(|error| view::clean(error, view::TEXT_CHARS)),
+            stdout: Printed::stdout(record, OUTPUT_BYTES),
+            stderr: Printed::stderr(record, OUTPUT_BYTES),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Role;
+    use crate::web::pages::samples::{Sample, now, record, viewer};
+
+    fn page(acting: Acting, is_root: bool, records: &[CommandRecord]) -> String {
+        let state = Sample::named("web-1").state();
+        let form = CommandForm {
+            command: "</textarea><script>".to_owned(),
+            sudo: true,
+            timeout_s: "600".to_owned(),
+        };
+        let viewer = viewer(Role::Operator);
+        CommandsPage::new(&viewer, &state, (acting, is_root), form, records, Pager::of(None), now())
+            .render()
+            .unwrap()
+    }
+
+    #[test]
+    fn who_may_act_finds_the_box_as_it_was_left() {
+        let html = page(Acting::Possible, false, &[]);
+        assert!(html.contains("Run on web-1") && html.contains("value=\"600\" selected"));
+        assert!(html.contains("name=\"sudo\" value=\"true\" checked") && !html.contains("<script>\n"));
+        assert!(html.contains("&#60;/textarea&#62;&#60;script&#62;"));
+        assert!(!page(Acting::Possible, true, &[]).contains("name=\"sudo\""));
+    }
+
+    #[test]
+    fn who_may_not_reads_why_or_sees_the_records_only() {
+        let html =
+            page(Acting::Impossible("set allow_local_actions = true".to_owned()), true, &[record("web-1")]);
+        assert!(html.contains("set allow_local_actions = true") && !html.contains("<textarea"));
+        let html = page(Acting::NotAllowed, true, &[record("web-1")]);
+        assert!(!html.contains("<textarea") && html.contains("systemctl restart -- nginx.service"));
+    }
+
+    #[test]
+    fn each_record_says_who_when_what_and_how_it_ended() {
+        let lost = CommandRecord {
+            id: crate::model::RecordId::new(uuid::Uuid::from_u128(8)),
+            exit_status: None,
+            duration_ms: None,
+            error: Some("Roundsman stopped while the command ran".to_owned()),
+            ..record("web-1")
+        };
+        let html = page(Acting::NotAllowed, true, &[record("web-1"), lost]);
+        for text in [
+            "Succeeded",
+            "exit status 0",
+            "1.24",
+            "anna",
+            "Restart the service nginx",
+            "/operations/",
+            "Unknown",
+            "Roundsman stopped",
+        ] {
+            assert!(html.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_fragment_of_the_records_is_that_of_the_page() {
+        let records = vec![record("web-1")];
+        let fragment = records_fragment(&records, Pager::of(None), now()).unwrap();
+        assert!(page(Acting::NotAllowed, true, &records).contains(fragment.html.trim()));
+    }
+}

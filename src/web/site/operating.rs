@@ -1,0 +1,130 @@
+//! What was done and what is being done: operations, and the commands that a server got.
+
+use std::collections::HashSet;
+
+use http::StatusCode;
+use warp::reply::Response;
+
+use super::super::error::{Failure, problem};
+use super::super::pages::operation::{OperationPage, operation_fragments};
+use super::super::pages::operations::{OperationsPage, PER_PAGE};
+use super::super::pages::remote::Pager;
+use super::super::pages::server::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
+use super::super::pages::{Fragment, Notice, Viewer};
+use super::super::request::{Access, Request};
+use super::super::routes::{Route, see_other};
+use super::acting::acting;
+use super::{done, doors, show, viewer};
+use crate::fleet::ServerState;
+use crate::model::{Caller, Role, ServerId};
+use crate::operations::OperationError;
+use crate::services::Services;
+
+/// The routes of this file.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/operations", Access::VIEWER, operations),
+        Route::get("/operations/{id}", Access::VIEWER, operation),
+        Route::post("/operations/{id}/cancel", Access::OPERATOR, cancel),
+        Route::get("/servers/{id}/commands", Access::VIEWER, commands),
+    ]
+}
+
+async fn operations(request: Request, services: Services) -> Result<Response, Failure> {
+    let pager = Pager::of(request.query("page"));
+    let (limit, offset) = pager.window(PER_PAGE);
+    let views = services.operations.list(request.caller()?, limit, offset).await?;
+    show(StatusCode::OK, &OperationsPage::new(&viewer(&request)?, &views, pager, services.clock.now()))
+}
+
+async fn operation(request: Request, services: Services) -> Result<Response, Failure> {
+    operation_page(&request, &services, StatusCode::OK, done(&request)).await
+}
+
+async fn operation_page(
+    request: &Request,
+    services: &Services,
+    status: StatusCode,
+    notice: Option<Notice>,
+) -> Result<Response, Failure> {
+    let view = services.operations.get(request.caller()?, request.param(0)).await?;
+    let mut page = OperationPage::new(&viewer(request)?, &view, services.clock.now());
+    page.chrome.notice = notice;
+    show(status, &page)
+}
+
+async fn cancel(request: Request, services: Services) -> Result<Response, Failure> {
+    match services.operations.cancel(request.caller()?, request.param(0)).await {
+        Ok(()) => Ok(see_other(&format!("/operations/{}?done=cancelled", request.param(0)))),
+        // It ended while the button was pressed: its page says how.
+        Err(error @ OperationError::Ended) => {
+            let problem = problem(&error.into());
+            let notice = Notice::problem(doors::sentence(&problem.detail));
+            operation_page(&request, &services, problem.status, Some(notice)).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn commands(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    commands_page(&request, &services, &state, CommandForm::default(), None).await
+}
+
+/// The Commands tab; `refused` says with which status and why a command was not run.
+pub(super) async fn commands_page(
+    request: &Request,
+    services: &Services,
+    state: &ServerState,
+    form: CommandForm,
+    refused: Option<(StatusCode, Notice)>,
+) -> Result<Response, Failure> {
+    let (caller, id) = (request.caller()?, state.server.id.to_string());
+    let pager = Pager::of(request.query("page"));
+    let (limit, offset) = pager.window(RECORDS_PER_PAGE);
+    let records = services.operations.records(caller, &id, limit, offset).await?;
+    let is_root = caller.may(Role::Operator)
+        && services.fleet.action_target(caller, &id).is_ok_and(|target| target.surroundings.is_root);
+    let acting = (acting(services, caller, state), is_root);
+    let now = services.clock.now();
+    let mut page = CommandsPage::new(&viewer(request)?, state, acting, form, &records, pager, now);
+    let (status, notice) = refused.map_or((StatusCode::OK, None), |(status, notice)| (status, Some(notice)));
+    page.chrome.notice = notice;
+    show(status, &page)
+}
+
+/// What changes on the open Commands tab of a server when an operation touches the server.
+pub(in crate::web) async fn command_fragments(
+    services: &Services,
+    caller: &Caller,
+    server: &str,
+    query: &[(String, String)],
+) -> Vec<Fragment> {
+    let page = query.iter().find(|(name, _)| name == "page").map(|(_, value)| value.as_str());
+    let pager = Pager::of(page);
+    let (limit, offset) = pager.window(RECORDS_PER_PAGE);
+    match services.operations.records(caller, server, limit, offset).await {
+        Ok(records) => records_fragment(&records, pager, services.clock.now()).into_iter().collect(),
+        Err(error) => {
+            tracing::debug!(%error, server, "an open page shows commands that cannot be read");
+            Vec::new()
+        }
+    }
+}
+
+/// What changes on the open page of an operation. `changed` None: everything.
+pub(in crate::web) async fn fragments_of_operation(
+    services: &Services,
+    caller: &Caller,
+    viewer: &Viewer,
+    id: &str,
+    changed: Option<&HashSet<ServerId>>,
+) -> Vec<Fragment> {
+    match services.operations.get(caller, id).await {
+        Ok(view) => operation_fragments(viewer, &view, changed, services.clock.now()),
+        Err(error) => {
+            tracing::debug!(%error, operation = id, "an open page shows an operation that cannot be read");
+            Vec::new()
+        }
+    }
+}
