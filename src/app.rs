@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -81,8 +82,7 @@ struct Open {
     _lock: DataLock,
 }
 
-async fn open(config: &Config, polling: Polling) -> Result<Open, AppError> {
-    let lock = lock(&config.data)?;
+async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open, AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let vault = Vault::open(&config.data, config.master_key.as_ref()).map_err(anyhow::Error::from)?;
     let database = config.data.join("roundsman.db");
@@ -140,9 +140,13 @@ fn listen_control(data: &Path) -> Result<tokio::net::UnixListener, AppError> {
 /// # Errors
 /// [`AppError`] when something cannot be opened; nothing is left behind.
 pub async fn serve(config: Config) -> Result<(), AppError> {
-    // The lock comes before the port: two servers on one data directory are the worse mistake.
-    let open = open(&config, Polling::On).await?;
+    // Whoever sends a signal after our first line must not meet the default action, which writes nothing.
+    let end = EndOfProcess::watch().context("watching for signals")?;
+    // The lock comes before the port: two servers on one data directory are the worse mistake. Servers are contacted
+    // only when both are ours.
+    let lock = lock(&config.data)?;
     let tcp = listen(&config).await?;
+    let open = open(&config, lock, Polling::On).await?;
     let control = listen_control(&config.data)?;
     let addresses: Vec<SocketAddr> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     prepare(&config, &open.services).await?;
@@ -151,7 +155,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     let ending = stop.clone();
     tokio::spawn(async move {
-        end_of_process().await;
+        end.asked_for().await;
         tracing::info!("ending");
         ending.cancel();
     });
@@ -159,7 +163,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     web::serve(web::site(&open.services), tcp, control, stop).await;
     open.close().await;
     remove(&config.data.join(CONTROL_SOCKET));
-    if let Some(pointer) = pointer {
+    if let Some(pointer) = pointer.filter(|pointer| points_to(pointer, &config.data)) {
         remove(&pointer);
     }
     Ok(())
@@ -202,25 +206,21 @@ async fn greet(services: &Services, addresses: &[SocketAddr]) -> Result<(), AppE
     Ok(())
 }
 
-async fn end_of_process() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signals) => {
-                signals.recv().await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "SIGTERM cannot be waited for");
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        interrupted = tokio::signal::ctrl_c() => {
-            if let Err(error) = interrupted {
-                tracing::warn!(%error, "SIGINT cannot be waited for");
-            }
+/// SIGTERM and SIGINT, from now on.
+struct EndOfProcess {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndOfProcess {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked_for(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -240,6 +240,12 @@ fn point_to(data: &Path) -> Option<PathBuf> {
             None
         }
     }
+}
+
+/// False when another server, on data of its own, has left word since.
+fn points_to(pointer: &Path, data: &Path) -> bool {
+    let socket = data.canonicalize().map(|data| data.join(CONTROL_SOCKET)).ok();
+    fs::read_to_string(pointer).ok().map(PathBuf::from) == socket
 }
 
 fn remove(path: &Path) {
@@ -268,7 +274,7 @@ impl std::fmt::Debug for Open {
 /// # Errors
 /// [`AppError::Locked`] when a server runs; else why something cannot be opened.
 pub async fn offline(config: &Config) -> Result<Offline, AppError> {
-    let open = open(config, Polling::Off).await?;
+    let open = open(config, lock(&config.data)?, Polling::Off).await?;
     let control = listen_control(&config.data)?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(web::serve(web::site(&open.services), Vec::new(), control, stop.clone()));

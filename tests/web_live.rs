@@ -1,4 +1,5 @@
 //! `/live` and `/api/v1/events`: what arrives is on the socket at once, for those whom it concerns.
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

@@ -62,7 +62,9 @@ impl Fleet {
     /// Makes the SSH identity of a new installation.
     pub(super) async fn ensure_default_key(&self) -> Result<(), FleetError> {
         let organization = OrganizationId::DEFAULT;
-        if self.inner.store.read(move |c| keys::default_of(c, organization)).await?.is_some() {
+        if let Some(kept) = self.inner.store.read(move |c| keys::default_of(c, organization)).await? {
+            // Under another master key nothing that is stored would open, and new secrets would not open under the old.
+            drop(self.inner.vault.open_sealed(&kept.id.to_string(), &kept.sealed_private)?);
             return Ok(());
         }
         let (private, public_line) = ssh_keys::generate_ed25519("roundsman")

@@ -47,7 +47,9 @@ pub enum StoreError {
     #[error("the database cannot be written: {0}")]
     Io(String),
     /// A stored value does not parse: the file was changed by something else.
-    #[error("the database holds a value that cannot be read: {0}")]
+    #[error(
+        "the database holds what cannot be read: {0}; restore a backup, or move the file away to begin anew"
+    )]
     Corrupt(String),
     #[error("the database is closed")]
     Closed,

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
@@ -28,6 +28,9 @@ use super::request::Peer;
 
 /// Open connections at most; a page uses two or three.
 const CONNECTIONS: usize = 1024;
+/// Open connections on the control socket, apart from the others: whoever is on the machine gets in when browsers,
+/// honest or not, have taken every place.
+const CONTROL_CONNECTIONS: usize = 64;
 /// A client that has not finished its header by then is stalled or hostile.
 const HEADER_TIME_LIMIT: Duration = Duration::from_secs(10);
 /// How long answers under way may take at shutdown.
@@ -47,7 +50,9 @@ pub async fn serve(
     let server = Arc::new(Server {
         site,
         permits: Arc::new(Semaphore::new(CONNECTIONS)),
-        graceful: GracefulShutdown::new(),
+        control_permits: Arc::new(Semaphore::new(CONTROL_CONNECTIONS)),
+        connections: TaskTracker::new(),
+        stop: stop.clone(),
     });
     let mut loops = tokio::task::JoinSet::new();
     for listener in tcp {
@@ -55,9 +60,8 @@ pub async fn serve(
     }
     loops.spawn(accept_control(Arc::clone(&server), control, stop.clone()));
     while loops.join_next().await.is_some() {}
-    if let Some(server) = Arc::into_inner(server)
-        && tokio::time::timeout(FAREWELL, server.graceful.shutdown()).await.is_err()
-    {
+    server.connections.close();
+    if tokio::time::timeout(FAREWELL, server.connections.wait()).await.is_err() {
         tracing::info!("some browsers were still connected at the end");
     }
 }
@@ -65,7 +69,9 @@ pub async fn serve(
 struct Server {
     site: BoxedFilter<(Response,)>,
     permits: Arc<Semaphore>,
-    graceful: GracefulShutdown,
+    control_permits: Arc<Semaphore>,
+    connections: TaskTracker,
+    stop: CancellationToken,
 }
 
 async fn accept_tcp(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) {
@@ -93,7 +99,7 @@ async fn accept_tcp(server: Arc<Server>, listener: TcpListener, stop: Cancellati
 async fn accept_control(server: Arc<Server>, listener: UnixListener, stop: CancellationToken) {
     let owner = own_uid();
     loop {
-        let Ok(permit) = Arc::clone(&server.permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&server.control_permits).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
@@ -137,13 +143,24 @@ impl Server {
             let site = site.clone();
             async move { Ok::<_, Infallible>(site.oneshot(request).await.unwrap_or_else(|never| match never {})) }
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_LIMIT);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(20)));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let watched = self.graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
+        // Without TLS no browser speaks HTTP/2, and hyper-util's telling it from HTTP/1 waits for the first bytes
+        // without any limit.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME_LIMIT)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let stop = self.stop.clone();
+        self.connections.spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a browser's connection ended badly");
             }
             drop(permit);

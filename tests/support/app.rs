@@ -177,6 +177,19 @@ impl TestApp {
         .await
     }
 
+    /// A server that is stored and not contacted.
+    pub(crate) async fn with_inactive(&self, name: &str) {
+        self.add(NewServer {
+            name: Some(name.to_owned()),
+            hostname: "127.0.0.1".to_owned(),
+            port: Some(super::sshd::free_port().into()),
+            status: Some(roundsman::model::Status::Inactive),
+            unchecked: true,
+            ..NewServer::default()
+        })
+        .await;
+    }
+
     pub(crate) fn state(&self, name: &str) -> ServerState {
         self.services.fleet.get(&Caller::roundsman(), name).unwrap()
     }
