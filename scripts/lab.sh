@@ -22,6 +22,8 @@ MOST_HOSTS=50
 BOOT_S=180
 # A lab host must not be able to take the machine that it runs on: memory, processes.
 LIMITS=(--memory=512m --pids-limit=512)
+# What the lab tests use at most.
+TEST_HOSTS=3
 # Another call of this script may be building the image.
 LOCK_S=900
 
@@ -39,6 +41,9 @@ misused() {
 
 # Debian keeps dockerd's and debootstrap's tools where a user's PATH does not look.
 PATH="$PATH:/usr/sbin:/sbin"
+if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+fi
 
 install() {
     command -v apt-get >/dev/null || fail "missing: $*. Install what your system calls them and run this again."
@@ -156,21 +161,29 @@ down() {
     fi
 }
 
-# Hosts that were there before stay, those that were not go again.
+# Hosts that were there before stay; those that were not go again, unless another checkout is testing on them.
 lab_test() {
-    local before result=0 count
-    count=$( (command -v docker >/dev/null && daemon_answers && containers | wc -l) || echo 0)
-    before=$count
-    [ "$before" -ge 3 ] || up 3
+    local before=0 result=0
+    prepare
+    exec 9>&- 8>"$state/testers"
+    flock -s 8
+    if command -v docker >/dev/null && daemon_answers; then before=$(containers | wc -l); fi
+    [ "$before" -ge "$TEST_HOSTS" ] || up "$TEST_HOSTS"
     exec 9>&-
-    cd -- "$here/.."
-    if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --locked --package roundsman --test lab_hosts --test-threads 1 --no-fail-fast --color never || result=$?
-    else
-        cargo test --locked --package roundsman --test lab_hosts --no-fail-fast -- --test-threads=1 || result=$?
-    fi
-    [ "$before" -gt 0 ] || down
+    run_tests || result=$?
+    if [ "$before" = 0 ] && flock -n 8; then down; fi
     return "$result"
+}
+
+run_tests() {
+    cd -- "$here/.." || return
+    # The target is left out of --all-targets, so its lints are checked here.
+    cargo clippy --locked --package roundsman --test lab_hosts -- -D warnings || return
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --locked --package roundsman --test lab_hosts --test-threads 1 --no-fail-fast --color never
+    else
+        cargo test --locked --package roundsman --test lab_hosts --no-fail-fast -- --test-threads=1
+    fi
 }
 
 case ${1-} in

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests: format, lints, documentation, unit tests, tests against real sshd's, pages through the whole filter.
 #
-#   scripts/test.sh          everything but the browser
-#   scripts/test.sh --all    also the browser tests and the check of dependencies
+#   scripts/test.sh          everything but the browser and the lab
+#   scripts/test.sh --all    also the browser tests, the lab tests and the check of dependencies
 #
 # Installs what it needs with apt when run as root; else says what is missing. Can be run again at any time.
 set -euo pipefail
@@ -109,6 +109,16 @@ browser_tests() {
     passed=$((passed + count))
 }
 
+# Real hosts with systemd, in Docker; scripts/lab.sh installs and starts what that needs.
+lab_tests() {
+    say "Lab tests"
+    scripts/lab.sh test 2>&1 | tee target/lab.log
+    local count
+    count=$(sed -n 's/.*tests\{0,1\} run: \([0-9]*\) passed.*/\1/p; s/^test result: ok\. \([0-9]*\) passed.*/\1/p' target/lab.log | tail -n 1)
+    [ "${count:-0}" -gt 0 ] || fail "no lab test ran"
+    passed=$((passed + count))
+}
+
 install
 say "Format" && cargo fmt --all --check
 say "Lints" && cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -122,6 +132,7 @@ if [ "$all" = yes ]; then
         say "Dependencies: licences and bans of deny.toml were checked by tests/supply.rs; cargo-deny is not installed"
     fi
     browser_tests
+    lab_tests
 fi
 # Every step above ends the script when something fails, so here nothing did.
 printf '\n%s passed, 0 failed\n' "$passed"

@@ -1,9 +1,16 @@
 //! The real program against real Debian hosts with systemd: enrolment, readings, and hosts that go and come back.
 //!
 //! Run by `scripts/lab.sh test`, which starts the hosts.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails says so by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails says so by panicking"
+)]
 
 mod lab;
+#[expect(dead_code, reason = "this program uses a part of the harness")]
+mod program;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,9 +53,9 @@ async fn table(central: &Central, host: &Host, name: &str) -> Value {
 #[tokio::test]
 async fn enrolled_hosts_are_read_and_say_who_they_are() {
     let lab = Lab::up(3);
-    let central = Central::start().await;
+    let central = Central::start();
     for host in lab.hosts() {
-        central.enrol(&host, "5s").await;
+        central.enrol(&host);
     }
     for host in lab.hosts() {
         let (server, _) = until(&format!("{} has rates", host.name), async || {
@@ -64,8 +71,7 @@ async fn enrolled_hosts_are_read_and_say_who_they_are() {
         assert_eq!(text(&facts, "/service_manager"), "systemd");
         assert_eq!(text(&facts, "/architecture"), host.ssh("uname -m").trim());
     }
-    let listed: Vec<Value> =
-        serde_json::from_str(&central.cli(&["list", "--tag", "lab", "--json"]).await).unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&central.cli(&["list", "--tag", "lab", "--json"])).unwrap();
     let names: Vec<&str> = listed.iter().map(|server| text(server, "/name")).collect();
     assert_eq!(names, ["lab-1", "lab-2", "lab-3"]);
 }
@@ -73,23 +79,27 @@ async fn enrolled_hosts_are_read_and_say_who_they_are() {
 #[tokio::test]
 async fn a_host_that_knows_the_key_of_roundsman_needs_no_other() {
     let lab = Lab::up(1);
-    let central = Central::start().await;
+    let central = Central::start();
     let keys = central.get("/api/v1/keys").await;
     let own = keys["items"].as_array().unwrap().iter().find(|key| key["is_default"] == true).unwrap();
     lab_script(&["up", "1", "--authorize", text(own, "/public_key")]);
     let host = lab.host(1);
-    central.cli(&["add", &host.address, "--name", &host.name, "--accept-new"]).await;
+    central.cli(&["add", &host.address, "--name", &host.name, "--accept-new"]);
     until_health(&central, &host, "healthy").await;
 }
 
-/// Every service of the host that systemd has loaded: name without suffix, active state.
+/// Every service of the host that systemd has loaded or knows to be masked: name without suffix, active state.
 fn systemctl_states(host: &Host) -> BTreeMap<String, String> {
     let units = host.ssh("systemctl list-units --type=service --all --plain --no-legend");
-    let fields = units.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    fields
-        .filter(|fields| fields.get(1) == Some(&"loaded"))
-        .map(|fields| (fields[0].trim_end_matches(".service").to_owned(), fields[2].to_owned()))
-        .collect()
+    let mut states = BTreeMap::new();
+    for line in units.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // UNIT LOAD ACTIVE SUB DESCRIPTION
+        if let [unit, "loaded" | "masked", active, ..] = fields[..] {
+            states.insert(unit.trim_end_matches(".service").to_owned(), active.to_owned());
+        }
+    }
+    states
 }
 
 fn api_states(services: &Value) -> BTreeMap<String, String> {
@@ -101,8 +111,8 @@ fn api_states(services: &Value) -> BTreeMap<String, String> {
 async fn services_and_processes_agree_with_what_the_host_says() {
     let lab = Lab::up(1);
     let host = lab.host(1);
-    let central = Central::start().await;
-    central.enrol(&host, "1s").await;
+    let central = Central::start();
+    central.enrol(&host);
 
     let services = table(&central, &host, "services").await;
     let shown = api_states(&services);
@@ -140,9 +150,9 @@ async fn services_and_processes_agree_with_what_the_host_says() {
 #[tokio::test]
 async fn a_failed_unit_degrades_its_host_by_name_until_it_is_reset() {
     let lab = Lab::up(2);
-    let central = Central::start().await;
+    let central = Central::start();
     for host in lab.hosts() {
-        central.enrol(&host, "5s").await;
+        central.enrol(&host);
         until_health(&central, &host, "healthy").await;
     }
     let (broken, fine) = (lab.host(1), lab.host(2));
@@ -183,9 +193,9 @@ impl Watch {
 /// Takes lab-1 away with one docker verb and gives it back with another; the others must not notice.
 async fn goes_and_comes_back(away: &str, back: &str) {
     let lab = Lab::up(3);
-    let central = Central::start().await;
+    let central = Central::start();
     for host in lab.hosts() {
-        central.enrol(&host, "5s").await;
+        central.enrol(&host);
         until_health(&central, &host, "healthy").await;
     }
     let mut others = [Watch::over(lab.host(2)), Watch::over(lab.host(3))];
@@ -221,7 +231,7 @@ async fn goes_and_comes_back(away: &str, back: &str) {
     lost.docker(back);
     let (server, returned) = until_health(&central, &lost, "healthy").await;
     assert!(returned <= BACK_WITHIN, "healthy only {returned:?} after docker {back}");
-    assert!(server["logins_today"].as_u64().unwrap() >= 2, "{server}");
+    assert!(server["logins_today"].as_u64().is_some_and(|logins| logins >= 2), "{server}");
 }
 
 #[tokio::test]

@@ -191,15 +191,24 @@ fn every_file_says_what_it_owns_and_is_no_longer_than_it_needs_to_be() {
 
 #[test]
 fn migrations_are_numbered_without_a_gap() {
-    let mut names: Vec<String> = fs::read_dir(root().join("src/store/migrations"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    let source = fs::read_to_string(root().join("src/store/mod.rs")).unwrap();
-    for (at, name) in names.iter().enumerate() {
-        assert!(name.starts_with(&format!("{:04}_", at + 1)), "{name} is not number {}", at + 1);
-        assert!(name.ends_with(".sql") && source.contains(name.as_str()), "{name} is not applied");
+    for (folder, file) in [("src/store", "mod.rs"), ("src/history", "database.rs")] {
+        let mut names: Vec<String> = fs::read_dir(root().join(folder).join("migrations"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let source = fs::read_to_string(root().join(folder).join(file)).unwrap();
+        for (at, name) in names.iter().enumerate() {
+            assert!(
+                name.starts_with(&format!("{:04}_", at + 1)),
+                "{folder}: {name} is not number {}",
+                at + 1
+            );
+            assert!(
+                name.ends_with(".sql") && source.contains(name.as_str()),
+                "{folder}: {name} is not applied"
+            );
+        }
     }
 }
 

@@ -24,12 +24,12 @@ own_daemon() {
 launch_daemon() {
     local driver=$1 waited=0
     local options=(--data-root="$state/docker" --exec-root="$run/docker" --pidfile="$daemon_pid_file"
-        --host="unix://$socket" --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false)
+        --host="unix://$socket" --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false)
     [ "$driver" = auto ] || options+=(--storage-driver="$driver")
     rm -f "$daemon_pid_file"
     mkdir -p "$run"
-    # Without the lock's descriptor: the daemon outlives this script.
-    setsid dockerd "${options[@]}" </dev/null >>"$daemon_log" 2>&1 9>&- &
+    # Without the descriptors of the locks: the daemon outlives this script.
+    setsid dockerd "${options[@]}" </dev/null >>"$daemon_log" 2>&1 7>&- 8>&- 9>&- &
     local child=$!
     while ! daemon_answers; do
         if ! kill -0 "$child" 2>/dev/null || [ "$waited" -ge "$((DAEMON_START_S * 2))" ]; then

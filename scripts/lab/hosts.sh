@@ -8,6 +8,11 @@ port_file=$state/port
 
 address_of() { printf '127.0.1.%s\n' "$1"; }
 
+# A host as known_hosts names it.
+known_as() {
+    if [ "$(port_of_lab)" = 22 ]; then address_of "$1"; else printf '[%s]:%s\n' "$(address_of "$1")" "$(port_of_lab)"; fi
+}
+
 # The SSH port that the hosts of this lab have: 22, unless this machine's own sshd holds it on every address.
 port_of_lab() {
     if [ -s "$port_file" ]; then cat "$port_file"; else echo 22; fi
@@ -44,7 +49,11 @@ authorize() {
     lets_roundsman_in=no
     if [ ${#known[@]} = 0 ]; then mapfile -t known < <(key_of_running_roundsman); fi
     for line in "${known[@]}"; do
-        case $line in ssh-* | ecdsa-* | sk-*) ;; *) fail "this is no public key line: $line" ;; esac
+        case $line in
+            *[[:cntrl:]]*) fail "a public key is one line without control characters" ;;
+            ssh-* | ecdsa-* | sk-*) ;;
+            *) fail "this is no public key line: $line" ;;
+        esac
         ssh-keygen -l -f - >/dev/null 2>&1 <<<"$line" || fail "this is no public key line: $line"
         grep -qxF -- "$line" "$authorized" || { cat "$authorized" && printf '%s\n' "$line"; } | install_file 600 "$authorized"
         lets_roundsman_in=yes
@@ -54,7 +63,7 @@ authorize() {
 # The default public key, as the API says on the control socket, which only its owner and root can use.
 key_of_running_roundsman() {
     local control
-    control=$(cat /run/roundsman/control 2>/dev/null) && [ -S "$control" ] && command -v curl >/dev/null || return 0
+    control=$(cat "${ROUNDSMAN_RUNTIME_DIR:-/run/roundsman}/control" 2>/dev/null) && [ -S "$control" ] && command -v curl >/dev/null || return 0
     { curl -s -m 5 --unix-socket "$control" http://localhost/api/v1/keys || true; } |
         sed 's/},{/}\n{/g' | grep '"is_default":true' | sed -n 's/.*"public_key":"\([^"]*\)".*/\1/p' | head -n 1
 }
@@ -140,7 +149,7 @@ host_files() {
         ln -sfn "/etc/systemd/system/$unit.service" "$root/etc/systemd/system/multi-user.target.wants/$unit.service"
     done
     cp "$dir/ssh_host_ed25519_key" "$dir/ssh_host_ed25519_key.pub" "$root/etc/ssh/"
-    mkdir -p -m 700 "$root/root/.ssh"
+    mkdir -p "$root/root/.ssh"
     cp "$authorized" "$root/root/.ssh/authorized_keys"
     chmod -R go-w "$root"
     chmod 700 "$root/root" "$root/root/.ssh"
@@ -154,9 +163,10 @@ publish_keys() {
     while IFS= read -r container; do
         number=${container#"$prefix"}
         [ -s "$state/hosts/lab-$number/ssh_host_ed25519_key.pub" ] || continue
-        printf '[%s]:%s %s\n' "$(address_of "$number")" "$(port_of_lab)" "$(cut -d ' ' -f 1,2 "$state/hosts/lab-$number/ssh_host_ed25519_key.pub")"
+        printf '%s %s\n' "$(known_as "$number")" "$(cut -d ' ' -f 1,2 "$state/hosts/lab-$number/ssh_host_ed25519_key.pub")"
         docker cp -q "$authorized" "$container:/root/.ssh/authorized_keys" >/dev/null
-    done < <(containers) | sed 's/^\[\(.*\)\]:22 /\1 /' | install_file 600 "$known_hosts"
+    done < <(containers) | install_file 600 "$known_hosts" ||
+        fail "the hosts could not be told who may log in"
 }
 
 ssh_to() {
@@ -204,7 +214,8 @@ login() {
     number=${number#lab-}
     case $number in '' | *[!0-9]*) misused "ssh needs the name of a host, for example lab-1" ;; esac
     shift
-    [ -s "$known_hosts" ] || fail "the lab is down; start it with: scripts/lab.sh up $number"
+    { [ -s "$known_hosts" ] && ssh-keygen -F "$(known_as "$number")" -f "$known_hosts" >/dev/null; } ||
+        fail "lab-$number does not run; start it with: scripts/lab.sh up $number"
     ssh_to "$number" "$@"
 }
 

@@ -6,7 +6,7 @@ mirror=${ROUNDSMAN_LAB_MIRROR:-http://deb.debian.org/debian}
 
 # Named after all that it is made from, so that a changed list makes another image.
 image_name() {
-    printf 'roundsman-lab:%s\n' "$(printf '%s\n' "$suite" "$packages" 2 | sha256sum | cut -c 1-12)"
+    printf 'roundsman-lab:%s\n' "$(printf '%s\n' "$suite" "$packages" 3 | sha256sum | cut -c 1-12)"
 }
 
 image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
@@ -27,6 +27,8 @@ need_image() {
     # Every host gets an identity of its own, and no package list grows old in it.
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/etc/ssh/ssh_host_*
     : >"$root/etc/machine-id"
+    # systemd would take this one over, the same on each host.
+    rm -f "$root/var/lib/dbus/machine-id"
     # A host without a console, hardware and access to a mirror; what would wait for those would fail or nag.
     local unit
     for unit in console-getty.service getty@tty1.service systemd-udevd.service systemd-udev-trigger.service \

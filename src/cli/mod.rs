@@ -51,7 +51,7 @@ pub struct Global {
     /// Data directory [default: of the running Roundsman, else /var/lib/roundsman as root and ./data for others]
     #[arg(long, global = true, value_name = "DIR", display_order = 100)]
     pub data: Option<PathBuf>,
-    /// Address of a Roundsman elsewhere, for example https://rounds.example.com [env: ROUNDSMAN_URL]
+    /// Address of a Roundsman elsewhere, beginning with https:// [env: ROUNDSMAN_URL]
     #[arg(long, global = true, value_name = "URL", display_order = 101)]
     pub url: Option<String>,
     /// Access token for --url; better in ROUNDSMAN_TOKEN or in the file that ROUNDSMAN_TOKEN_FILE names, where other users cannot see it

@@ -194,7 +194,7 @@ pub fn interval_ms(millis: u64) -> Result<u32, FleetError> {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(80).collect()
+    crate::model::shown(text, 80)
 }
 
 #[cfg(test)]

@@ -50,7 +50,10 @@ impl FromStr for Role {
     /// Also accepts the form `fleet:viewer`.
     fn from_str(text: &str) -> Result<Self, UnknownRole> {
         let word = text.strip_prefix("fleet:").unwrap_or(text);
-        Self::ALL.into_iter().find(|role| role.name() == word).ok_or_else(|| UnknownRole(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|role| role.name() == word)
+            .ok_or_else(|| UnknownRole(super::shown(text, 80)))
     }
 }
 

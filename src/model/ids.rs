@@ -40,7 +40,7 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                Uuid::try_parse(text).map(Self).map_err(|_| InvalidId(text.to_owned()))
+                Uuid::try_parse(text).map(Self).map_err(|_| InvalidId(super::shown(text, 80)))
             }
         }
     )*};

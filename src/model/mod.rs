@@ -11,6 +11,7 @@ mod sample;
 mod secret;
 mod server;
 mod time;
+mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
 pub use event::Event;
@@ -27,6 +28,6 @@ pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;
 pub use server::{
     Health, InvalidServer, Layer, Port, Reachability, Server, ServerName, ServerNumber, Status, Tag,
-    Transport,
+    Transport, shown,
 };
 pub use time::Timestamp;

@@ -1,52 +1,17 @@
 //! Operations: one action done to one or many servers, tracked target by target.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+
+use super::words::words;
 
 /// A stored word that is none of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a state of an operation")]
 pub struct UnknownState(pub String);
 
-macro_rules! states {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vmeta])* $variant,)* }
-
-        impl $name {
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownState;
-            fn from_str(text: &str) -> Result<Self, UnknownState> {
-                match text { $($word => Ok(Self::$variant),)* other => Err(UnknownState(other.to_owned())) }
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-    };
-}
-
-states! {
+words! {
     /// What became of one target.
-    TargetStatus {
+    TargetStatus, UnknownState {
         /// Nothing was sent yet.
         Pending = "pending",
         /// The command was sent and has not answered.
@@ -70,9 +35,9 @@ impl TargetStatus {
     }
 }
 
-states! {
+words! {
     /// What became of the whole.
-    OperationStatus {
+    OperationStatus, UnknownState {
         Pending = "pending",
         Running = "running",
         /// Every target succeeded.

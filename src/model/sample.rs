@@ -71,6 +71,17 @@ impl SeriesKey {
     }
 }
 
+impl fmt::Display for SeriesKey {
+    /// `cpu_percent`, `interface_rx_bytes{eth0}`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.labels.is_empty() {
+            write!(f, "{}", self.metric)
+        } else {
+            write!(f, "{}{{{}}}", self.metric, self.labels.as_str())
+        }
+    }
+}
+
 /// One value of one series; the time is that of the reading it belongs to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::words::words;
 use super::{OrganizationId, ServerId, Timestamp};
 
 /// Why a field of a server was refused. The text is for a person and says what would be accepted.
@@ -27,6 +27,21 @@ pub enum InvalidServer {
     Health(String),
 }
 
+/// The beginning of what somebody sent, for a sentence: without control characters, which a terminal or a log would
+/// obey, and at most `limit_chars` long.
+#[must_use]
+pub fn shown(text: &str, limit_chars: usize) -> String {
+    let mut chars = text.chars().filter(|c| !c.is_control());
+    let mut shown: String = chars.by_ref().take(limit_chars).collect();
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// As much of a refused value as a sentence shows.
+pub(super) const SHOWN_CHARS: usize = 80;
+
 /// Unique in its organization; `[A-Za-z0-9._-]{1,63}`, not numeric, not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -44,7 +59,7 @@ impl ServerName {
             && !numeric
             && !dots
             && uuid::Uuid::try_parse(text).is_err();
-        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidServer::Name(text.to_owned())) }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidServer::Name(shown(text, SHOWN_CHARS))) }
     }
 
     #[must_use]
@@ -84,7 +99,7 @@ impl Port {
     /// # Errors
     /// [`InvalidServer::Port`] for what is not a number from 1 to 65535.
     pub fn parse(text: &str) -> Result<Self, InvalidServer> {
-        let number = text.trim().parse::<i64>().map_err(|_| InvalidServer::Port(text.to_owned()))?;
+        let number = text.trim().parse::<i64>().map_err(|_| InvalidServer::Port(shown(text, SHOWN_CHARS)))?;
         Self::of(number)
     }
 }
@@ -109,7 +124,7 @@ impl Tag {
         if (1..=63).contains(&text.chars().count()) && text.chars().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidServer::Tag(text.to_owned()))
+            Err(InvalidServer::Tag(shown(text, SHOWN_CHARS)))
         }
     }
 
@@ -125,53 +140,9 @@ impl fmt::Display for Tag {
     }
 }
 
-/// An enum that is stored, sent and shown by its lower-case name.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident, $error:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vmeta])* $variant,)* }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = InvalidServer;
-            fn from_str(text: &str) -> Result<Self, InvalidServer> {
-                Self::ALL.iter().copied().find(|value| value.name() == text)
-                    .ok_or_else(|| InvalidServer::$error(text.to_owned()))
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
 words! {
     /// How a server is reached.
-    Transport, Transport {
+    Transport, InvalidServer::Transport {
         Ssh = "ssh",
         /// The machine that Roundsman runs on.
         Local = "local",
@@ -182,7 +153,7 @@ words! {
 
 words! {
     /// What an administrator says of a server.
-    Status, Status {
+    Status, InvalidServer::Status {
         /// Read and watched.
         Active = "active",
         /// Read, but nobody is told of its troubles.
@@ -194,7 +165,7 @@ words! {
 
 words! {
     /// What Roundsman says of a server.
-    Health, Health {
+    Health, InvalidServer::Health {
         Healthy = "healthy",
         Degraded = "degraded",
         Critical = "critical",

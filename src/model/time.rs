@@ -32,7 +32,8 @@ impl Timestamp {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Ok(number) = text.parse::<i64>() {
-            let millis = if number.abs() < 100_000_000_000 { number.checked_mul(1000)? } else { number };
+            let millis =
+                if number.unsigned_abs() < 100_000_000_000 { number.checked_mul(1000)? } else { number };
             return Some(Self(millis));
         }
         text.parse::<jiff::Timestamp>().ok().map(|t| Self(t.as_millisecond()))
@@ -72,8 +73,9 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom(format!("'{text}' is not a time; use RFC 3339")))
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("'{}' is not a time; use RFC 3339", super::shown(&text, 80)))
+        })
     }
 }
 
@@ -88,5 +90,6 @@ mod tests {
         assert_eq!(Timestamp::parse("2023-11-14T22:13:20.123Z"), Some(time));
         assert_eq!(Timestamp::parse("1700000000"), Some(Timestamp::from_millis(1_700_000_000_000)));
         assert_eq!(Timestamp::parse("yesterday"), None);
+        assert_eq!(Timestamp::parse(&i64::MIN.to_string()), Some(Timestamp::from_millis(i64::MIN)));
     }
 }

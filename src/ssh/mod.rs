@@ -1,14 +1,14 @@
 //! SSH: one authenticated connection a server, and what runs over it.
 //!
-//! [`target`](crate::ssh::target) says where to and as whom; [`connect`](crate::ssh::connect()) makes a
-//! [`Connection`](crate::ssh::Connection) (name, TCP, banner, key exchange, host key, authentication, each with a time
-//! limit); [`exec`](crate::ssh::exec) runs a command, [`stream`](crate::ssh::stream) keeps one running;
-//! [`session`](crate::ssh::session) keeps a server's connection alive; [`preflight`](crate::ssh::preflight) tells a person
-//! what works and what to do; [`keys`](crate::ssh::keys), [`hostkey`](crate::ssh::hostkey),
-//! [`known_hosts`](crate::ssh::known_hosts) and [`enrol`](crate::ssh::enrol) look after keys.
+//! [`target`] says where to and as whom; [`connect`](crate::ssh::connect()) makes a
+//! [`Connection`] (name, TCP, banner, key exchange, host key, authentication, each with a time
+//! limit); [`exec`] runs a command, [`stream`] keeps one running;
+//! [`session`] keeps a server's connection alive; [`preflight`] tells a person
+//! what works and what to do; [`keys`], [`hostkey`],
+//! [`known_hosts`] and [`enrol`] look after keys.
 //!
 //! Nothing here knows the store: a target carries the pinned host key, and the errors carry the key that was seen.
-//! All that a server sends is bounded, and cleaned by [`printable`](crate::ssh::printable) before a person reads it.
+//! All that a server sends is bounded, and cleaned by [`printable`] before a person reads it.
 
 mod auth;
 mod channel;

@@ -321,17 +321,7 @@ impl Attendant {
     }
 }
 
-fn values(samples: &[Sample]) -> Map<String, Value> {
-    samples
-        .iter()
-        .map(|sample| {
-            let labels = sample.key.labels.as_str();
-            let name = if labels.is_empty() {
-                sample.key.metric.to_string()
-            } else {
-                format!("{}{{{labels}}}", sample.key.metric)
-            };
-            (name, json!(sample.value))
-        })
-        .collect()
+/// The samples of a reading by the names of their series, as pages and programs receive them.
+pub(super) fn values(samples: &[Sample]) -> Map<String, Value> {
+    samples.iter().map(|sample| (sample.key.to_string(), json!(sample.value))).collect()
 }

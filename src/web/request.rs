@@ -13,13 +13,15 @@ use subtle::ConstantTimeEq;
 
 use super::error::Failure;
 use crate::auth::{self, AuthError, Origin};
-use crate::model::{Actor, Caller, OrganizationId, Role};
+use crate::model::{Actor, Caller, OrganizationId, Role, shown};
 use crate::services::Services;
 
 /// Largest request body; the largest honest one is a private key or a form.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
 /// A body that takes longer is a stalled or hostile client.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(15);
+/// As much of the JSON parser's sentence as is passed on; it names the place at its end when it is of usual length.
+const JSON_ERROR_CHARS: usize = 600;
 /// How often an open WebSocket asks whether what it was opened with is still good.
 pub const REVISIT: Duration = Duration::from_secs(8);
 /// Name of the session cookie.
@@ -99,6 +101,8 @@ impl Request {
             return Err(Failure::invalid("the body is not what is expected here: send a JSON object"));
         }
         serde_json::from_slice(&self.body)
+            // The parser repeats what it does not know, however long that is.
+            .map_err(|error| shown(&error.to_string(), JSON_ERROR_CHARS))
             .map_err(|error| Failure::invalid(format!("the body is not what is expected here: {error}")))
     }
 

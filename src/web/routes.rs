@@ -19,6 +19,7 @@ use warp::{Filter, Rejection};
 
 use super::error::{self, Failure};
 use super::request::{Access, Head, Peer, Request, admit, read_body, require_same_origin};
+use crate::model::shown;
 use crate::services::Services;
 
 /// Largest message that a page may send us over a WebSocket; pages send next to nothing.
@@ -262,7 +263,8 @@ async fn dispatch(
 }
 
 fn nothing_here(path: &str) -> Response {
-    finish(error::respond(&Failure::NotFound(format!("there is nothing at {path}")), path, &HeaderMap::new()))
+    let failure = Failure::NotFound(format!("there is nothing at {}", shown(path, 200)));
+    finish(error::respond(&failure, path, &HeaderMap::new()))
 }
 
 /// Headers that every answer carries.

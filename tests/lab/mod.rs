@@ -1,8 +1,8 @@
-//! The hosts of `scripts/lab.sh`, and a central program of one's own to look after them.
+//! The hosts of `scripts/lab.sh`, and a central program to look after them.
 //!
 //! ```ignore
 //! let lab = Lab::up(2);
-//! let central = Central::start().await;
+//! let central = Central::start();
 //! central.enrol(&lab.host(1));
 //! assert_eq!(lab.host(1).ssh("hostname"), "lab-1\n");
 //! ```
@@ -10,7 +10,6 @@
 //! One test has the lab at a time; what it stopped or paused runs again when it ends.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
     reason = "a harness that cannot do its work fails the test, and shows the program's log"

@@ -57,6 +57,7 @@ pub(crate) enum Who {
 pub(crate) struct TestApp {
     pub(crate) services: Services,
     pub(crate) store: Store,
+    pub(crate) history: History,
     filter: BoxedFilter<(Response,)>,
     stop: CancellationToken,
     dir: TempDir,
@@ -77,7 +78,7 @@ impl TestApp {
         let fleet = Fleet::start(
             store.clone(),
             vault,
-            history,
+            history.clone(),
             Arc::clone(&clock),
             Duration::from_secs(1),
             Polling::On,
@@ -88,7 +89,7 @@ impl TestApp {
             Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
         let services = Services { auth, fleet, operations, clock, started_at };
         let filter = web::site(&services);
-        Self { services, store, filter, stop: CancellationToken::new(), dir }
+        Self { services, store, history, filter, stop: CancellationToken::new(), dir }
     }
 
     pub(crate) fn filter(&self) -> BoxedFilter<(Response,)> {
@@ -238,12 +239,12 @@ impl TestApp {
 
     /// Opens a WebSocket over TCP at `address` (see [`TestApp::listen`]), as a page of ours or a program does.
     pub(crate) async fn socket(&self, address: SocketAddr, path: &str, who: &Who) -> Socket {
-        let identity = match who {
-            Who::Nobody => String::new(),
-            Who::Token(token) => format!("Authorization: Bearer {token}\r\n"),
-            Who::Browser { cookie, .. } => format!("Cookie: {cookie}\r\nOrigin: http://{address}\r\n"),
-        };
-        in_time("a WebSocket", Socket::open(address, path, &identity)).await
+        in_time("a WebSocket", Socket::open(address, path, &identity(who, address))).await
+    }
+
+    /// As [`TestApp::socket`], over a connection that holds next to nothing while nobody reads it.
+    pub(crate) async fn narrow_socket(&self, address: SocketAddr, path: &str, who: &Who) -> Socket {
+        in_time("a WebSocket", Socket::open_narrow(address, path, &identity(who, address))).await
     }
 
     /// Serves on a free port of the loopback through the product's own accept loop, until the app is dropped.
@@ -259,6 +260,15 @@ impl TestApp {
 impl Drop for TestApp {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// The header lines that say who opens a WebSocket.
+fn identity(who: &Who, address: SocketAddr) -> String {
+    match who {
+        Who::Nobody => String::new(),
+        Who::Token(token) => format!("Authorization: Bearer {token}\r\n"),
+        Who::Browser { cookie, .. } => format!("Cookie: {cookie}\r\nOrigin: http://{address}\r\n"),
     }
 }
 

@@ -136,7 +136,7 @@ pub(crate) async fn serve_fails(data: &Path, listen: &str) -> (Option<i32>, Stri
 
 pub(crate) async fn cli(data: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
-    command.args(arguments).arg("--data").arg(data).stdin(Stdio::null()).kill_on_drop(true);
+    command.arg("--data").arg(data).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     clean(&mut command);
     in_time("a command", command.output()).await.unwrap()
 }

@@ -1,9 +1,9 @@
-//! The listening half of a WebSocket client: enough to hear what the server says (RFC 6455).
+//! A small WebSocket client: enough to hear what the server says, and to say one thing (RFC 6455).
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Longer messages than this would be a fault of the server.
 const MESSAGE_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
@@ -18,7 +18,19 @@ pub(crate) struct Socket {
 impl Socket {
     /// `identity` holds further header lines.
     pub(crate) async fn open(address: SocketAddr, path: &str, identity: &str) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::upgrade(TcpStream::connect(address).await.unwrap(), address, path, identity).await
+    }
+
+    /// With the smallest receive buffer and short segments, on which the kernel bases the sender's buffer: without
+    /// them, over a megabyte lies unread before a sender notices.
+    pub(crate) async fn open_narrow(address: SocketAddr, path: &str, identity: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(1).unwrap();
+        socket2::SockRef::from(&socket).set_tcp_mss(536).unwrap();
+        Self::upgrade(socket.connect(address).await.unwrap(), address, path, identity).await
+    }
+
+    async fn upgrade(stream: TcpStream, address: SocketAddr, path: &str, identity: &str) -> Self {
         let mut stream = BufReader::new(stream);
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -51,6 +63,16 @@ impl Socket {
                 _ => {}
             }
         }
+    }
+
+    /// Sends one text message, masked as a client must. The server may have gone: then there is nobody to tell.
+    pub(crate) async fn say(&mut self, text: &[u8]) {
+        const MASK: [u8; 4] = [1, 2, 3, 4];
+        let mut frame = vec![0x80 | TEXT, 0x80 | 127];
+        frame.extend((text.len() as u64).to_be_bytes());
+        frame.extend(MASK);
+        frame.extend(text.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        drop(self.stream.write_all(&frame).await);
     }
 
     async fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {

@@ -241,6 +241,13 @@ impl Sshd {
         self.dir.path().join(name)
     }
 
+    /// Lets root log in with one more key.
+    pub(crate) fn authorize(&self, public_line: &str) {
+        let path = self.path("home/.ssh/authorized_keys");
+        let keys = fs::read_to_string(&path).unwrap();
+        write(&path, &format!("{keys}{public_line}\n"), 0o600);
+    }
+
     /// Root's home for this daemon.
     pub(crate) fn home(&self) -> PathBuf {
         self.path("home")
@@ -307,6 +314,15 @@ impl Sshd {
     pub(crate) async fn restart(&mut self) {
         self.stop();
         assert!(self.try_start().await, "the daemon did not start again:\n{}", self.log());
+    }
+
+    /// Starts again on the same port with another host key, as a reinstalled machine does.
+    pub(crate) async fn reinstall(&mut self) {
+        self.stop();
+        let (private, line) = keys::generate_ed25519("another host").unwrap();
+        write(&self.path("host_key"), private.expose(), 0o600);
+        self.host_key = HostKey::parse(&line).unwrap();
+        self.restart().await;
     }
 
     /// How many processes run for open connections.

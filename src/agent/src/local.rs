@@ -176,7 +176,7 @@ impl Reader {
             return ServicesText::Unknown("systemd is not the init of this machine".to_owned());
         }
         let property = format!("--property={}", services::PROPERTIES);
-        run("systemctl", ["show", "*.service", "--no-pager", &property]).map_or_else(
+        run("systemctl", ["show", "*.service", "--all", "--no-pager", &property]).map_or_else(
             || ServicesText::Unknown("systemctl does not answer".to_owned()),
             ServicesText::Systemctl,
         )

@@ -30,7 +30,7 @@ fill() {
 services() {
   if [ ! -d /run/systemd/system ]; then part nosystemd; return; fi
   part systemctl
-  $t systemctl show '*.service' --no-pager --property="$1" </dev/null
+  $t systemctl show '*.service' --all --no-pager --property="$1" </dev/null
 }
 users() {
   if [ -d /run/systemd/sessions ]; then

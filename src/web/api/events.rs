@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 use warp::ws::{Message, WebSocket};
 
+use super::super::live::values;
 use super::super::request::{Access, REVISIT, Request, still_welcome};
 use super::super::routes::Route;
-use crate::model::{Event, Sample};
+use crate::model::Event;
 use crate::services::Services;
 
 /// A listener that takes no message for so long is gone; it must not hold a task for ever.
@@ -22,21 +23,6 @@ pub fn routes() -> Vec<Route> {
         Route::socket("/api/v1/events", Access::VIEWER, attend)
             .summary("WebSocket: readings, health changes, servers added, changed, removed"),
     ]
-}
-
-fn values(samples: &[Sample]) -> Map<String, Value> {
-    samples
-        .iter()
-        .map(|sample| {
-            let labels = sample.key.labels.as_str();
-            let name = if labels.is_empty() {
-                sample.key.metric.to_string()
-            } else {
-                format!("{}{{{labels}}}", sample.key.metric)
-            };
-            (name, json!(sample.value))
-        })
-        .collect()
 }
 
 /// An event as programs receive it: `type` and the members of that type.

@@ -47,6 +47,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerPatch", schema::<ServerPatch>()?),
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
+        ("ResultJson", schema::<operations::ResultJson>()?),
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
         ("OperationInput", schema::<operations::OperationInput>()?),
