@@ -10,7 +10,7 @@ use crate::store::operations::Operation;
 use crate::web::view::{self, Value, When};
 
 use super::remote::{Printed, exact, exit, took};
-use super::{Badge, Chrome, Fragment, Section, Viewer};
+use super::{Badge, Chrome, Fragment, Section, Viewer, capital};
 
 /// Bytes of one output stream that a page shows.
 const OUTPUT_BYTES: usize = 200 * 1024;
@@ -207,7 +207,7 @@ struct Block {
     error: Option<String>,
     stdout: Option<Printed>,
     stderr: Option<Printed>,
-    /// It ended and said nothing.
+    /// It ended by itself and said nothing; of what was given up the last words may be lost.
     is_silent: bool,
     is_folded: bool,
 }
@@ -233,8 +233,9 @@ impl Block {
                 .error
                 .as_deref()
                 .map(|error| view::clean(error, view::TEXT_CHARS))
-                .filter(|error| exit.as_ref() != Some(error)),
-            is_silent: ended && record.is_some() && stdout.is_none() && stderr.is_none(),
+                .filter(|error| exit.as_ref() != Some(error))
+                .map(|error| capital(&error)),
+            is_silent: exit.is_some() && stdout.is_none() && stderr.is_none(),
             exit,
             stdout,
             stderr,
@@ -264,7 +265,7 @@ mod tests {
             "exit status 0",
             "exit status 5",
             "unit not found",
-            "no connection within 20 s",
+            "No connection within 20 s",
             "3 of 3",
         ] {
             assert!(html.contains(text), "{text}");

@@ -29,7 +29,7 @@ pub(super) fn acting(services: &Services, caller: &Caller, state: &ServerState) 
         return Acting::NotAllowed;
     }
     if state.server.status == Status::Inactive {
-        return Acting::Impossible("the server is inactive; set its status to active first.".to_owned());
+        return Acting::Impossible("The server is inactive; set its status to active first.".to_owned());
     }
     // The simplest action there is: what stands in its way stands in the way of all.
     let planned = Action::run_command("true", false, None)
@@ -38,7 +38,7 @@ pub(super) fn acting(services: &Services, caller: &Caller, state: &ServerState) 
     match planned {
         Ok(Ok(_)) => Acting::Possible,
         Ok(Err(reason)) => Acting::Impossible(reason),
-        Err(error) => Acting::Impossible(error.to_string()),
+        Err(error) => Acting::Impossible(doors::sentence(&error.to_string())),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Head, Tab};
 const SIGNALS: [(Signal, &str); 6] = [
     (Signal::Term, "asks it to end"),
     (Signal::Kill, "ends it at once"),
-    (Signal::Hup, "hangs up; many daemons read their configuration anew"),
+    (Signal::Hup, "hangs up; daemons reload"),
     (Signal::Int, "as Ctrl-C does"),
     (Signal::Stop, "freezes it"),
     (Signal::Cont, "lets it go on"),

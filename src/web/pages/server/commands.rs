@@ -9,7 +9,7 @@ use crate::store::operations::CommandRecord;
 use crate::web::view::{self, Value, When};
 
 use super::super::remote::{Pager, Printed, exact, exit, took};
-use super::super::{Badge, Choice, Chrome, Fragment, Viewer};
+use super::super::{Badge, Choice, Chrome, Fragment, Viewer, capital};
 use super::{Acting, Head, Tab};
 
 /// Records on a page.
@@ -135,7 +135,7 @@ impl Row {
             who: view::clean(&record.initiated_by, 80),
             command: exact(&record.command),
             container_command: record.container_command.as_deref().map(exact),
-            error: record.error.as_deref().map(|error| view::clean(error, view::TEXT_CHARS)),
+            error: record.error.as_deref().map(|error| capital(&view::clean(error, view::TEXT_CHARS))),
             stdout: Printed::stdout(record, OUTPUT_BYTES),
             stderr: Printed::stderr(record, OUTPUT_BYTES),
         }

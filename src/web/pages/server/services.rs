@@ -173,7 +173,7 @@ impl ActionLink {
             ServiceVerb::Start => ("Start", "play"),
             ServiceVerb::Stop => ("Stop", "square"),
             ServiceVerb::Restart => ("Restart", "rotate-cw"),
-            ServiceVerb::Reload => ("Reload", "refresh-cw"),
+            ServiceVerb::Reload => ("Reload", "sliders-horizontal"),
         };
         let pairs = [("action", format!("{}_service", verb.name())), ("service", service.to_owned())];
         // Pairs of plain text cannot fail to encode.
