@@ -71,6 +71,15 @@ describe("the pages", () => {
         assert.equal(answer.status(), 200, address);
         await settled(page, name);
         assert.ok((await sideways(page)) <= 0, `${address} scrolls sideways by ${await sideways(page)} px`);
+        const broken = await page.evaluate(() => {
+          const range = document.createRange();
+          return [...document.querySelectorAll(".sections a, .tabs a, .page-head .button")].filter((link) => {
+            range.selectNodeContents(link);
+            const lines = new Set([...range.getClientRects()].filter((box) => box.width > 1).map((box) => Math.round(box.bottom / 12)));
+            return link.checkVisibility() && lines.size > 2;
+          }).map((link) => link.textContent);
+        });
+        assert.deepEqual(broken, [], `${address}: words of the navigation are broken`);
         backgrounds.add(await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor));
         await shot(page, `${name}-${look}`);
       }
