@@ -146,7 +146,11 @@ pub async fn run(program: &Path, options: &Options) -> anyhow::Result<()> {
     let mut report = Report::default();
     describe(&mut report, options, &window, &outcome);
     report.count("history_bytes", "history on disk grew by, bytes", history_bytes);
-    report.count("written_bytes", "written to disk, bytes", window.after.written_bytes - window.before.written_bytes);
+    report.count(
+        "written_bytes",
+        "written to disk, bytes",
+        window.after.written_bytes - window.before.written_bytes,
+    );
     report.count("series_per_server", "series kept of a server", u64::try_from(series)?);
     report.figure("connect_s", "all servers enrolled and read after, s", connected.as_secs_f64(), Goal::None);
     notes(&mut report, &window, &outcome, &warnings);
@@ -172,11 +176,22 @@ fn describe(report: &mut Report, options: &Options, window: &Window, outcome: &O
     report.figure("lateness_max_ms", "late by, worst, ms", outcome.late_ms(1.0), Goal::Under(LATE_LIMIT_MS));
     report.figure("missed", "missed readings", outcome.missed as f64, Goal::Under(1.0));
     report.count("invalid_requests", "requests that make no sense", outcome.invalid);
+    report.count("other_commands", "commands beside the probe (preflight)", outcome.other_commands);
     report.count("logins_min", "logins a server, fewest", outcome.logins.0);
     report.count("logins_max", "logins a server, most", outcome.logins.1);
-    report.figure("answer_bytes", "bytes an answer", (outcome.sent_bytes as f64 / requests).round(), Goal::None);
+    report.figure(
+        "answer_bytes",
+        "bytes an answer",
+        (outcome.sent_bytes as f64 / requests).round(),
+        Goal::None,
+    );
     let generator = 100.0 * window.generator_cpu_seconds / window.seconds;
-    report.figure("generator_cpu_percent_of_core", "generator's own CPU, % of one core", generator, Goal::None);
+    report.figure(
+        "generator_cpu_percent_of_core",
+        "generator's own CPU, % of one core",
+        generator,
+        Goal::None,
+    );
     report.figure("machine_busy_percent", "machine busy, % of all cores", window.machine_percent, Goal::None);
 }
 

@@ -98,7 +98,8 @@ impl Product {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let bad = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked");
+        let bad =
+            |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked");
         log.lines().filter(bad).take(5).map(str::to_owned).collect()
     }
 
@@ -195,9 +196,15 @@ impl Product {
     /// # Errors
     /// When the API does not answer.
     pub async fn series_of(&self, name: &str) -> anyhow::Result<usize> {
-        let metrics = self.get(&format!("/api/v1/fleet/servers/{name}/metrics")).await?;
-        let lists = metrics.get("metrics").or_else(|| metrics.get("items")).unwrap_or(&metrics);
-        Ok(lists.as_array().map_or(0, Vec::len))
+        let path = format!("/api/v1/fleet/servers/{name}/metrics");
+        let known = self.get(&path).await?;
+        let mut count = 0;
+        for metric in known.get("metrics").and_then(Value::as_array).into_iter().flatten() {
+            let metric = metric.as_str().context("a metric without a name")?;
+            let found = self.get(&format!("{path}?metric={metric}&points=1")).await?;
+            count += found.get("series").and_then(Value::as_array).map_or(0, Vec::len);
+        }
+        Ok(count)
     }
 }
 
@@ -212,7 +219,8 @@ pub fn own_usage() -> anyhow::Result<Usage> {
 /// Source: proc(5).
 fn usage(directory: &str) -> anyhow::Result<Usage> {
     let read = |name: &str| {
-        std::fs::read_to_string(format!("{directory}/{name}")).with_context(|| format!("reading {directory}/{name}"))
+        std::fs::read_to_string(format!("{directory}/{name}"))
+            .with_context(|| format!("reading {directory}/{name}"))
     };
     let stat = read("stat")?;
     let after = stat.rsplit_once(')').map(|(_, rest)| rest).context("no name in stat")?;
@@ -223,7 +231,11 @@ fn usage(directory: &str) -> anyhow::Result<Usage> {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    let mib = |key| number(&status, key).and_then(|kib| u32::try_from(kib).ok()).map_or(0.0, |kib| f64::from(kib) / 1024.0);
+    let mib = |key| {
+        number(&status, key)
+            .and_then(|kib| u32::try_from(kib).ok())
+            .map_or(0.0, |kib| f64::from(kib) / 1024.0)
+    };
     Ok(Usage {
         cpu_seconds: (ticks(11) + ticks(12)) / TICKS_PER_SECOND,
         rss_mib: mib("VmRSS:"),
@@ -240,7 +252,8 @@ fn usage(directory: &str) -> anyhow::Result<Usage> {
 pub fn machine_seconds() -> anyhow::Result<(f64, f64)> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<f64> = line.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok()).collect();
+    let ticks: Vec<f64> =
+        line.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok()).collect();
     let all: f64 = ticks.iter().sum();
     let idle: f64 = ticks.iter().skip(3).take(2).sum();
     Ok(((all - idle) / TICKS_PER_SECOND, all / TICKS_PER_SECOND))

@@ -47,7 +47,8 @@ pub async fn record(file: &Path) -> anyhow::Result<()> {
         // Ends when the probe is dropped; the shell then sees the end of its input.
         let _copied = tokio::io::copy(&mut from_probe, &mut stdin).await;
     });
-    let mut probe = ShellProbe::start(near).await.with_context(|| format!("{} on this machine", shell::COMMAND))?;
+    let mut probe =
+        ShellProbe::start(near).await.with_context(|| format!("{} on this machine", shell::COMMAND))?;
     probe.read(Sections::ALL).await.context("reading this machine")?;
     drop(probe);
     inward.await?;
@@ -55,7 +56,9 @@ pub async fn record(file: &Path) -> anyhow::Result<()> {
     let said = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let at = said.windows(7).position(|window| window.ends_with(b" hello")).unwrap_or(0);
     let word = said.get(at.saturating_sub(31)..=at).context("the script's word is missing")?.to_vec();
-    tokio::fs::write(file, replaced(&said, &word)).await.with_context(|| format!("writing {}", file.display()))
+    tokio::fs::write(file, replaced(&said, &word))
+        .await
+        .with_context(|| format!("writing {}", file.display()))
 }
 
 fn replaced(bytes: &[u8], word: &[u8]) -> Vec<u8> {

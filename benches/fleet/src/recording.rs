@@ -109,14 +109,16 @@ impl Recording {
     fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         let mut parts = split(bytes)?.into_iter();
         let hello: Vec<_> = parts.by_ref().take(2).collect();
-        let names: Vec<_> = hello.iter().map(|(name, _)| name.split(' ').next().unwrap_or_default()).collect();
+        let names: Vec<_> =
+            hello.iter().map(|(name, _)| name.split(' ').next().unwrap_or_default()).collect();
         if names != ["hello", "ready"] {
             bail!("it begins with {names:?}");
         }
         let mounts = hello.iter().flat_map(|(_, body)| mount_paths(body)).collect();
         let inner = parts.filter(|(name, _)| !name.starts_with("begin ") && !name.starts_with("end "));
         let reading = inner.map(|(name, body)| Part { pieces: pieces(&name, body), name }).collect();
-        let as_it_is = |(name, body): (String, &[u8])| Part { pieces: vec![Piece::Text(body.to_vec())], name };
+        let as_it_is =
+            |(name, body): (String, &[u8])| Part { pieces: vec![Piece::Text(body.to_vec())], name };
         Ok(Self { hello: hello.into_iter().map(as_it_is).collect(), reading, mounts })
     }
 

@@ -60,12 +60,27 @@ pub async fn run(program: &Path, options: &Options) -> anyhow::Result<()> {
     let mut report = Report::default();
     report.count("servers", "servers at the start", u64::try_from(options.servers)?);
     report.count("history_bytes", "history at the start, bytes", history_bytes);
-    report.figure("start_ms", "start to first answer, median, ms", median.as_secs_f64() * 1000.0, Goal::Under(1000.0));
-    report.figure("start_max_ms", "start to first answer, worst, ms", worst.as_secs_f64() * 1000.0, Goal::None);
+    report.figure(
+        "start_ms",
+        "start to first answer, median, ms",
+        median.as_secs_f64() * 1000.0,
+        Goal::Under(1000.0),
+    );
+    report.figure(
+        "start_max_ms",
+        "start to first answer, worst, ms",
+        worst.as_secs_f64() * 1000.0,
+        Goal::None,
+    );
     report.figure("idle_cpu_percent", "idle CPU, % of one core", window.cpu_percent(), Goal::Under(1.0));
     report.figure("idle_rss_mib", "idle memory, MiB", window.after.rss_mib, Goal::Under(50.0));
     report.count("idle_threads", "idle threads", window.after.threads);
-    report.figure("machine_busy_percent", "machine busy meanwhile, % of all cores", window.machine_percent, Goal::None);
+    report.figure(
+        "machine_busy_percent",
+        "machine busy meanwhile, % of all cores",
+        window.machine_percent,
+        Goal::None,
+    );
     report.print()?;
     Ok(())
 }
