@@ -2,7 +2,7 @@
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
 use proptest::prelude::*;
-use roundsman::collect::rates::{processes, samples, top};
+use roundsman::collect::rates::{ProcessTimes, processes, samples, top};
 use roundsman::history::metric;
 use roundsman::model::{
     CpuCore, CpuTimes, Disk, Filesystem, Interface, LoadAverage, LoggedInUser, Memory, Pressure, Process,
@@ -369,7 +369,7 @@ fn a_machine_without_swap_has_no_share_of_it() {
 
 #[test]
 fn processes_are_told_apart_by_their_start() {
-    let all = processes(Some(&first()), &second());
+    let all = processes(ProcessTimes::of(&first()).as_ref(), &second());
     let told: Vec<_> = all.iter().map(|usage| (usage.process.pid, usage.cpu_percent)).collect();
     assert_eq!(told, [(50, Some(125.0)), (1, Some(5.0)), (51, None)]);
     assert_eq!(all[0].started_at_ms, Some(1_700_000_002_000 - 1_002_000 + 1_000));
@@ -379,7 +379,7 @@ fn processes_are_told_apart_by_their_start() {
 fn processes_of_another_boot_have_no_cpu_figure() {
     let mut before = first();
     before.boot_id = Some("earlier".to_owned());
-    let all = processes(Some(&before), &second());
+    let all = processes(ProcessTimes::of(&before).as_ref(), &second());
     assert!(all.iter().all(|usage| usage.cpu_percent.is_none()));
     let by_memory: Vec<_> = all.iter().map(|usage| usage.process.pid).collect();
     assert_eq!(by_memory, [51, 50, 1]);
@@ -392,14 +392,14 @@ fn a_process_whose_counter_ran_backwards_has_no_figure() {
     let mut before = first();
     before.processes.as_mut().unwrap()[1].user_ticks = 1000;
     next.ticks_per_second = Some(0);
-    let all = processes(Some(&before), &next);
+    let all = processes(ProcessTimes::of(&before).as_ref(), &next);
     assert_eq!(all.iter().find(|usage| usage.process.pid == 50).unwrap().cpu_percent, None);
 }
 
 #[test]
 fn the_top_is_the_busiest_and_the_largest() {
-    let all = processes(Some(&first()), &second());
-    let pids = |n: usize| -> Vec<u32> { top(&all, n).iter().map(|usage| usage.process.pid).collect() };
+    let all = processes(ProcessTimes::of(&first()).as_ref(), &second());
+    let pids = |n: usize| -> Vec<u32> { top(all.clone(), n).iter().map(|usage| usage.process.pid).collect() };
     assert_eq!(pids(0), [] as [u32; 0]);
     assert_eq!(pids(1), [50, 51]);
     assert_eq!(pids(2), [50, 1, 51]);
@@ -417,7 +417,7 @@ proptest! {
             let known = metric::find(sample.key.metric.as_str()).unwrap();
             prop_assert!(known.unit != metric::Unit::Percent || sample.value <= 100.0, "{:?}", sample);
         }
-        for usage in processes(Some(&claim(fold(old))), &claim(fold(new))) {
+        for usage in processes(ProcessTimes::of(&claim(fold(old))).as_ref(), &claim(fold(new))) {
             prop_assert!(usage.cpu_percent.is_none_or(|percent| percent.is_finite() && percent >= 0.0));
         }
     }

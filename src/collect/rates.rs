@@ -42,7 +42,11 @@ fn elapsed_ms(previous: &Snapshot, next: &Snapshot) -> Option<u64> {
     if previous.boot_id != next.boot_id {
         return None;
     }
-    difference(previous.uptime_ms?, next.uptime_ms?).filter(|&elapsed| elapsed >= SHORTEST_INTERVAL_MS)
+    elapsed_uptime_ms(previous.uptime_ms?, next.uptime_ms?)
+}
+
+fn elapsed_uptime_ms(previous_ms: u64, next_ms: u64) -> Option<u64> {
+    difference(previous_ms, next_ms).filter(|&elapsed| elapsed >= SHORTEST_INTERVAL_MS)
 }
 
 /// How far a counter went. `None`: backwards, so it began anew (a wrap at 32 bits looks the same).
@@ -307,13 +311,10 @@ fn network(out: &mut Samples, previous: &Snapshot, next: &Snapshot, elapsed_ms: 
 /// Empty where `next` holds none. A process is the same only with the same boot, pid and start; a new one, or
 /// one whose previous state is not known, has no CPU figure.
 #[must_use]
-pub fn processes(previous: Option<&Snapshot>, next: &Snapshot) -> Vec<ProcessUsage> {
-    let since =
-        previous.and_then(|previous| Some((previous.processes.as_ref()?, elapsed_ms(previous, next)?)));
-    let (before, elapsed_ms): (HashMap<(u32, u64), &Process>, u64) = match since {
-        Some((before, elapsed_ms)) => {
-            (before.iter().map(|process| (identity(process), process)).collect(), elapsed_ms)
-        }
+pub fn processes(previous: Option<&ProcessTimes>, next: &Snapshot) -> Vec<ProcessUsage> {
+    let since = previous.and_then(|previous| Some((&previous.times, previous.elapsed_ms(next)?)));
+    let (before, elapsed_ms): (HashMap<(u32, u64), &ProcessTime>, u64) = match since {
+        Some((before, elapsed_ms)) => (before.iter().map(|time| (time.identity, time)).collect(), elapsed_ms),
         None => (HashMap::new(), 0),
     };
     let ticks_per_second =
@@ -339,6 +340,46 @@ pub fn processes(previous: Option<&Snapshot>, next: &Snapshot) -> Vec<ProcessUsa
     all
 }
 
+/// What the next reading of processes is compared with: a fiftieth of the snapshot that it comes from, and there is
+/// one for every server.
+#[derive(Debug, Clone)]
+pub struct ProcessTimes {
+    boot_id: Option<String>,
+    uptime_ms: Option<u64>,
+    times: Box<[ProcessTime]>,
+}
+
+#[derive(Debug, Clone)]
+struct ProcessTime {
+    identity: (u32, u64),
+    user_ticks: u64,
+    system_ticks: u64,
+}
+
+impl ProcessTimes {
+    /// None: the snapshot holds no processes.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Option<Self> {
+        let time = |process: &Process| ProcessTime {
+            identity: identity(process),
+            user_ticks: process.user_ticks,
+            system_ticks: process.system_ticks,
+        };
+        Some(Self {
+            boot_id: snapshot.boot_id.clone(),
+            uptime_ms: snapshot.uptime_ms,
+            times: snapshot.processes.as_ref()?.iter().map(time).collect(),
+        })
+    }
+
+    fn elapsed_ms(&self, next: &Snapshot) -> Option<u64> {
+        if self.boot_id != next.boot_id {
+            return None;
+        }
+        elapsed_uptime_ms(self.uptime_ms?, next.uptime_ms?)
+    }
+}
+
 const fn identity(process: &Process) -> (u32, u64) {
     (process.pid, process.start_ticks)
 }
@@ -350,15 +391,16 @@ fn by_memory(a: &ProcessUsage, b: &ProcessUsage) -> std::cmp::Ordering {
 /// The first `n` of `usages` (as [`processes`] sorts them, the busiest), and the `n` largest by memory where
 /// they are not among those; at most 2 `n`, in the order of `usages`.
 #[must_use]
-pub fn top(usages: &[ProcessUsage], n: usize) -> Vec<ProcessUsage> {
+pub fn top(mut usages: Vec<ProcessUsage>, n: usize) -> Vec<ProcessUsage> {
     let mut largest: Vec<&ProcessUsage> = usages.iter().collect();
     largest.sort_by(|a, b| by_memory(a, b));
     let large: std::collections::HashSet<u32> =
         largest.into_iter().take(n).map(|usage| usage.process.pid).collect();
+    let mut position = 0;
+    usages.retain(|usage| {
+        position += 1;
+        position <= n || large.contains(&usage.process.pid)
+    });
+    usages.shrink_to_fit();
     usages
-        .iter()
-        .enumerate()
-        .filter(|(position, usage)| *position < n || large.contains(&usage.process.pid))
-        .map(|(_, usage)| usage.clone())
-        .collect()
 }

@@ -56,6 +56,8 @@ pub struct ShellProbe<S> {
     told: Option<Vec<String>>,
     /// The same as the last reading showed them.
     wanted: Vec<String>,
+    /// Fingerprint of the table that `wanted` comes from.
+    mount_table: Option<u64>,
     /// The last answer of `stat -f` or `df`.
     filesystems: Option<FilesystemText>,
     request: u64,
@@ -90,7 +92,17 @@ where
         };
         let hello = frames::hello(&nonce, &bytes)?;
         let wanted = hello.mount_paths();
-        Ok(Self { stream, nonce, hello, told: None, wanted, filesystems: None, request: 0, in_step: true })
+        Ok(Self {
+            stream,
+            nonce,
+            hello,
+            told: None,
+            wanted,
+            mount_table: None,
+            filesystems: None,
+            request: 0,
+            in_step: true,
+        })
     }
 
     /// One reading in one round trip. A filesystem that was mounted since the reading before is asked for from
@@ -104,25 +116,36 @@ where
             return Err(ProbeError::Closed);
         }
         self.request += 1;
-        let request = self.request_lines(sections);
+        let changed = self.told.as_ref() != Some(&self.wanted);
+        let request = self.request_lines(sections, changed);
         let heavy = sections != Sections::BASE;
         let limit_bytes = if heavy { FULL_LIMIT_BYTES } else { BASE_LIMIT_BYTES };
         let time_limit = if heavy { FULL_TIME_LIMIT } else { BASE_TIME_LIMIT };
         let until = Until { marker: self.nonce.line(&format!("end {}", self.request)), limit_bytes };
         let answer = within(time_limit, exchange(&mut self.stream, request.as_bytes(), &until)).await?;
         let Answer::Whole(bytes) = answer else { return Err(ProbeError::Closed) };
-        let asked = frames::Asked { request: self.request, sections, filesystems: self.filesystems.take() };
+        let asked = frames::Asked {
+            request: self.request,
+            sections,
+            filesystems: self.filesystems.take(),
+            mount_table: self.mount_table,
+        };
         let reading = frames::reading(&self.nonce, &bytes, &self.hello, asked)?;
         self.filesystems = reading.filesystems;
-        self.told = Some(std::mem::replace(&mut self.wanted, reading.mount_paths));
+        self.mount_table = reading.mount_table;
+        // What was asked for is known on the server from now on; new mounts are asked for the next time.
+        match reading.mount_paths {
+            Some(paths) => self.told = Some(std::mem::replace(&mut self.wanted, paths)),
+            None if changed => self.told = Some(self.wanted.clone()),
+            None => {}
+        }
         self.in_step = true;
         Ok(reading.snapshot)
     }
 
     /// The mounts, where they changed, and the request. Short, as dash reads its input byte by byte.
-    fn request_lines(&self, sections: Sections) -> String {
+    fn request_lines(&self, sections: Sections, changed: bool) -> String {
         let mut lines = String::new();
-        let changed = self.told.as_ref() != Some(&self.wanted);
         if changed {
             lines.push_str("m\n");
             for path in &self.wanted {

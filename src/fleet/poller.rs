@@ -69,7 +69,7 @@ pub struct Poller {
     shared: Arc<Shared>,
     stop: CancellationToken,
     previous: Option<Snapshot>,
-    previous_details: Option<Snapshot>,
+    previous_processes: Option<rates::ProcessTimes>,
     details_at: Option<Instant>,
     facts_at: Option<Instant>,
     readings: u64,
@@ -105,7 +105,7 @@ impl Poller {
             shared,
             stop,
             previous: None,
-            previous_details: None,
+            previous_processes: None,
             details_at: None,
             facts_at: None,
             readings: 0,
@@ -273,14 +273,15 @@ impl Poller {
         next_in_phase(self.shared.epoch, interval, number, last)
     }
 
-    fn arrived(&mut self, snapshot: Snapshot, sections: Sections, started: Instant) {
+    fn arrived(&mut self, mut snapshot: Snapshot, sections: Sections, started: Instant) {
         let now = self.shared.clock.now();
         let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
         let mut samples = rates::samples(self.previous.as_ref(), &snapshot);
         samples.push(Sample { key: SeriesKey::plain("response_time_ms"), value: elapsed_ms });
         let processes = snapshot.processes.is_some().then(|| {
-            let all = rates::processes(self.previous_details.as_ref(), &snapshot);
-            ProcessTable { taken_at: now, total: all.len(), processes: rates::top(&all, TOP_PROCESSES) }
+            let all = rates::processes(self.previous_processes.as_ref(), &snapshot);
+            let total = all.len();
+            ProcessTable { taken_at: now, total, processes: rates::top(all, TOP_PROCESSES) }
         });
         self.readings += 1;
         if sections.processes {
@@ -294,23 +295,22 @@ impl Poller {
             (live.server.number, live.server.organization)
         };
         self.shared.history.append(number, now, &samples);
-        let changed = self.keep(&snapshot, sections, &samples, processes, now);
+        self.previous_processes = rates::ProcessTimes::of(&snapshot).or(self.previous_processes.take());
+        let changed = self.keep(&mut snapshot, sections, &samples, processes, now);
         let server = self.entry.id;
         self.publish(Event::Reading { organization, server, at: now, samples: Arc::from(samples) });
         if changed {
             self.publish_health(now);
         }
-        if snapshot.processes.is_some() {
-            self.previous_details = Some(snapshot.clone());
-        }
         self.previous = Some(snapshot);
         self.entry.checks.send_modify(|count| *count += 1);
     }
 
-    /// Takes a reading into the live state. True: health or reachability changed.
+    /// Takes a reading into the live state, and out of the snapshot what the next reading is not compared with.
+    /// True: health or reachability changed.
     fn keep(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &mut Snapshot,
         sections: Sections,
         samples: &[Sample],
         processes: Option<ProcessTable>,
@@ -321,20 +321,21 @@ impl Poller {
         live.last_health_check_at = Some(now);
         live.offered_host_key = None;
         live.figures = Arc::new(live.figures.after(samples));
-        live.filesystems = Arc::from(snapshot.filesystems.as_slice());
+        live.filesystems = Arc::from(std::mem::take(&mut snapshot.filesystems));
         live.interfaces = Arc::from(snapshot.interfaces.as_slice());
         live.gaps = merged_gaps(&live.gaps, &snapshot.gaps, sections);
-        if let Some(facts) = &snapshot.facts {
-            live.facts = Some(Arc::new(facts.clone()));
+        snapshot.processes = None;
+        if let Some(facts) = snapshot.facts.take() {
+            live.facts = Some(Arc::new(facts));
         }
         if let Some(table) = processes {
             live.processes = Some(Arc::new(table));
         }
-        if let Some(services) = &snapshot.services {
-            live.services = Some(Arc::new(ServiceTable { taken_at: now, services: services.clone() }));
+        if let Some(services) = snapshot.services.take() {
+            live.services = Some(Arc::new(ServiceTable { taken_at: now, services }));
         }
-        if let Some(users) = &snapshot.users {
-            live.users = Some(Arc::new(UserTable { taken_at: now, users: users.clone() }));
+        if let Some(users) = snapshot.users.take() {
+            live.users = Some(Arc::new(UserTable { taken_at: now, users }));
         }
         let verdict = verdict_of(&live);
         let changed = live.standing.reading(verdict);

@@ -51,6 +51,10 @@ const REKEY_HOURS: std::ops::Range<f64> = 6.0..12.0;
 /// The most that one key may carry; the library allows no more (RFC 4253, section 9).
 const REKEY_BYTES: usize = 1 << 30;
 
+/// Largest packet that a server may send. The library keeps a buffer of this size for each connection; the default of
+/// 32 KiB would be a sixth of all memory with thousands of servers, and a smaller packet costs a download little.
+const MAX_PACKET_BYTES: u32 = 8 * 1024;
+
 /// Connects and logs in. `progress` hears of each step as it begins.
 ///
 /// # Errors
@@ -249,6 +253,7 @@ fn config(pinned: Option<&HostKey>) -> client::Config {
         keepalive_interval: Some(KEEPALIVE_INTERVAL),
         keepalive_max: KEEPALIVE_MISSES,
         inactivity_timeout: Some(INACTIVITY),
+        maximum_packet_size: MAX_PACKET_BYTES,
         preferred: Preferred {
             key: Cow::Owned(HostKey::algorithms_first(pinned, KNOWN_ALGORITHMS)),
             cipher: Cow::Borrowed(if has_aes() { AES_FIRST } else { CHACHA_FIRST }),

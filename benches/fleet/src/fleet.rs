@@ -176,6 +176,7 @@ fn describe(report: &mut Report, options: &Options, window: &Window, outcome: &O
     report.figure("lateness_max_ms", "late by, worst, ms", outcome.late_ms(1.0), Goal::Under(LATE_LIMIT_MS));
     report.figure("missed", "missed readings", outcome.missed as f64, Goal::Under(1.0));
     report.count("invalid_requests", "requests that make no sense", outcome.invalid);
+    report.count("other_commands", "commands beside the probe (preflight)", outcome.other_commands);
     report.count("logins_min", "logins a server, fewest", outcome.logins.0);
     report.count("logins_max", "logins a server, most", outcome.logins.1);
     report.figure(

@@ -289,10 +289,7 @@ impl Handler for Host {
                 session.data(channel, greeting.into_bytes())
             }
             None => {
-                let shown = String::from_utf8_lossy(data).into_owned();
-                self.shared
-                    .ledger
-                    .complain(self.server, &format!("a command that is not the probe: {shown:?}"));
+                self.shared.ledger.other_command(self.server);
                 session.exit_status_request(channel, 127)?;
                 session.close(channel)
             }

@@ -35,6 +35,7 @@ struct Account {
     missed: u64,
     logins: u64,
     invalid: u64,
+    other_commands: u64,
     first_complaint: Option<String>,
 }
 
@@ -54,6 +55,8 @@ pub struct Outcome {
     pub sent_bytes: u64,
     pub missed: u64,
     pub invalid: u64,
+    /// Since the start: commands beside the probe, such as those of the preflight.
+    pub other_commands: u64,
     pub complaints: Vec<String>,
     /// Logins since the start: fewest and most that one server saw.
     pub logins: (u64, u64),
@@ -115,6 +118,13 @@ impl Ledger {
         }
     }
 
+    /// A command came that is not the probe; it is refused.
+    pub fn other_command(&self, server: usize) {
+        if let Some(mut account) = self.account(server) {
+            account.other_commands += 1;
+        }
+    }
+
     /// Something came that the real script would not have understood.
     pub fn complain(&self, server: usize, what: &str) {
         if let Some(mut account) = self.account(server) {
@@ -148,6 +158,7 @@ impl Ledger {
             outcome.requests += account.requests;
             outcome.missed += account.missed + open.missed;
             outcome.invalid += account.invalid;
+            outcome.other_commands += account.other_commands;
             outcome.complaints.extend(account.first_complaint.take());
             outcome.logins.0 = outcome.logins.0.min(account.logins);
             outcome.logins.1 = outcome.logins.1.max(account.logins);

@@ -196,9 +196,15 @@ impl Product {
     /// # Errors
     /// When the API does not answer.
     pub async fn series_of(&self, name: &str) -> anyhow::Result<usize> {
-        let metrics = self.get(&format!("/api/v1/fleet/servers/{name}/metrics")).await?;
-        let lists = metrics.get("metrics").or_else(|| metrics.get("items")).unwrap_or(&metrics);
-        Ok(lists.as_array().map_or(0, Vec::len))
+        let path = format!("/api/v1/fleet/servers/{name}/metrics");
+        let known = self.get(&path).await?;
+        let mut count = 0;
+        for metric in known.get("metrics").and_then(Value::as_array).into_iter().flatten() {
+            let metric = metric.as_str().context("a metric without a name")?;
+            let found = self.get(&format!("{path}?metric={metric}&points=1")).await?;
+            count += found.get("series").and_then(Value::as_array).map_or(0, Vec::len);
+        }
+        Ok(count)
     }
 }
 

@@ -5,6 +5,7 @@
 //! that was asked for in that part.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use roundsman_agent::limits;
 use roundsman_agent::proc::facts::{FILES as FACT_FILES, FIRST_LINES};
@@ -71,30 +72,33 @@ pub(super) struct Asked {
     pub(super) sections: Sections,
     /// What an earlier reading said of filesystems; stands where this one says nothing.
     pub(super) filesystems: Option<FilesystemText>,
+    /// Fingerprint of the table of mounts in the reading before.
+    pub(super) mount_table: Option<u64>,
 }
 
 /// A reading and what the next one starts from.
 pub(super) struct Reading {
     pub(super) snapshot: Snapshot,
     pub(super) filesystems: Option<FilesystemText>,
-    pub(super) mount_paths: Vec<String>,
+    pub(super) mount_table: Option<u64>,
+    /// None: the mounts are those of the reading before.
+    pub(super) mount_paths: Option<Vec<String>>,
 }
 
 fn paths(mountinfo: &[u8]) -> Vec<String> {
     mounts::choose(&mounts::mountinfo(mountinfo)).into_iter().map(|mount| mount.path).collect()
 }
 
+/// Mounts hardly ever change, and taking their table apart costs more than the rest of the reading.
+fn fingerprint(mountinfo: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    mountinfo.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Position of `needle` in `bytes`.
 pub(super) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    let (&first, _) = needle.split_first()?;
-    let mut from = 0;
-    while let Some(step) = bytes.get(from..)?.iter().position(|&byte| byte == first) {
-        if bytes.get(from + step..)?.starts_with(needle) {
-            return Some(from + step);
-        }
-        from += step + 1;
-    }
-    None
+    memchr::memmem::find(bytes, needle)
 }
 
 pub(super) fn cut_short(bytes: &[u8]) -> String {
@@ -136,7 +140,7 @@ pub(super) fn reading(
     hello: &Hello,
     asked: Asked,
 ) -> Result<Reading, ProbeError> {
-    let Asked { request, sections, filesystems: earlier } = asked;
+    let Asked { request, sections, filesystems: earlier, mount_table: known_table } = asked;
     let (before, parts) = parts(nonce, bytes)?;
     let expected = format!("begin {request}");
     if !before.is_empty() || parts.first().is_none_or(|(name, _)| *name != expected) {
@@ -186,13 +190,15 @@ pub(super) fn reading(
     if sections.facts {
         add_facts(&mut texts, &bodies);
     }
-    let mount_paths = texts.files.get("/proc/self/mountinfo").map(|table| paths(table)).unwrap_or_default();
+    let table = texts.files.get("/proc/self/mountinfo").map(Vec::as_slice).unwrap_or_default();
+    let mount_table = Some(fingerprint(table));
+    let mount_paths = (mount_table != known_table).then(|| paths(table));
     let filesystems = texts.filesystems.clone();
     let snapshot = assemble(texts, sections);
     if snapshot.cpu.is_none() && snapshot.memory.is_none() && snapshot.uptime_ms.is_none() {
         return Err(garbled("/proc says nothing: is this Linux, and is /proc mounted?"));
     }
-    Ok(Reading { snapshot, filesystems, mount_paths })
+    Ok(Reading { snapshot, filesystems, mount_table, mount_paths })
 }
 
 fn is_base_file(path: &str) -> bool {
@@ -301,19 +307,20 @@ fn parts<'a>(nonce: &Nonce, bytes: &'a [u8]) -> Result<(&'a [u8], Parts<'a>), Pr
 
 /// Cuts a part at the headers that `head` prints before each file, in order. Only accepted paths begin a file.
 fn files_of<'a>(part: &'a [u8], accept: impl Fn(&str) -> bool) -> Vec<(&'a str, &'a [u8])> {
+    const HEADER: &[u8] = b"==> ";
     let mut found: Vec<(&str, usize, usize)> = Vec::new();
-    let mut at = 0;
-    for line in part.split(|&byte| byte == b'\n') {
-        let after = (at + line.len() + 1).min(part.len());
-        let path = line.strip_prefix(b"==> ").and_then(|rest| rest.strip_suffix(b" <=="));
+    for at in memchr::memmem::find_iter(part, HEADER) {
+        let begins_a_line = at == 0 || part.get(at - 1) == Some(&b'\n');
+        let Some(line) = part.get(at..).filter(|_| begins_a_line) else { continue };
+        let line = memchr::memchr(b'\n', line).and_then(|end| line.get(..end)).unwrap_or(line);
+        let path = line.strip_prefix(HEADER).and_then(|rest| rest.strip_suffix(b" <=="));
         if let Some(path) = path.and_then(|path| std::str::from_utf8(path).ok()).filter(|path| accept(path)) {
             if let Some((_, _, end)) = found.last_mut() {
                 // Without the line break that `head` puts before the header.
                 *end = at.saturating_sub(1);
             }
-            found.push((path, after, part.len()));
+            found.push((path, (at + line.len() + 1).min(part.len()), part.len()));
         }
-        at = after;
     }
     let cut =
         |(path, from, to): (&'a str, usize, usize)| (path, part.get(from..to.max(from)).unwrap_or_default());

@@ -25,6 +25,7 @@ pub fn systemctl_show(bytes: &[u8], boot_at_ms: Option<u64>) -> Vec<Service> {
         }
     }
     services.extend(block.finish());
+    services.shrink_to_fit();
     services
 }
 
