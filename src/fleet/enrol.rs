@@ -113,7 +113,7 @@ impl Fleet {
         auth::require(caller, Role::Admin)?;
         let server = self.draft(caller, &new)?;
         let mut candidate = self.candidate(caller, &new).await?;
-        let connection = self.reach(&mut candidate, &new).await?;
+        let connection = self.reach(caller, &mut candidate, &new).await?;
         let host_key = candidate.target.pinned.clone();
         let key = match candidate.brought {
             Some(brought) => Some(self.keep_key(caller, brought).await?.id),
@@ -235,6 +235,7 @@ impl Fleet {
     /// Makes the connection that the new server will be read over. None: it is to be stored unchecked.
     async fn reach(
         &self,
+        caller: &Caller,
         candidate: &mut Candidate,
         new: &NewServer,
     ) -> Result<Option<Connection>, FleetError> {
@@ -251,7 +252,7 @@ impl Fleet {
         if let Identification::PasswordOnce(_) = new.identification
             && let Some(connection) = done.connection.take()
         {
-            done = self.install_default_key(candidate, connection).await?;
+            done = self.install_default_key(caller, candidate, connection).await?;
         }
         match done {
             Preflight { connection: Some(connection), .. } => Ok(Some(connection)),
@@ -266,10 +267,11 @@ impl Fleet {
     /// Installs the default key with the password, then proves that it opens the door; the password is not used again.
     async fn install_default_key(
         &self,
+        caller: &Caller,
         candidate: &mut Candidate,
         connection: Connection,
     ) -> Result<Preflight, FleetError> {
-        let organization = crate::model::OrganizationId::DEFAULT;
+        let organization = caller.organization;
         let public_line = self.default_public_key(organization).await?;
         let installed = install_public_key(&connection, &public_line).await;
         connection.close().await;

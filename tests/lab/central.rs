@@ -44,6 +44,16 @@ impl Central {
     /// As [`Central::get`]; the problem where the API refuses, as with a table that was not read yet.
     pub(crate) async fn try_get(&self, path: &str) -> Result<Value, String> {
         let request = self.http.get(format!("{}{path}", self.program.url)).bearer_auth(&self.token);
+        Self::answer(request).await
+    }
+
+    /// Posts JSON; the problem where the API refuses.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let request = self.http.post(format!("{}{path}", self.program.url)).bearer_auth(&self.token);
+        Self::answer(request.json(body)).await
+    }
+
+    async fn answer(request: reqwest::RequestBuilder) -> Result<Value, String> {
         let answer = request.send().await.unwrap();
         let status = answer.status();
         let body = answer.text().await.unwrap();
