@@ -1,5 +1,5 @@
 //! The pages for actions against a real sshd: confirmed by name, followed live, on record afterwards; hostile output is text.
-#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
