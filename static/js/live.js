@@ -43,12 +43,11 @@ function morph(element, html) {
   const selection = getSelection();
   if (selection && !selection.isCollapsed && element.contains(selection.anchorNode)) return;
   // Who reads the end of an output goes on reading its end; who has scrolled up stays there.
-  const followed = [...element.querySelectorAll("pre[data-follow]")].filter(isAtEnd).map((pre) => pre.getAttribute("aria-label"));
-  const known = element.querySelectorAll("pre[data-follow]").length;
+  const left = [...element.querySelectorAll("pre[data-follow]")].filter((pre) => !isAtEnd(pre)).map((pre) => pre.getAttribute("aria-label"));
   // White space around the element would stay behind as text, a little more each time.
   window.Idiomorph.morph(element, html.trim(), MORPH);
   for (const pre of document.getElementById(element.id)?.querySelectorAll("pre[data-follow]") ?? []) {
-    if (known === 0 || followed.includes(pre.getAttribute("aria-label"))) pre.scrollTop = pre.scrollHeight;
+    if (!left.includes(pre.getAttribute("aria-label"))) pre.scrollTop = pre.scrollHeight;
   }
 }
 
