@@ -235,7 +235,9 @@ async fn live_output_is_there_while_the_command_runs() {
     })
     .await;
     app.services.operations.cancel(&admin(), &id).await.unwrap();
-    ended(&app, &begun).await;
+    let view = ended(&app, &begun).await;
+    assert_eq!(view.operation.status, OperationStatus::Cancelled);
+    assert_eq!(view.targets[0].record.as_ref().unwrap().stdout, "first\n", "what was printed stays");
 }
 
 #[tokio::test]

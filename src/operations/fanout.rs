@@ -126,7 +126,9 @@ impl Leg {
             None => Ending::without(TargetStatus::Cancelled, "cancelled while it ran; the command was ended"),
         };
         if ending.output.wall.is_zero() {
+            // Its end was not seen: what it printed until then is all there is.
             ending.output.wall = started.elapsed();
+            (ending.output.stdout, ending.output.stderr) = self.running.ledger.printed(self.position);
         }
         self.finish(Some(record), ending).await;
     }

@@ -76,6 +76,12 @@ impl Ledger {
         });
     }
 
+    /// The end of what a target has printed so far: standard output and standard error.
+    pub(super) fn printed(&self, position: u32) -> (Vec<u8>, Vec<u8>) {
+        let index = usize::try_from(position).unwrap_or(usize::MAX);
+        self.lines().get(index).map(|line| (line.stdout.clone(), line.stderr.clone())).unwrap_or_default()
+    }
+
     fn change(&self, position: u32, change: impl FnOnce(&mut Line)) {
         let mut lines = self.lines();
         let index = usize::try_from(position).unwrap_or(usize::MAX);
