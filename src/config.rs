@@ -130,7 +130,12 @@ impl Config {
                 }
             };
         Ok(Self {
-            data: data_directory(flags.data.clone().or(file.data), environment),
+            data: flags
+                .data
+                .clone()
+                .or_else(|| environment("ROUNDSMAN_DATA").map(PathBuf::from))
+                .or(file.data)
+                .unwrap_or_else(default_data),
             listen,
             allow_local_actions: boolean(environment, "ROUNDSMAN_ALLOW_LOCAL_ACTIONS")?
                 .or(file.allow_local_actions)
@@ -146,9 +151,11 @@ impl Config {
 /// The data directory: as given, else `ROUNDSMAN_DATA`, else `/var/lib/roundsman` for root and `./data` for others.
 #[must_use]
 pub fn data_directory(given: Option<PathBuf>, environment: Environment<'_>) -> PathBuf {
-    given.or_else(|| environment("ROUNDSMAN_DATA").map(PathBuf::from)).unwrap_or_else(|| {
-        if is_root() { PathBuf::from("/var/lib/roundsman") } else { PathBuf::from("data") }
-    })
+    given.or_else(|| environment("ROUNDSMAN_DATA").map(PathBuf::from)).unwrap_or_else(default_data)
+}
+
+fn default_data() -> PathBuf {
+    if is_root() { PathBuf::from("/var/lib/roundsman") } else { PathBuf::from("data") }
 }
 
 /// Whether this process runs as root.
@@ -305,7 +312,9 @@ mod tests {
         assert_eq!(loaded.listen, ["127.0.0.1:3".parse().unwrap()]);
         assert_eq!(load(&Flags::default(), &table).unwrap().listen, ["127.0.0.1:2".parse().unwrap()]);
         assert_eq!(loaded.interval, Duration::from_secs(9));
-        assert_eq!(loaded.data, Path::new("/file"));
+        assert_eq!(loaded.data, Path::new("/env"));
+        let only_file = [("ROUNDSMAN_CONFIG", config)];
+        assert_eq!(load(&Flags::default(), &only_file).unwrap().data, Path::new("/file"));
     }
 
     #[test]

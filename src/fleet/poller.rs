@@ -360,6 +360,12 @@ impl Poller {
 
     /// The connection cannot be made: says which layer failed and what to do.
     fn refused(&self, error: &SshError) {
+        let is_known = matches!(self.entry.live().reachability, Reachability::Unreachable { .. });
+        if is_known && matches!(error, SshError::Closed { .. }) {
+            // Roundsman itself cut the connection of a server that did not answer; the reason given then says more.
+            self.entry.checks.send_modify(|count| *count += 1);
+            return;
+        }
         let (health, seen) = match error {
             SshError::HostKeyChanged { seen, .. } => (Health::Critical, Some((**seen).clone())),
             SshError::HostKeyUnknown { seen, .. } => (Health::Unreachable, Some((**seen).clone())),

@@ -204,7 +204,10 @@ fn shown_step(step: &Step) -> PreflightStep {
         },
         detail: step.detail.clone(),
         fix: step.fix.clone(),
-        took_ms: u32::try_from(step.elapsed_ms).ok().map(f64::from),
+        took_ms: u32::try_from(step.elapsed_ms)
+            .ok()
+            .filter(|_| step.outcome != Outcome::Skipped)
+            .map(f64::from),
     }
 }
 
