@@ -7,6 +7,7 @@ mod filter;
 mod health;
 mod input;
 mod keys;
+mod packed;
 mod poller;
 mod registry;
 mod servers;
