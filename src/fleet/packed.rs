@@ -80,11 +80,11 @@ mod tests {
     fn packed_tables_open_as_they_were() {
         let process = |pid: u32| Process {
             pid,
-            uid: (pid % 2 == 0).then_some(33),
+            uid: (pid.is_multiple_of(2)).then_some(33),
             user: Some("www-data".to_owned()),
             state: 'S',
             name: "apache2".to_owned(),
-            command_line: (pid % 3 == 0).then(|| "/usr/sbin/apache2 -k start".to_owned()),
+            command_line: (pid.is_multiple_of(3)).then(|| "/usr/sbin/apache2 -k start".to_owned()),
             user_ticks: u64::MAX,
             ..Process::default()
         };

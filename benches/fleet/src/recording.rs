@@ -179,7 +179,7 @@ impl Part {
 /// swing of its pace is slower than its growth.
 fn value(base: f64, rule: Rule, slot: usize, moment: &Moment<'_>) -> f64 {
     let pace = share(moment.server, slot);
-    let swing = (moment.seconds / 7.0 + pace * 6.28).sin();
+    let swing = (moment.seconds / 7.0 + pace * std::f64::consts::TAU).sin();
     match rule {
         Rule::Counter { per_second } => {
             (base + per_second * (0.5 + pace) * (moment.seconds + 3.0 * (swing + 1.0))).floor()
