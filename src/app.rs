@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ENVIRONMENT, runtime_pointer};
 use crate::fleet::{Fleet, Polling};
 use crate::history::History;
-use crate::model::OrganizationId;
+use crate::model::{Caller, OrganizationId};
 use crate::operations::Operations;
 use crate::services::Services;
 use crate::store::Store;
@@ -27,6 +28,9 @@ use crate::web;
 
 /// Name of the socket in the data directory through which the command line talks to a running server.
 pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// Open files beside one connection a server: databases, pages, the command line, dials that are under way.
+const OTHER_FILES: u64 = 512;
 
 /// Why Roundsman cannot start; each text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -145,11 +149,17 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     // The lock comes before the port: two servers on one data directory are the worse mistake. Servers are contacted
     // only when both are ours.
     let lock = lock(&config.data)?;
+    let open_files = raise_open_files();
     let tcp = listen(&config).await?;
     let open = open(&config, lock, Polling::On).await?;
     let control = listen_control(&config.data)?;
     let addresses: Vec<SocketAddr> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     prepare(&config, &open.services).await?;
+    let servers =
+        open.services.fleet.summary(&Caller::roundsman()).context("counting the servers")?.total_servers;
+    if let Some(warning) = too_few_files(open_files, servers) {
+        tracing::warn!(open_files, servers, "{warning}");
+    }
     greet(&open.services, &addresses).await?;
     let pointer = point_to(&config.data);
     let stop = CancellationToken::new();
@@ -167,6 +177,31 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         remove(&pointer);
     }
     Ok(())
+}
+
+/// Lets this process open as many files as the system permits it; how many that are. None: without limit.
+/// The usual soft limit of 1,024 is there for old programs that use select(2); see `DefaultLimitNOFILE` in
+/// systemd-system.conf(5).
+fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, wanted) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+            limit.current
+        }
+    }
+}
+
+/// What to tell a person when not every server can have its connection.
+fn too_few_files(open_files: Option<u64>, servers: u32) -> Option<String> {
+    let needed = u64::from(servers) + OTHER_FILES;
+    let limit = open_files.filter(|&limit| limit < needed)?;
+    Some(format!(
+        "{servers} servers need about {needed} open files, but this process may open only {limit}: some servers will \
+         stay unreachable. Raise the hard limit (LimitNOFILE= of the systemd unit, or ulimit -Hn) and start again."
+    ))
 }
 
 /// First administrator and local machine, where they are missing.
@@ -299,5 +334,18 @@ impl Offline {
             open.close().await;
         }
         remove(&self.socket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_open_files_below_the_number_of_servers_is_said_with_its_remedy() {
+        assert_eq!(too_few_files(None, 5000), None);
+        assert_eq!(too_few_files(Some(20_000), 5000), None);
+        let warning = too_few_files(Some(1024), 1000).unwrap();
+        assert!(warning.contains("LimitNOFILE") && warning.contains("1024"), "{warning}");
     }
 }

@@ -90,8 +90,8 @@ where
             }
             Answer::Ended(bytes) => return Err(ProbeError::NoShell { said: clean(&bytes, SAID_BYTES) }),
         };
-        let hello = frames::hello(&nonce, &bytes)?;
-        let wanted = hello.mount_paths();
+        let mut hello = frames::hello(&nonce, &bytes)?;
+        let wanted = hello.take_mount_paths();
         Ok(Self {
             stream,
             nonce,

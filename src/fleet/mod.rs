@@ -8,6 +8,7 @@ mod hands;
 mod health;
 mod input;
 mod keys;
+mod packed;
 mod poller;
 mod registry;
 mod servers;

@@ -10,13 +10,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::health::{Verdict, judge};
+use super::packed::{PackedProcesses, PackedServices};
 use super::registry::{Entry, Live};
 use super::state::{ProcessTable, ServiceTable, UserTable};
 use crate::clock::Clock;
 use crate::collect::{LocalProbe, ProbeError, ShellProbe, rates, shell};
 use crate::history::History;
 use crate::model::{
-    Event, Gap, Health, Layer, Reachability, Sample, Sections, SeriesKey, Snapshot, Timestamp, Transport,
+    Event, Gap, Health, Layer, Reachability, Sample, Sections, SeriesKey, Service, Snapshot, Timestamp,
+    Transport,
 };
 use crate::ssh::{Connection, Session, SshError, Stream, Target};
 
@@ -329,10 +331,11 @@ impl Poller {
             live.facts = Some(Arc::new(facts));
         }
         if let Some(table) = processes {
-            live.processes = Some(Arc::new(table));
+            live.processes = PackedProcesses::of(table);
         }
         if let Some(services) = snapshot.services.take() {
-            live.services = Some(Arc::new(ServiceTable { taken_at: now, services }));
+            live.failed_services = failed(&services);
+            live.services = PackedServices::of(ServiceTable { taken_at: now, services });
         }
         if let Some(users) = snapshot.users.take() {
             live.users = Some(Arc::new(UserTable { taken_at: now, users }));
@@ -424,14 +427,11 @@ impl Poller {
 }
 
 fn verdict_of(live: &Live) -> Verdict {
-    let failed: Vec<String> = live
-        .services
-        .iter()
-        .flat_map(|table| &table.services)
-        .filter(|service| service.state == "failed")
-        .map(|service| service.name.clone())
-        .collect();
-    judge(&live.figures, &live.filesystems, &failed)
+    judge(&live.figures, &live.filesystems, &live.failed_services)
+}
+
+fn failed(services: &[Service]) -> Vec<String> {
+    services.iter().filter(|service| service.state == "failed").map(|service| service.name.clone()).collect()
 }
 
 fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {

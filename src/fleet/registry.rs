@@ -7,7 +7,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::health::Standing;
-use super::state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, UserTable};
+use super::packed::{PackedProcesses, PackedServices};
+use super::state::{Figures, HostKeyView, ServerState, UserTable};
 use crate::history::History;
 use crate::model::{
     Caller, Facts, Filesystem, Gap, Interface, KeyId, Reachability, SeriesKey, Server, ServerId, Timestamp,
@@ -34,8 +35,10 @@ pub struct Live {
     pub filesystems: Arc<[Filesystem]>,
     pub interfaces: Arc<[Interface]>,
     pub gaps: Arc<[Gap]>,
-    pub processes: Option<Arc<ProcessTable>>,
-    pub services: Option<Arc<ServiceTable>>,
+    pub processes: Option<PackedProcesses>,
+    pub services: Option<PackedServices>,
+    /// Names of the services that failed, as of the last reading of services.
+    pub failed_services: Vec<String>,
     pub users: Option<Arc<UserTable>>,
     pub logins: LoginsOfDay,
     /// The session of the present poller. None: no poller, or not over SSH.
@@ -100,6 +103,7 @@ impl Entry {
             gaps: Arc::from([]),
             processes: None,
             services: None,
+            failed_services: Vec::new(),
             users: None,
             logins: LoginsOfDay::default(),
             session: None,

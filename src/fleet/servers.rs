@@ -61,13 +61,17 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unavailable`] while they have not been read.
     pub fn processes(&self, caller: &Caller, reference: &str) -> Result<Arc<ProcessTable>, FleetError> {
-        self.detail(caller, reference, "processes", |entry| entry.live().processes.clone())
+        self.detail(caller, reference, "processes", |entry| {
+            entry.live().processes.as_ref()?.open().map(Arc::new)
+        })
     }
 
     /// # Errors
     /// [`FleetError::Unavailable`] while they have not been read, with the reason.
     pub fn services(&self, caller: &Caller, reference: &str) -> Result<Arc<ServiceTable>, FleetError> {
-        self.detail(caller, reference, "services", |entry| entry.live().services.clone())
+        self.detail(caller, reference, "services", |entry| {
+            entry.live().services.as_ref()?.open().map(Arc::new)
+        })
     }
 
     /// # Errors

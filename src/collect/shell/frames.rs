@@ -57,12 +57,13 @@ pub(super) struct Hello {
     ticks_per_second: Option<u32>,
     page_bytes: u64,
     architecture: Option<String>,
-    mountinfo: Vec<u8>,
+    mount_paths: Vec<String>,
 }
 
 impl Hello {
-    pub(super) fn mount_paths(&self) -> Vec<String> {
-        paths(&self.mountinfo)
+    /// The filesystems to ask for first; they are needed once.
+    pub(super) fn take_mount_paths(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.mount_paths)
     }
 }
 
@@ -129,7 +130,7 @@ pub(super) fn hello(nonce: &Nonce, bytes: &[u8]) -> Result<Hello, ProbeError> {
             .filter(|&bytes: &u64| bytes.is_power_of_two())
             .unwrap_or(DEFAULT_PAGE_BYTES),
         architecture: value("arch").and_then(|word| clean_some(word.as_bytes(), limits::TEXT_BYTES)),
-        mountinfo: mountinfo.map(|(_, content)| content.to_vec()).unwrap_or_default(),
+        mount_paths: mountinfo.map(|(_, content)| paths(content)).unwrap_or_default(),
     })
 }
 
