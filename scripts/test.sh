@@ -101,7 +101,8 @@ browser_tests() {
         (cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts)
         cp tests/browser/package-lock.json tests/browser/node_modules/.installed
     fi
-    cargo build --locked --package roundsman --bin roundsman
+    # The Rust tests have built it.
+    [ -x target/debug/roundsman ] || fail "target/debug/roundsman is missing"
     (cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec) 2>&1 | tee target/browser.log
     local count
     count=$(sed -n 's/^ℹ pass \([0-9]*\)$/\1/p; s/^# pass \([0-9]*\)$/\1/p' target/browser.log | tail -n 1)

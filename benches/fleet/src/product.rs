@@ -70,6 +70,8 @@ impl Product {
             .arg(self.data.path())
             .args(["--listen", "127.0.0.1:0"])
             .env("ROUNDSMAN_LOG", "warn")
+            // The pointer of a Roundsman that runs on this machine is not ours to replace.
+            .env("ROUNDSMAN_RUNTIME_DIR", self.data.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
