@@ -26,6 +26,17 @@ use crate::store::Store;
 use crate::vault::Vault;
 use crate::web;
 
+/// What an earlier version may have left readable for others.
+const PRIVATE_FILES: [&str; 7] = [
+    "lock",
+    "roundsman.db",
+    "roundsman.db-wal",
+    "roundsman.db-shm",
+    "history.db",
+    "history.db-wal",
+    "history.db-shm",
+];
+
 /// Name of the socket in the data directory through which the command line talks to a running server.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
@@ -93,8 +104,11 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
     let store = Store::open(&database).map_err(anyhow::Error::from)?;
     let history =
         History::open(&config.data.join("history.db"), Arc::clone(&clock)).map_err(anyhow::Error::from)?;
-    for name in ["roundsman.db", "history.db"] {
+    for name in PRIVATE_FILES {
         let path = config.data.join(name);
+        if !path.exists() {
+            continue;
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .map_err(|error| AppError::Data { data: path, cause: error.to_string() })?;
     }

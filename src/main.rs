@@ -17,6 +17,8 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Everything that this process makes is for its own user: databases with their logs, sockets, keys.
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     let arguments = Arguments::parse();
     let as_json = arguments.global.json;
     if rustls::crypto::ring::default_provider().install_default().is_err() {

@@ -78,7 +78,7 @@ async fn a_command_answers_with_output_status_record_and_audit_entry() {
     assert_eq!(record.command, "echo out; echo err >&2; exit 7");
     let records = app.services.operations.records(&admin(), "web-1", 10, 0).await.unwrap();
     assert_eq!(records, [record]);
-    let audit = app.services.auth.audit(&admin(), 10).await.unwrap();
+    let audit = app.services.auth.audit(&admin(), 10, 0).await.unwrap();
     let entry = audit.iter().find(|entry| entry.action == "run_command").unwrap();
     assert_eq!((entry.subject.as_str(), entry.result.as_str()), ("web-1", "failed"));
     assert!(entry.detail.contains("exit status 7") && entry.detail.contains("echo out"), "{}", entry.detail);

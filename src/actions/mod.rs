@@ -249,7 +249,7 @@ impl Action {
                     ServiceManager::SysV => root(format!("service {} {verb}", quoted(name)?)),
                     ServiceManager::Unknown => {
                         return Err(ActionError::NotHere(
-                            "no service manager (systemd, OpenRC, SysV) is known on this server".to_owned(),
+                            "no service manager (systemd, OpenRC, SysV) is known on this server; it has none, or it was not read yet".to_owned(),
                         ));
                     }
                 };

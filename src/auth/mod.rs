@@ -24,7 +24,7 @@ use crate::store::users::{self, Session, User};
 use crate::store::{Store, StoreError};
 pub use password::PASSWORD_MIN_CHARS;
 use password::Passwords;
-use throttle::Throttle;
+use throttle::{Door, Throttle};
 
 /// How long the one-time set-up address is valid.
 pub const SETUP_VALID: Duration = Duration::from_secs(3600);
@@ -251,10 +251,7 @@ impl Auth {
     ) -> Result<LoggedIn, AuthError> {
         let now = self.clock.now();
         let door = (origin.address, name.chars().take(64).collect::<String>());
-        let waiting = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).wait(&door, now);
-        if let Some(retry_after) = waiting {
-            return Err(AuthError::Throttled { retry_after });
-        }
+        self.enter(&door, now)?;
         let wanted = name.to_owned();
         let user = self.store.read(move |c| users::user_by_name(c, &wanted)).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
@@ -268,7 +265,6 @@ impl Auth {
             }
             _ => {
                 let mut entry = Entry::by(&Caller::roundsman(), "login", &door.1);
-                self.throttle.lock().unwrap_or_else(PoisonError::into_inner).failed(door, now);
                 "nobody".clone_into(&mut entry.actor);
                 entry.address = origin.address.map(|address| address.to_string());
                 let entry = entry.refused("wrong name or password");
@@ -276,6 +272,12 @@ impl Auth {
                 Err(AuthError::WrongPassword)
             }
         }
+    }
+
+    /// Counts an attempt at a door, or says how long it is shut.
+    fn enter(&self, door: &Door, now: Timestamp) -> Result<(), AuthError> {
+        let entered = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).enter(door, now);
+        entered.map_err(|retry_after| AuthError::Throttled { retry_after })
     }
 
     async fn open_session(&self, user: &User, origin: &Origin) -> Result<LoggedIn, AuthError> {
@@ -388,9 +390,12 @@ impl Auth {
         };
         let user = self.store.read(move |c| users::user_by_id(c, id)).await?;
         let user = user.ok_or(AuthError::NotFound("user"))?;
+        let door = (caller.from, format!("password of {}", user.name));
+        self.enter(&door, self.clock.now())?;
         if !self.passwords.verify(old, Some(user.password_hash.clone())).await? {
             return Err(AuthError::WrongPassword);
         }
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).succeeded(&door);
         self.set_password(caller, &user, new, Some(session), "user.change-password").await
     }
 
@@ -438,10 +443,10 @@ impl Auth {
     ///
     /// # Errors
     /// [`AuthError::Forbidden`].
-    pub async fn audit(&self, caller: &Caller, limit: u32) -> Result<Vec<Recorded>, AuthError> {
+    pub async fn audit(&self, caller: &Caller, limit: u32, offset: u32) -> Result<Vec<Recorded>, AuthError> {
         require(caller, Role::Admin)?;
         let organization = caller.organization;
-        Ok(self.store.read(move |c| audit::newest(c, organization, limit)).await?)
+        Ok(self.store.read(move |c| audit::newest(c, organization, limit, offset)).await?)
     }
 }
 

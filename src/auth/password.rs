@@ -1,6 +1,7 @@
 //! Passwords: argon2id, a few at a time, because each check takes tens of milliseconds and 19 MiB.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
@@ -12,6 +13,8 @@ use crate::store::StoreError;
 
 /// Checks at the same time: a flood of logins must leave a core for the readings.
 const AT_ONCE: usize = 1;
+/// Checks that may wait; at some 15 ms each, more would keep an administrator waiting behind a flood.
+const LINE: usize = 32;
 /// Shortest password that is accepted, in characters.
 pub const PASSWORD_MIN_CHARS: usize = 8;
 const MAX_BYTES: usize = 256;
@@ -19,11 +22,13 @@ const MAX_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Passwords {
     permits: Arc<Semaphore>,
+    /// Places in the line for a permit.
+    line: Arc<Semaphore>,
 }
 
 impl Passwords {
     pub(super) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { permits: Arc::new(Semaphore::new(AT_ONCE)), line: Arc::new(Semaphore::new(LINE)) }
     }
 
     pub(super) async fn hash(&self, password: Secret<String>) -> Result<String, AuthError> {
@@ -64,6 +69,11 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, AuthError> {
+        let _place = self
+            .line
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| AuthError::Throttled { retry_after: Duration::from_secs(2) })?;
         let permit =
             self.permits.clone().acquire_owned().await.map_err(|_| AuthError::Store(StoreError::Closed))?;
         tokio::task::spawn_blocking(move || {

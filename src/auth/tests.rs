@@ -70,7 +70,7 @@ async fn guessing_is_throttled_and_recorded() {
     assert!(matches!(shut, Err(AuthError::Throttled { .. })));
     bench.clock.advance(Duration::from_secs(2));
     assert!(bench.auth.login("admin", password("correct horse"), &origin()).await.is_ok());
-    let entries = bench.auth.audit(&Caller::roundsman(), 50).await.unwrap();
+    let entries = bench.auth.audit(&Caller::roundsman(), 50, 0).await.unwrap();
     assert_eq!(entries.iter().filter(|entry| entry.result == "refused").count(), 5);
 }
 

@@ -37,13 +37,25 @@ fn wait_after(count: u32) -> Duration {
 
 impl Throttle {
     /// How long this door is still shut. None: it is open.
-    pub(super) fn wait(&self, door: &Door, now: Timestamp) -> Option<Duration> {
+    fn wait(&self, door: &Door, now: Timestamp) -> Option<Duration> {
         let failures = self.doors.get(door)?;
         let left = wait_after(failures.count).checked_sub(now.since(failures.last))?;
         (left > Duration::ZERO).then_some(left)
     }
 
-    pub(super) fn failed(&mut self, door: Door, now: Timestamp) {
+    /// Lets one attempt in and counts it as failed until [`Self::succeeded`] says otherwise: attempts at the same
+    /// time must not all find the door open. Err: how long it is still shut.
+    pub(super) fn enter(&mut self, door: &Door, now: Timestamp) -> Result<(), Duration> {
+        match self.wait(door, now) {
+            Some(left) => Err(left),
+            None => {
+                self.failed(door.clone(), now);
+                Ok(())
+            }
+        }
+    }
+
+    fn failed(&mut self, door: Door, now: Timestamp) {
         if self.doors.len() >= DOORS && !self.doors.contains_key(&door) {
             self.doors.retain(|_, failures| now.since(failures.last) < LONGEST_WAIT);
             if self.doors.len() >= DOORS {
@@ -83,6 +95,14 @@ mod tests {
         assert_eq!(throttle.wait(&door, now), Some(Duration::from_secs(4)));
         throttle.succeeded(&door);
         assert_eq!(throttle.wait(&door, now), None);
+    }
+
+    #[test]
+    fn attempts_at_the_same_time_are_counted_before_they_are_judged() {
+        let mut throttle = Throttle::default();
+        let (door, now) = ((None, "admin".to_owned()), Timestamp::from_millis(0));
+        let let_in = (0..200).filter(|_| throttle.enter(&door, now).is_ok()).count();
+        assert_eq!(let_in, usize::try_from(FREE_FAILURES).unwrap());
     }
 
     #[test]

@@ -104,12 +104,20 @@ pub(super) async fn connect(global: &Global, stand_alone: &dyn StandAlone) -> Re
         }
         Place::Data(data) => to_data(&data, stand_alone).await,
         Place::ThisMachine => {
-            if let Some(socket) = pointed_socket()
-                && listening(&socket)?
+            let pointed = pointed_socket();
+            if let Some(socket) = &pointed
+                && listening(socket)?
             {
-                return Ok(Connected::running(Client::to_socket(&socket)?));
+                return Ok(Connected::running(Client::to_socket(socket)?));
             }
-            to_data(&data_directory(None, ENVIRONMENT), stand_alone).await
+            // A server that was killed leaves its pointer; its data directory is still the one that is meant.
+            let left = pointed.as_deref().and_then(Path::parent).filter(|data| data.join(DATABASE).exists());
+            match left {
+                Some(data) if std::env::var_os("ROUNDSMAN_DATA").is_none() => {
+                    to_data(data, stand_alone).await
+                }
+                _ => to_data(&data_directory(None, ENVIRONMENT), stand_alone).await,
+            }
         }
     }
 }
@@ -142,13 +150,28 @@ async fn to_data(data: &Path, stand_alone: &dyn StandAlone) -> Result<Connected,
 /// [`CliError::Unreachable`] when somebody may, and we may not talk to them.
 fn listening(socket: &Path) -> Result<bool, CliError> {
     match std::os::unix::net::UnixStream::connect(socket) {
-        Ok(_) => Ok(true),
+        Ok(_) => require_trusted(socket).map(|()| true),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(CliError::Unreachable(format!(
             "{} may be used only by the user who runs Roundsman and by root; \
              run this as one of them, or use --url with a token",
             socket.display()
         ))),
         Err(_) => Ok(false),
+    }
+}
+
+/// A socket that another user made could be anybody's: it would be given passwords and keys.
+fn require_trusted(socket: &Path) -> Result<(), CliError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let uid = |path: &Path| std::fs::metadata(path).map(|meta| meta.uid());
+    match (uid(socket), uid(Path::new("/proc/self"))) {
+        (Ok(owner), Ok(me)) if owner == 0 || owner == me => Ok(()),
+        // Root may use everybody's Roundsman.
+        (Ok(_), Ok(0)) => Ok(()),
+        _ => Err(CliError::Unreachable(format!(
+            "{} belongs to another user, so nothing is sent to it; say with --data or --url which Roundsman you mean",
+            socket.display()
+        ))),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::model::{
     Caller, KeyId, Port, Role, Secret, Server, ServerId, ServerName, ServerNumber, Status, Transport,
 };
 use crate::ssh::enrol::install_public_key;
+use crate::ssh::known_hosts;
 use crate::ssh::preflight::{Outcome, Preflight, Step, preflight};
 use crate::ssh::{Connection, HostKey, Identity, Target};
 use crate::store::StoreError;
@@ -240,7 +241,15 @@ impl Fleet {
         new: &NewServer,
     ) -> Result<Option<Connection>, FleetError> {
         let known_hosts = new.known_hosts.as_deref();
+        if let Some(pinned) = &candidate.target.pinned {
+            refuse_known_otherwise(&candidate.target, known_hosts, pinned, false)?;
+        }
         let mut done = preflight(&candidate.target, known_hosts).await;
+        if candidate.target.pinned.is_none()
+            && let Some(seen) = &done.seen
+        {
+            refuse_known_otherwise(&candidate.target, known_hosts, seen, new.accept_new)?;
+        }
         if done.connection.is_none()
             && new.accept_new
             && candidate.target.pinned.is_none()
@@ -317,7 +326,37 @@ fn name_from_address(host: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let host = host.trim().trim_matches(['[', ']']);
     let name: String = host.chars().map(|c| if allowed(c) { c } else { '-' }).take(50).collect();
+    let name = name.trim_matches('-').to_owned();
     if ServerName::parse(&name).is_ok() { name } else { format!("server-{name}") }
+}
+
+/// What the caller's own known_hosts says against a host key: it is revoked there, or (for a key that no person
+/// compared) another one is known. OpenSSH's accept-new refuses both as well.
+fn refuse_known_otherwise(
+    target: &Target,
+    known_hosts: Option<&str>,
+    seen: &HostKey,
+    unseen_by_a_person: bool,
+) -> Result<(), FleetError> {
+    let Some(text) = known_hosts else { return Ok(()) };
+    let known = known_hosts::lookup(text, target.bare_host(), target.port);
+    let refused = |message: String| Err(FleetError::Preflight { message, steps: Vec::new() });
+    if known.iter().any(|entry| entry.revoked && entry.key == *seen) {
+        return refused(format!(
+            "the host key {} is marked as revoked in your known_hosts; whoever shows it cannot be trusted",
+            seen.fingerprint()
+        ));
+    }
+    let mut trusted =
+        known.iter().filter(|entry| !entry.revoked && entry.key.algorithm() == seen.algorithm()).peekable();
+    if unseen_by_a_person && trusted.peek().is_some() && !trusted.any(|entry| entry.key == *seen) {
+        return refused(format!(
+            "your known_hosts knows another host key for this server than {}; if the server was reinstalled, remove the old \
+             line (ssh-keygen -R) and try again",
+            seen.fingerprint()
+        ));
+    }
+    Ok(())
 }
 
 fn failed_preflight(steps: Vec<Step>) -> FleetError {
@@ -337,9 +376,13 @@ mod tests {
 
     #[test]
     fn a_server_without_a_name_is_called_by_its_address() {
-        for (host, name) in
-            [("10.0.0.5", "10.0.0.5"), ("[fd00::5]", "fd00--5"), ("12345", "server-12345"), ("web", "web")]
-        {
+        for (host, name) in [
+            ("10.0.0.5", "10.0.0.5"),
+            ("[fd00::5]", "fd00--5"),
+            ("[::1]", "server-1"),
+            ("12345", "server-12345"),
+            ("web", "web"),
+        ] {
             assert_eq!(name_from_address(host), name);
         }
     }

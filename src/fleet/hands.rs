@@ -1,6 +1,7 @@
 //! The way for actions: which server is meant, and what runs a command on it.
 
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -15,6 +16,8 @@ use crate::auth;
 use crate::model::{Caller, Event, Reachability, Role, ServerId, ServerName, Status, Transport};
 use crate::ssh::{Connection, ExecRequest, Output, Piece, SshError};
 
+/// Where local commands find programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Bytes read from a local command at a time.
 const READ_BYTES: usize = 16 * 1024;
 /// After TERM a process group has this long before KILL.
@@ -69,7 +72,13 @@ async fn run_here(request: ExecRequest, stop: CancellationToken) -> Result<Outpu
     let started = Instant::now();
     let mut child = Command::new("/bin/sh")
         .arg("-c")
-        .arg(&request.command)
+        // Roundsman's own files are private; what a command makes has the usual rights.
+        .arg(format!("umask 022\n{}", request.command))
+        // Roundsman's own environment may hold its master key and passwords.
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -80,8 +89,9 @@ async fn run_here(request: ExecRequest, stop: CancellationToken) -> Result<Outpu
         return Err(not_started("its output cannot be read"));
     };
     let limit = request.output_limit;
-    let out = tokio::spawn(drain(stdout, limit, request.tap.clone(), Piece::Stdout));
-    let err = tokio::spawn(drain(stderr, limit, request.tap, Piece::Stderr));
+    let (kept_out, kept_err) = (Kept::default(), Kept::default());
+    let out = tokio::spawn(drain(stdout, limit, Arc::clone(&kept_out), request.tap.clone(), Piece::Stdout));
+    let err = tokio::spawn(drain(stderr, limit, Arc::clone(&kept_err), request.tap, Piece::Stderr));
     let ended = tokio::select! {
         status = child.wait() => Some(status),
         () = tokio::time::sleep(request.timeout) => None,
@@ -98,13 +108,13 @@ async fn run_here(request: ExecRequest, stop: CancellationToken) -> Result<Outpu
         None => end_group(&mut child).await,
     }
     // What the command left running may hold its outputs open; that is not waited for.
-    let rest = async { (out.await.unwrap_or_default(), err.await.unwrap_or_default()) };
-    if let Ok(((stdout, out_dropped), (stderr, err_dropped))) = tokio::time::timeout(GRACE, rest).await {
-        output.stdout = stdout;
-        output.stderr = stderr;
-        output.stdout_dropped_bytes = out_dropped;
-        output.stderr_dropped_bytes = err_dropped;
+    let (out_ends, err_ends) = (out.abort_handle(), err.abort_handle());
+    if tokio::time::timeout(GRACE, async { tokio::join!(out, err) }).await.is_err() {
+        out_ends.abort();
+        err_ends.abort();
     }
+    (output.stdout, output.stdout_dropped_bytes) = take(&kept_out);
+    (output.stderr, output.stderr_dropped_bytes) = take(&kept_err);
     output.wall = started.elapsed();
     if ended.is_some() {
         return Ok(output);
@@ -116,39 +126,54 @@ async fn run_here(request: ExecRequest, stop: CancellationToken) -> Result<Outpu
 /// Asks the process group with TERM and insists with KILL; std cannot signal a group, the shell can.
 async fn end_group(child: &mut Child) {
     let Some(pid) = child.id() else { return };
-    for (signal, wait) in [("TERM", GRACE), ("KILL", GRACE)] {
-        let sent = Command::new("/bin/sh").arg("-c").arg(format!("kill -{signal} -{pid}")).status().await;
+    // KILL goes out even if the leader has ended: its children may ignore TERM.
+    for signal in ["TERM", "KILL"] {
+        let sent = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(format!("kill -{signal} -{pid} 2>/dev/null"))
+            .status()
+            .await;
         if let Err(error) = sent {
             tracing::warn!(%error, pid, "a local command cannot be ended");
         }
-        if tokio::time::timeout(wait, child.wait()).await.is_ok() {
-            return;
+        if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+            tracing::info!(pid, signal, "a local command does not end yet");
         }
     }
+}
+
+/// What was kept of an output, and how many bytes were not.
+type Kept = Arc<Mutex<(Vec<u8>, u64)>>;
+
+fn take(kept: &Kept) -> (Vec<u8>, u64) {
+    std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 async fn drain(
     mut source: impl AsyncRead + Unpin,
     limit: usize,
+    kept: Kept,
     tap: Option<mpsc::Sender<Piece>>,
     piece: fn(Vec<u8>) -> Piece,
-) -> (Vec<u8>, u64) {
-    let (mut kept, mut dropped) = (Vec::new(), 0_u64);
+) {
     let mut buffer = vec![0; READ_BYTES];
     // A pipe that fails has ended, as far as its reader is concerned.
     while let Ok(count @ 1..) = source.read(&mut buffer).await {
         let data = buffer.get(..count).unwrap_or_default();
-        let room = limit.saturating_sub(kept.len()).min(count);
-        let (head, tail) = data.split_at(room);
-        kept.extend_from_slice(head);
-        dropped = dropped.saturating_add(u64::try_from(tail.len()).unwrap_or(u64::MAX));
+        let head = {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = limit.saturating_sub(kept.0.len()).min(count);
+            let (head, tail) = data.split_at(room);
+            kept.0.extend_from_slice(head);
+            kept.1 = kept.1.saturating_add(u64::try_from(tail.len()).unwrap_or(u64::MAX));
+            head
+        };
         if let Some(tap) = &tap
             && !head.is_empty()
         {
             drop(tap.try_send(piece(head.to_vec())));
         }
     }
-    (kept, dropped)
 }
 
 impl Fleet {
@@ -235,6 +260,20 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_local_command_printed_stays_when_it_leaves_a_child_behind() {
+        let output = Hand::Local.exec(request("echo important; (sleep 5 &)")).await.unwrap();
+        assert_eq!((output.stdout.as_slice(), output.exit_status), (&b"important\n"[..], Some(0)));
+    }
+
+    #[tokio::test]
+    async fn a_local_command_does_not_see_the_environment_of_roundsman() {
+        let output = Hand::Local.exec(request("env; umask")).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("PATH=/usr/local/sbin") && !text.contains("CARGO"), "{text}");
+        assert!(text.ends_with("0022\n"), "{text}");
     }
 
     #[tokio::test]

@@ -99,18 +99,24 @@ pub struct Standing {
     pub shown: Verdict,
     /// A different health, and how many readings in a row have said it.
     candidate: Option<(Health, u32)>,
+    /// What is shown does not come from a reading: the next one counts at once.
+    unread: bool,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        Self { shown: Verdict { health: Health::Unknown, reasons: Vec::new() }, candidate: None }
+        Self {
+            shown: Verdict { health: Health::Unknown, reasons: Vec::new() },
+            candidate: None,
+            unread: true,
+        }
     }
 }
 
 impl Standing {
     /// Takes in what a reading said. True: the shown health changed.
     pub fn reading(&mut self, verdict: Verdict) -> bool {
-        let immediate = matches!(self.shown.health, Health::Unknown | Health::Unreachable);
+        let immediate = std::mem::take(&mut self.unread);
         if immediate || verdict.health == self.shown.health {
             let changed = verdict.health != self.shown.health;
             self.shown = verdict;
@@ -134,6 +140,7 @@ impl Standing {
     pub fn no_reading(&mut self, health: Health, reason: String) -> bool {
         let next = Verdict { health, reasons: vec![reason] };
         self.candidate = None;
+        self.unread = true;
         let changed = self.shown != next;
         self.shown = next;
         changed
@@ -189,5 +196,14 @@ mod tests {
         assert!(standing.no_reading(Health::Unreachable, "refused".to_owned()));
         assert!(!standing.no_reading(Health::Unreachable, "refused".to_owned()));
         assert!(standing.reading(verdict(Health::Healthy)));
+    }
+
+    #[test]
+    fn a_changed_host_key_is_over_with_the_first_reading_after_its_approval() {
+        let mut standing = Standing::default();
+        standing.reading(verdict(Health::Healthy));
+        standing.no_reading(Health::Critical, "the host key has changed".to_owned());
+        assert!(standing.reading(verdict(Health::Healthy)));
+        assert_eq!(standing.shown, verdict(Health::Healthy));
     }
 }

@@ -131,7 +131,7 @@ impl Poller {
 
     async fn run_local(&mut self) {
         loop {
-            match self.readings(&mut Probe::Local(LocalProbe::new())).await {
+            match self.readings(&mut Probe::Local(LocalProbe::new()), None).await {
                 Ended::Stopped => return,
                 Ended::Silent { after } => {
                     self.no_answer(None, format!("/proc did not answer within {} s", after.as_secs()));
@@ -159,7 +159,13 @@ impl Poller {
                                 return;
                             }
                         }
-                        () = self.entry.wake.notified() => session.restart("a check was asked for").await,
+                        () = self.entry.wake.notified() => {
+                            session.restart("a check was asked for").await;
+                            // Until the attempt has begun, the session still answers the last error.
+                            if states.changed().await.is_err() {
+                                return;
+                            }
+                        }
                     }
                 }
                 Ok(connection) => {
@@ -204,7 +210,7 @@ impl Poller {
     async fn read_over(&mut self, connection: &Connection) -> Result<Ended, SshError> {
         let stream = connection.open(shell::COMMAND).await?;
         match ShellProbe::start(stream).await {
-            Ok(probe) => Ok(self.readings(&mut Probe::Shell(Box::new(probe))).await),
+            Ok(probe) => Ok(self.readings(&mut Probe::Shell(Box::new(probe)), Some(connection)).await),
             Err(ProbeError::TimedOut { after_ms }) => {
                 Ok(Ended::Silent { after: Duration::from_millis(after_ms) })
             }
@@ -227,13 +233,20 @@ impl Poller {
         }
     }
 
-    async fn readings(&mut self, probe: &mut Probe) -> Ended {
+    async fn readings(&mut self, probe: &mut Probe, connection: Option<&Connection>) -> Ended {
         loop {
             let started = Instant::now();
             let sections = self.sections(started);
             let mut limit = reading_limit(self.interval());
             if sections != Sections::BASE {
                 limit = limit.max(DETAILS_LIMIT);
+            }
+            // Counted from the attempt: a section that hangs must not be asked for again at once.
+            if sections.processes {
+                self.details_at = Some(started);
+            }
+            if sections.facts {
+                self.facts_at = Some(started);
             }
             match tokio::time::timeout(limit, probe.read(sections)).await {
                 Ok(Ok(snapshot)) => self.arrived(snapshot, sections, started),
@@ -247,6 +260,7 @@ impl Poller {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 () = self.entry.wake.notified() => {}
+                () = lost(connection) => return Ended::Probe(ProbeError::Closed),
             }
         }
     }
@@ -286,12 +300,6 @@ impl Poller {
             ProcessTable { taken_at: now, total, processes: rates::top(all, TOP_PROCESSES) }
         });
         self.readings += 1;
-        if sections.processes {
-            self.details_at = Some(started);
-        }
-        if sections.facts {
-            self.facts_at = Some(started);
-        }
         let (number, organization) = {
             let live = self.entry.live();
             (live.server.number, live.server.organization)
@@ -446,6 +454,15 @@ fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
         .iter()
         .filter(|gap| DETAIL_SECTIONS.contains(&gap.section.as_str()) && !was_read(&gap.section));
     now.iter().chain(kept).cloned().collect()
+}
+
+/// Ends when the connection does; never for a way that has none. A server with a long interval is not noticed as lost
+/// only at its next reading.
+async fn lost(connection: Option<&Connection>) {
+    match connection {
+        Some(connection) => connection.closed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn reading_limit(interval: Duration) -> Duration {

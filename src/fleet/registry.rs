@@ -80,6 +80,8 @@ pub struct Entry {
     pub wake: Notify,
     /// Counts health checks (readings that arrived, attempts that failed).
     pub checks: watch::Sender<u64>,
+    /// Held while the server is edited, approved or removed, so that one change does not undo another.
+    pub changing: tokio::sync::Mutex<()>,
     /// Ends the present poller; replaced when another one starts.
     poller: Mutex<CancellationToken>,
 }
@@ -114,6 +116,7 @@ impl Entry {
             looked_at: Mutex::new(None),
             wake: Notify::new(),
             checks: watch::Sender::new(0),
+            changing: tokio::sync::Mutex::new(()),
             poller: Mutex::new(CancellationToken::new()),
         }
     }

@@ -174,6 +174,9 @@ impl Fleet {
     ) -> Result<ServerState, FleetError> {
         auth::require(caller, Role::Admin)?;
         let entry = self.find(caller, reference)?;
+        let _alone = entry.changing.lock().await;
+        // It may have been removed while another change was waited for.
+        self.find(caller, &entry.id.to_string())?;
         let (server, key_before, host_key) = {
             let live = entry.live();
             (Arc::clone(&live.server), live.key, live.host_key.clone())
@@ -223,6 +226,9 @@ impl Fleet {
     ) -> Result<ServerState, FleetError> {
         auth::require(caller, Role::Admin)?;
         let entry = self.find(caller, reference)?;
+        let _alone = entry.changing.lock().await;
+        // It may have been removed while another change was waited for.
+        self.find(caller, &entry.id.to_string())?;
         let approved = HostKey::parse(line.trim())
             .map_err(|error| FleetError::invalid("host_key", error.to_string()))?;
         let (server, key, offered) = {
@@ -281,6 +287,9 @@ impl Fleet {
     pub async fn remove(&self, caller: &Caller, reference: &str) -> Result<(), FleetError> {
         auth::require(caller, Role::Admin)?;
         let entry = self.find(caller, reference)?;
+        let _alone = entry.changing.lock().await;
+        // It may have been removed while another change was waited for.
+        self.find(caller, &entry.id.to_string())?;
         let server = entry.server();
         let (organization, id, now) = (caller.organization, entry.id, self.inner.clock.now());
         let record = AuditEntry::by(caller, "server.remove", server.name.as_str());

@@ -10,9 +10,9 @@ use super::{Operations, Planned, Running};
 use crate::actions::{Action, Plan, mask};
 use crate::model::{Caller, Event, OperationStatus, RecordId, ServerId, TargetStatus};
 use crate::ssh::{ExecRequest, Output, Piece, SshError, printable};
-use crate::store::StoreError;
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation};
+use crate::store::{StoreError, Transaction};
 
 /// How long a target may wait for a connection that is being made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
@@ -20,6 +20,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 const PIECES: usize = 64;
 /// Open pages hear of new output at most this often for one target.
 const TELL_EVERY: Duration = Duration::from_millis(150);
+
+/// Longest pause between two attempts to write.
+const LONGEST_WRITE_PAUSE: Duration = Duration::from_secs(30);
 
 /// One target under way.
 struct Leg {
@@ -71,9 +74,7 @@ pub(super) async fn run(
     }
     let status = OperationStatus::of(&running.ledger.statuses());
     let (id, now) = (operation.id, operations.inner.clock.now());
-    if let Err(error) = operations.inner.store.write(move |tx| rows::set_status(tx, id, status, now)).await {
-        tracing::error!(operation = %id, %error, "the end of an operation could not be written");
-    }
+    persist(&operations, "the end of an operation", || move |tx| rows::set_status(tx, id, status, now)).await;
     operations.forget(id);
     for target in running.ledger.targets().iter().take(1) {
         operations.inner.fleet.publish(Event::Operation {
@@ -87,14 +88,23 @@ pub(super) async fn run(
 
 impl Leg {
     async fn run(self) {
-        let turn = Arc::clone(&self.operations.inner.permits).acquire_owned().await;
-        if self.running.cancel.is_cancelled() || turn.is_err() {
-            return self
-                .finish(None, Ending::without(TargetStatus::Cancelled, "cancelled before it was sent"))
-                .await;
-        }
-        let connecting = self.operations.inner.fleet.hand(&self.caller, self.server);
-        let hand = match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
+        let waiting = async {
+            // The semaphores are never closed; without a permit the leg would only be one too many.
+            let place = self.operations.places_of(self.server).acquire_owned().await;
+            let turn = Arc::clone(&self.operations.inner.permits).acquire_owned().await;
+            let connecting = self.operations.inner.fleet.hand(&self.caller, self.server);
+            ((place, turn), tokio::time::timeout(CONNECT_LIMIT, connecting).await)
+        };
+        let ready = tokio::select! {
+            biased;
+            () = self.running.cancel.cancelled() => None,
+            ready = waiting => Some(ready),
+        };
+        let Some((_turns, hand)) = ready else {
+            let ending = Ending::without(TargetStatus::Cancelled, "cancelled before it was sent");
+            return self.finish(None, ending).await;
+        };
+        let hand = match hand {
             Ok(Ok(hand)) => hand,
             Ok(Err(reason)) => {
                 return self.finish(None, Ending::without(TargetStatus::Unreachable, &reason)).await;
@@ -117,6 +127,7 @@ impl Leg {
         let request = ExecRequest::new(self.plan.command.clone()).timeout(self.plan.timeout).tap(tap);
         let started = Instant::now();
         let outcome = tokio::select! {
+            biased;
             // Dropping the future ends the command on the server.
             () = self.running.cancel.cancelled() => None,
             outcome = async { tokio::join!(hand.exec(request), self.listen(pieces)).0 } => Some(outcome),
@@ -175,6 +186,7 @@ impl Leg {
             stderr: String::new(),
             stdout_dropped_bytes: 0,
             stderr_dropped_bytes: 0,
+            omitted_chars: 0,
         };
         let (stored, operation, position) = (record.clone(), self.operation.id, self.position);
         self.operations
@@ -197,21 +209,19 @@ impl Leg {
         let (operation, position, now) =
             (self.operation.id, self.position, self.operations.inner.clock.now());
         let (status, error) = (ending.status, ending.error.clone());
-        let written = self
-            .operations
-            .inner
-            .store
-            .write(move |tx| {
-                if let Some(record) = &record {
+        let outcome = Arc::new((record, error, entry));
+        persist(&self.operations, "the end of a command", || {
+            let outcome = Arc::clone(&outcome);
+            move |tx| {
+                let (record, error, entry) = &*outcome;
+                if let Some(record) = record {
                     rows::complete_record(tx, record)?;
                 }
                 rows::set_target(tx, operation, position, status, error.as_deref(), None)?;
-                audit::append(tx, now, &entry)
-            })
-            .await;
-        if let Err(error) = written {
-            tracing::error!(operation = %operation, server = %self.name, %error, "the end of a command could not be written");
-        }
+                audit::append(tx, now, entry)
+            }
+        })
+        .await;
         self.running.ledger.finished(self.position, ending.status);
         self.tell();
     }
@@ -226,6 +236,25 @@ impl Leg {
             (None, None, None) => "no exit status".to_owned(),
         };
         entry.detail(format!("{}; {how}; operation {}", mask(&self.plan.command), self.operation.id))
+    }
+}
+
+/// Writes what became of something, again and again while the disk is full: what happened on a server must not be lost.
+async fn persist<W>(operations: &Operations, what: &str, work: impl Fn() -> W)
+where
+    W: FnOnce(&Transaction<'_>) -> Result<(), StoreError> + Send + 'static,
+{
+    let mut wait = Duration::from_secs(1);
+    loop {
+        match operations.inner.store.write(work()).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%error, what, "cannot be written yet"),
+        }
+        if operations.inner.stop.is_cancelled() {
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WRITE_PAUSE);
     }
 }
 
@@ -267,10 +296,38 @@ impl Ending {
         record.signal.clone_from(&self.output.signal);
         // An exit status says it all; anything else needs its sentence.
         record.error = self.error.clone().filter(|_| self.output.exit_status.is_none());
-        record.stdout = printable::text(&self.output.stdout, usize::MAX);
-        record.stderr = printable::text(&self.output.stderr, usize::MAX);
-        record.stdout_dropped_bytes = self.output.stdout_dropped_bytes;
-        record.stderr_dropped_bytes = self.output.stderr_dropped_bytes;
+        let (stdout, cut) = kept(&self.output.stdout);
+        record.stdout = stdout;
+        record.stdout_dropped_bytes = self.output.stdout_dropped_bytes + cut;
+        let (stderr, cut) = kept(&self.output.stderr);
+        record.stderr = stderr;
+        record.stderr_dropped_bytes = self.output.stderr_dropped_bytes + cut;
         record
+    }
+}
+
+/// An output as text of at most the size that was kept of it, and the bytes that had to go: what is not UTF-8 takes
+/// three bytes for one as a replacement character.
+fn kept(output: &[u8]) -> (String, u64) {
+    let mut text = printable::text(output, usize::MAX);
+    let limit = ExecRequest::DEFAULT_OUTPUT_LIMIT;
+    if text.len() <= limit {
+        return (text, 0);
+    }
+    let end = (0..=limit).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let cut = u64::try_from(text.len() - end).unwrap_or(u64::MAX);
+    text.truncate(end);
+    (text, cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_is_not_text_does_not_grow_over_the_limit() {
+        let (text, cut) = kept(&vec![0xff; 1024 * 1024]);
+        assert!(text.len() <= 1024 * 1024 && cut > 0);
+        assert_eq!(kept(b"plain"), ("plain".to_owned(), 0));
     }
 }

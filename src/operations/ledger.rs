@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::TargetView;
-use crate::model::TargetStatus;
+use crate::model::{ServerId, TargetStatus};
 use crate::ssh::{Piece, printable};
 use crate::store::operations::{CommandRecord, Target};
 
@@ -39,6 +39,14 @@ impl Ledger {
 
     pub(super) fn statuses(&self) -> Vec<TargetStatus> {
         self.lines().iter().map(|line| line.target.status).collect()
+    }
+
+    /// Whether nothing more happens on this server.
+    pub(super) fn has_ended(&self, server: ServerId) -> bool {
+        self.lines()
+            .iter()
+            .filter(|line| line.target.server == server)
+            .all(|line| line.target.status.is_final())
     }
 
     pub(super) fn views(&self) -> Vec<TargetView> {
@@ -109,7 +117,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ServerId;
 
     #[test]
     fn a_long_live_output_keeps_its_end() {

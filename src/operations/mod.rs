@@ -30,6 +30,9 @@ pub const TARGETS: usize = 10_000;
 /// Commands that run at the same time, over all operations: sshd on the other side is slower than we are.
 const AT_ONCE: usize = 64;
 
+/// Commands at the same time on one server: as many as its connection has channels for them.
+const AT_ONCE_ON_ONE: usize = 6;
+
 /// Why an operation was not begun, or cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
@@ -97,6 +100,8 @@ struct Inner {
     allow_local: bool,
     running: Mutex<HashMap<OperationId, Arc<Running>>>,
     permits: Arc<Semaphore>,
+    /// Commands at the same time on one server, so that what waits for one server keeps no place from the others.
+    servers: Mutex<HashMap<ServerId, Arc<Semaphore>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -142,6 +147,7 @@ impl Operations {
                 allow_local,
                 running: Mutex::default(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
+                servers: Mutex::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
@@ -277,7 +283,8 @@ impl Operations {
             planned.iter().map(|planned| (planned.server, action.clone())).collect();
         let mut running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
         for (other, others) in running.iter() {
-            if let Some((server, _)) = keys.intersection(&others.keys).next() {
+            let ended = |server: ServerId| others.ledger.has_ended(server);
+            if let Some((server, _)) = keys.intersection(&others.keys).find(|(server, _)| !ended(*server)) {
                 let name = planned.iter().find(|planned| planned.server == *server).map(|p| p.name.clone());
                 let server = name.unwrap_or_default();
                 return Err(OperationError::AlreadyRunning { server, operation: *other });
@@ -287,6 +294,11 @@ impl Operations {
         let entry = Arc::new(Running { cancel, ledger: Ledger::new(targets), keys });
         running.insert(id, Arc::clone(&entry));
         Ok(entry)
+    }
+
+    fn places_of(&self, server: ServerId) -> Arc<Semaphore> {
+        let mut servers = self.inner.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(servers.entry(server).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_ON_ONE))))
     }
 
     fn forget(&self, id: OperationId) {

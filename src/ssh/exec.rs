@@ -151,6 +151,9 @@ async fn run(
         turn = connection.command_slot() => turn?,
         () = stop.cancelled() => return Err(connection.lost()),
     };
+    if stop.is_cancelled() {
+        return Err(connection.lost());
+    }
     let started = Instant::now();
     let mut running = Running::start(&connection, line).await?;
     let end =

@@ -121,12 +121,17 @@ pub fn append(tx: &Transaction<'_>, at: Timestamp, entry: &Entry) -> Result<(), 
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn newest(c: &Connection, organization: OrganizationId, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+pub fn newest(
+    c: &Connection,
+    organization: OrganizationId,
+    limit: u32,
+    offset: u32,
+) -> Result<Vec<Recorded>, StoreError> {
     let mut statement = c.prepare_cached(
         "SELECT sequence, at, actor, address, action, subject, result, detail FROM audit
-         WHERE organization_id = ?1 ORDER BY sequence DESC LIMIT ?2",
+         WHERE organization_id = ?1 ORDER BY sequence DESC LIMIT ?2 OFFSET ?3",
     )?;
-    let rows = statement.query_map(params![organization.to_string(), limit], |row| {
+    let rows = statement.query_map(params![organization.to_string(), limit, offset], |row| {
         Ok(Recorded {
             sequence: row.get(0)?,
             at: Timestamp::from_millis(row.get(1)?),

@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -76,6 +76,9 @@ impl From<rusqlite::Error> for StoreError {
         }
     }
 }
+
+/// One transaction, for callers that compose the functions of the submodules.
+pub type Transaction<'a> = rusqlite::Transaction<'a>;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 

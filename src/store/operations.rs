@@ -64,6 +64,8 @@ pub struct CommandRecord {
     /// Bytes that came after the limit was reached.
     pub stdout_dropped_bytes: u64,
     pub stderr_dropped_bytes: u64,
+    /// Characters of both that are stored and left out of this answer, because many records were asked for.
+    pub omitted_chars: u64,
 }
 
 fn operation_from_row(row: &Row<'_>) -> Result<Operation, rusqlite::Error> {
@@ -271,8 +273,9 @@ pub fn complete_record(tx: &Transaction<'_>, record: &CommandRecord) -> Result<(
 }
 
 const RECORD_COLUMNS: &str = "id, organization_id, server_id, server_name, operation_id, initiated_by, label, command, \
-     container_command, started_at, duration_ms, exit_status, signal, error, stdout, stderr, stdout_dropped_bytes, \
-     stderr_dropped_bytes";
+     container_command, started_at, duration_ms, exit_status, signal, error, substr(stdout, 1, ?1), \
+     substr(stderr, 1, ?1), stdout_dropped_bytes, stderr_dropped_bytes, \
+     max(length(stdout) - ?1, 0) + max(length(stderr) - ?1, 0)";
 
 fn record_from_row(row: &Row<'_>) -> Result<CommandRecord, rusqlite::Error> {
     let text = |index: usize| row.get::<_, String>(index);
@@ -297,7 +300,18 @@ fn record_from_row(row: &Row<'_>) -> Result<CommandRecord, rusqlite::Error> {
         stderr: text(15)?,
         stdout_dropped_bytes: count(16)?,
         stderr_dropped_bytes: count(17)?,
+        omitted_chars: count(18)?,
     })
+}
+
+/// Characters of one answer's outputs together; each record has its share, so that no list of hostile outputs fills
+/// the memory.
+const ANSWER_CHARS: usize = 4 * 1024 * 1024;
+/// A record's share is at least this much of each stream.
+const SHARE_CHARS: usize = 2 * 1024;
+
+fn share(records: usize) -> i64 {
+    i64::try_from((ANSWER_CHARS / 2 / records.max(1)).max(SHARE_CHARS)).unwrap_or(i64::MAX)
 }
 
 /// Records of a server, newest first.
@@ -311,12 +325,15 @@ pub fn records_of_server(
     limit: u32,
     offset: u32,
 ) -> Result<Vec<CommandRecord>, StoreError> {
+    let share = share(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut statement = c.prepare_cached(&format!(
-        "SELECT {RECORD_COLUMNS} FROM command_records WHERE organization_id = ?1 AND server_id = ?2
-         ORDER BY started_at DESC, id DESC LIMIT ?3 OFFSET ?4"
+        "SELECT {RECORD_COLUMNS} FROM command_records WHERE organization_id = ?2 AND server_id = ?3
+         ORDER BY started_at DESC, id DESC LIMIT ?4 OFFSET ?5"
     ))?;
-    let rows = statement
-        .query_map(params![organization.to_string(), server.to_string(), limit, offset], record_from_row)?;
+    let rows = statement.query_map(
+        params![share, organization.to_string(), server.to_string(), limit, offset],
+        record_from_row,
+    )?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -327,13 +344,15 @@ pub fn records_of_server(
 pub fn records_of_operation(c: &Connection, targets: &[Target]) -> Result<Vec<CommandRecord>, StoreError> {
     let ids: Vec<Value> =
         targets.iter().filter_map(|target| target.record).map(|id| Value::Text(id.to_string())).collect();
+    let share = Value::Integer(share(ids.len()));
     let mut records = Vec::with_capacity(ids.len());
     // SQLite takes 32,766 parameters; a few hundred at a time keep the statements small.
     for part in ids.chunks(500) {
         let marks = vec!["?"; part.len()].join(", ");
         let mut statement =
             c.prepare(&format!("SELECT {RECORD_COLUMNS} FROM command_records WHERE id IN ({marks})"))?;
-        let rows = statement.query_map(params_from_iter(part), record_from_row)?;
+        let parameters = std::iter::once(&share).chain(part);
+        let rows = statement.query_map(params_from_iter(parameters), record_from_row)?;
         for record in rows {
             records.push(record?);
         }

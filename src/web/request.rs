@@ -18,6 +18,8 @@ use crate::services::Services;
 
 /// Largest request body; the largest honest one is a private key or a form.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
+/// Largest body from somebody without a login: a name and a password.
+pub const PUBLIC_BODY_LIMIT_BYTES: usize = 16 * 1024;
 /// A body that takes longer is a stalled or hostile client.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(15);
 /// As much of the JSON parser's sentence as is passed on; it names the place at its end when it is of usual length.
@@ -157,6 +159,22 @@ pub struct Head {
     pub peer: Option<Peer>,
 }
 
+impl Head {
+    /// Asks for something and changes nothing.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    /// Shows something that may be a login; whether it is one is looked at later.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        matches!(self.peer, Some(Peer::Control { .. }))
+            || self.headers.contains_key(header::AUTHORIZATION)
+            || session_cookie(&self.headers).is_some()
+    }
+}
+
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
@@ -165,7 +183,7 @@ fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
 ///
 /// # Errors
 /// [`Failure::TooLarge`] or [`Failure::Slow`].
-pub async fn read_body<S, B, E>(stream: S) -> Result<Bytes, Failure>
+pub async fn read_body<S, B, E>(stream: S, limit_bytes: usize) -> Result<Bytes, Failure>
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -175,8 +193,8 @@ where
         let mut body = BytesMut::new();
         while let Some(part) = stream.next().await {
             let mut part = part.map_err(|_| Failure::invalid("the body broke off"))?;
-            if body.len() + part.remaining() > BODY_LIMIT_BYTES {
-                return Err(Failure::TooLarge { limit_bytes: BODY_LIMIT_BYTES });
+            if body.len() + part.remaining() > limit_bytes {
+                return Err(Failure::TooLarge { limit_bytes });
             }
             body.extend_from_slice(&part.copy_to_bytes(part.remaining()));
         }
@@ -195,7 +213,7 @@ pub async fn admit(head: Head, body: Bytes, access: Access, services: &Services)
         Some(Peer::Tcp(address)) => Some(address.ip()),
         _ => None,
     };
-    let safe = matches!(head.method, Method::GET | Method::HEAD);
+    let safe = head.is_safe();
     let (caller, csrf_token) = identify(&head, &body, address, safe, services).await?;
     match (access, &caller) {
         (Access::Public, _) => {

@@ -9,7 +9,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use warp::filters::BoxedFilter;
@@ -18,7 +19,11 @@ use warp::ws::{WebSocket, Ws};
 use warp::{Filter, Rejection};
 
 use super::error::{self, Failure};
-use super::request::{Access, Head, Peer, Request, admit, read_body, require_same_origin};
+use super::request::{
+    Access, BODY_LIMIT_BYTES, Head, PUBLIC_BODY_LIMIT_BYTES, Peer, Request, admit, read_body,
+    require_same_origin,
+};
+use crate::auth::AuthError;
 use crate::model::shown;
 use crate::services::Services;
 
@@ -222,10 +227,7 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
                 let head = Head { method, path: path.as_str().to_owned(), params, raw_query, headers, peer };
                 async move {
                     let (path, headers) = (head.path.clone(), head.headers.clone());
-                    let outcome = match read_body(body).await {
-                        Ok(body) => dispatch(&routes, head, body, upgrade, services).await,
-                        Err(failure) => Err(failure),
-                    };
+                    let outcome = dispatch(&routes, head, body, upgrade, services).await;
                     finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)))
                 }
             },
@@ -233,10 +235,10 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
         .boxed()
 }
 
-async fn dispatch(
+async fn dispatch<B: Buf>(
     routes: &[Route],
     head: Head,
-    body: Bytes,
+    body: impl Stream<Item = Result<B, warp::Error>>,
     upgrade: Option<Ws>,
     services: Services,
 ) -> Result<Response, Failure> {
@@ -247,9 +249,21 @@ async fn dispatch(
         allowed.sort_unstable();
         return Err(Failure::Method { allowed: allowed.join(", ") });
     };
+    // Nothing is read for a GET, and little for somebody who has shown neither token nor cookie.
+    let body = match (route.access, head.is_safe(), head.has_credentials()) {
+        (_, true, _) => Bytes::new(),
+        (Access::Role(_), false, false) => return Err(Failure::Auth(AuthError::Unauthenticated)),
+        (Access::Role(_), false, true) => read_body(body, BODY_LIMIT_BYTES).await?,
+        (Access::Public, false, _) => read_body(body, PUBLIC_BODY_LIMIT_BYTES).await?,
+    };
     let request = admit(head, body, route.access, &services).await?;
     match &route.action {
-        Action::Reply(handler) => handler(request, services).await,
+        // A task of its own: what was begun is brought to its end even if the client hangs up, else rows and
+        // live state could part.
+        Action::Reply(handler) => match tokio::spawn(handler(request, services)).await {
+            Ok(answer) => answer,
+            Err(error) => Err(Failure::Internal(format!("a handler broke off: {error}"))),
+        },
         Action::Socket(attendant) => {
             let upgrade = upgrade.ok_or(Failure::UpgradeRequired)?;
             require_same_origin(&request.headers)?;
@@ -326,11 +340,21 @@ pub fn no_content() -> Response {
     response
 }
 
+/// The path if it leads to a page of our own, else `/`. Browsers drop tabs and line breaks and read `\\` as `/`, so
+/// `/<tab>/evil.example` would lead away.
+#[must_use]
+pub fn own_path(path: &str) -> &str {
+    let own = path.starts_with('/')
+        && !path.starts_with("//")
+        && !path.contains('\\')
+        && !path.chars().any(char::is_control);
+    if own { path } else { "/" }
+}
+
 /// 303 to a page of our own; anything that could lead elsewhere leads to the first page.
 #[must_use]
 pub fn see_other(location: &str) -> Response {
-    let own = location.starts_with('/') && !location.starts_with("//") && !location.contains('\\');
-    let target = if own { location } else { "/" };
+    let target = own_path(location);
     let mut response = Response::default();
     *response.status_mut() = StatusCode::SEE_OTHER;
     let value = HeaderValue::from_str(target).unwrap_or(HeaderValue::from_static("/"));

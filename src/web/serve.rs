@@ -31,6 +31,8 @@ const CONNECTIONS: usize = 1024;
 /// Open connections on the control socket, apart from the others: whoever is on the machine gets in when browsers,
 /// honest or not, have taken every place.
 const CONTROL_CONNECTIONS: usize = 64;
+/// Largest header of a request; browsers send a few kilobytes.
+const HEADER_LIMIT_BYTES: usize = 64 * 1024;
 /// A client that has not finished its header by then is stalled or hostile.
 const HEADER_TIME_LIMIT: Duration = Duration::from_secs(10);
 /// How long answers under way may take at shutdown.
@@ -148,6 +150,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME_LIMIT)
+            .max_buf_size(HEADER_LIMIT_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let stop = self.stop.clone();

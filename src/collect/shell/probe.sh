@@ -74,7 +74,7 @@ M='MARKERS'
 P='PROPERTIES'
 G='' c=slurp h='' s='' t=''
 command -v cat >/dev/null && c=cat
-command -v timeout >/dev/null && t='timeout 8'
+command -v timeout >/dev/null && t='timeout 4'
 case $(head -c 9 /dev/null /dev/null) in *'==> /dev/null <=='*) h=1; esac
 case $(stat -f -c %S /) in [1-9]*) s=1; esac
 [ -r /sys/fs/cgroup/memory/memory.limit_in_bytes ] && G='CGROUP_V1_FILES'

@@ -70,6 +70,11 @@ fn window(request: &Request) -> Result<(usize, usize), Failure> {
     Ok((limit, start))
 }
 
+/// Limit and offset for a query that fetches one entry more, to know whether there are more.
+fn rows(window: (usize, usize)) -> (u32, u32) {
+    (u32::try_from(window.0 + 1).unwrap_or(u32::MAX), u32::try_from(window.1).unwrap_or(u32::MAX))
+}
+
 /// One page of a list that was fetched with one entry more than the page has.
 fn fetched_page<T: Serialize>(window: (usize, usize), mut items: Vec<T>) -> Result<Response, Failure> {
     let (limit, start) = window;

@@ -9,7 +9,7 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
-use super::{fetched_page, window};
+use super::{fetched_page, rows, window};
 use crate::actions::Action;
 use crate::model::{TargetStatus, Timestamp};
 use crate::operations::{NewOperation, OperationView, Planned, TargetView};
@@ -63,6 +63,9 @@ pub struct ResultJson {
     stderr: Option<String>,
     stdout_dropped_bytes: u64,
     stderr_dropped_bytes: u64,
+    /// Characters of the output left out here because the operation has many servers; the server's own list of
+    /// commands has them.
+    omitted_chars: u64,
     duration_ms: Option<u64>,
     #[schema(value_type = Option<String>)]
     started_at: Option<Timestamp>,
@@ -83,6 +86,7 @@ impl ResultJson {
             stderr: record.map(|record| record.stderr.clone()),
             stdout_dropped_bytes: record.map_or(0, |record| record.stdout_dropped_bytes),
             stderr_dropped_bytes: record.map_or(0, |record| record.stderr_dropped_bytes),
+            omitted_chars: record.map_or(0, |record| record.omitted_chars),
             duration_ms: record.and_then(|record| record.duration_ms),
             started_at: record.map(|record| record.started_at),
             error: target.error.clone(),
@@ -235,11 +239,6 @@ async fn cancel(request: Request, services: Services) -> Result<Response, Failur
     services.operations.cancel(request.caller()?, request.param(0)).await?;
     let view = services.operations.get(request.caller()?, request.param(0)).await?;
     json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
-}
-
-/// Limit and offset for a query that fetches one entry more, to know whether there are more.
-fn rows(window: (usize, usize)) -> (u32, u32) {
-    (u32::try_from(window.0 + 1).unwrap_or(u32::MAX), u32::try_from(window.1).unwrap_or(u32::MAX))
 }
 
 async fn list(request: Request, services: Services) -> Result<Response, Failure> {

@@ -9,12 +9,10 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, no_content};
-use super::page;
+use super::{fetched_page, page, rows, window};
 use crate::model::{Role, Secret, Timestamp};
 use crate::services::Services;
 use crate::store::users::Token;
-
-const AUDIT_ENTRIES: (u32, u32) = (100, 1000);
 
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
@@ -43,7 +41,8 @@ pub fn routes() -> Vec<Route> {
             .gives("KeyList"),
         Route::get("/api/v1/audit", Access::ADMIN, audit)
             .summary("Audit entries, newest first")
-            .query("limit", "entries, 1 to 1000, 100 by default")
+            .query("limit", "entries on the page, 1 to 1000, 100 by default")
+            .query("cursor", "next_cursor of the page before")
             .gives("AuditList"),
     ]
 }
@@ -138,14 +137,7 @@ async fn keys(request: Request, services: Services) -> Result<Response, Failure>
 }
 
 async fn audit(request: Request, services: Services) -> Result<Response, Failure> {
-    let limit = match request.query("limit") {
-        None => AUDIT_ENTRIES.0,
-        Some(text) => {
-            text.parse().ok().filter(|limit| (1..=AUDIT_ENTRIES.1).contains(limit)).ok_or_else(|| {
-                Failure::invalid(format!("limit must be a number from 1 to {}", AUDIT_ENTRIES.1))
-            })?
-        }
-    };
-    let items = services.auth.audit(request.caller()?, limit).await?;
-    json_reply(StatusCode::OK, &json!({ "items": items, "next_cursor": null }))
+    let window = window(&request)?;
+    let (limit, offset) = rows(window);
+    fetched_page(window, services.auth.audit(request.caller()?, limit, offset).await?)
 }

@@ -8,7 +8,7 @@ use super::super::error::{Failure, problem};
 use super::super::pages::Notice;
 use super::super::pages::doors::{LoginPage, SetupPage};
 use super::super::request::{Access, COOKIE, Request};
-use super::super::routes::{Route, see_other, with_type};
+use super::super::routes::{Route, own_path, see_other, with_type};
 use super::show;
 use crate::auth::{AuthError, LoggedIn, PASSWORD_MIN_CHARS, SESSION_IDLE};
 use crate::model::Secret;
@@ -25,11 +25,6 @@ pub fn routes() -> Vec<Route> {
         Route::get("/static/{*file}", Access::Public, file),
         Route::get("/favicon.ico", Access::Public, favicon),
     ]
-}
-
-/// A path of ours to go on to; anything else leads to the first page.
-fn own_path(next: &str) -> &str {
-    if next.starts_with('/') && !next.starts_with("//") && !next.contains('\\') { next } else { "/" }
 }
 
 fn enter(logged_in: &LoggedIn, next: &str) -> Result<Response, Failure> {
@@ -156,7 +151,14 @@ mod tests {
     #[test]
     fn after_login_only_paths_of_our_own_are_followed() {
         assert_eq!(own_path("/servers/web-1"), "/servers/web-1");
-        for foreign in ["//evil.example", "https://evil.example", "/\\evil.example", ""] {
+        for foreign in [
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "",
+        ] {
             assert_eq!(own_path(foreign), "/");
         }
     }

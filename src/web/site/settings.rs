@@ -129,7 +129,7 @@ async fn change_password(request: Request, services: Services) -> Result<Respons
     let new = Secret::new(form.text("password").to_owned());
     match services.auth.change_password(request.caller()?, old, new).await {
         Ok(()) => Ok(see_other("/settings?done=password")),
-        Err(error @ AuthError::WrongPassword) => {
+        Err(error @ (AuthError::WrongPassword | AuthError::Throttled { .. })) => {
             refused(&request, &services, "current_password", error).await
         }
         Err(error @ AuthError::Invalid(_)) => refused(&request, &services, "password", error).await,

@@ -31,6 +31,7 @@ pub(crate) fn record(server: &str) -> CommandRecord {
         stderr: String::new(),
         stdout_dropped_bytes: 0,
         stderr_dropped_bytes: 0,
+        omitted_chars: 0,
     }
 }
 
