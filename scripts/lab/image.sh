@@ -2,7 +2,8 @@
 
 suite=bookworm
 packages=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,procps,iproute2,sudo,busybox,ca-certificates
-mirror=${ROUNDSMAN_LAB_MIRROR:-http://deb.debian.org/debian}
+# Empty: the one that debootstrap knows.
+mirror=${ROUNDSMAN_LAB_MIRROR:-}
 
 # Named after all that it is made from, so that a changed list makes another image.
 image_name() {
@@ -16,11 +17,11 @@ need_image() {
     image_exists "$image" && return
     need debootstrap:debootstrap unshare:util-linux
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || install debian-archive-keyring
-    say "Building the image of a lab host from $mirror (once; one to three minutes) ..."
+    say "Building the image of a lab host from ${mirror:-a Debian mirror} (once; one to three minutes) ..."
     rm -rf --one-file-system "$root"
     # In a mount namespace of its own: what debootstrap mounts goes with it, however it ends.
     unshare --mount --propagation private \
-        debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$state/debootstrap.log" 2>&1 || {
+        debootstrap --variant=minbase --include="$packages" "$suite" "$root" ${mirror:+"$mirror"} >"$state/debootstrap.log" 2>&1 || {
         tail -n 20 "$state/debootstrap.log" >&2
         fail "debootstrap failed; its whole log is $state/debootstrap.log"
     }
