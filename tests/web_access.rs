@@ -463,3 +463,19 @@ async fn a_revoked_token_and_an_expired_one_open_nothing() {
     app.call("DELETE", &format!("/api/v1/tokens/{own}")).by(&admin).send().await.expect(204);
     assert_eq!(status(&admin).await, 401);
 }
+
+#[tokio::test]
+async fn a_body_is_not_read_for_whoever_only_pretends_to_be_logged_in() {
+    let app = TestApp::start().await;
+    let large = vec![b'x'; 2 * 1024 * 1024];
+    // 413 would mean that the body was read before the login was looked at.
+    for (name, value) in
+        [("cookie", "roundsman_session=made.up"), ("authorization", "Bearer rdm_made_up"), ("x-none", "-")]
+    {
+        let call =
+            app.post("/api/v1/fleet/servers").header(name, value).body("application/json", large.clone());
+        assert_eq!(call.send().await.status, 401, "{name}");
+    }
+    let form = app.post("/login").body("application/x-www-form-urlencoded", vec![b'x'; 20 * 1024]);
+    assert_eq!(form.send().await.status, 413);
+}

@@ -19,7 +19,7 @@ use crate::services::Services;
 /// Largest request body; the largest honest one is a private key or a form.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
 /// Largest body from somebody without a login: a name and a password.
-pub const PUBLIC_BODY_LIMIT_BYTES: usize = 16 * 1024;
+const PUBLIC_BODY_LIMIT_BYTES: usize = 16 * 1024;
 /// A body that takes longer is a stalled or hostile client.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(15);
 /// As much of the JSON parser's sentence as is passed on; it names the place at its end when it is of usual length.
@@ -165,14 +165,6 @@ impl Head {
     pub fn is_safe(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
     }
-
-    /// Shows something that may be a login; whether it is one is looked at later.
-    #[must_use]
-    pub fn has_credentials(&self) -> bool {
-        matches!(self.peer, Some(Peer::Control { .. }))
-            || self.headers.contains_key(header::AUTHORIZATION)
-            || session_cookie(&self.headers).is_some()
-    }
 }
 
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
@@ -183,7 +175,7 @@ fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
 ///
 /// # Errors
 /// [`Failure::TooLarge`] or [`Failure::Slow`].
-pub async fn read_body<S, B, E>(stream: S, limit_bytes: usize) -> Result<Bytes, Failure>
+async fn read_body<S, B, E>(stream: S, limit_bytes: usize) -> Result<Bytes, Failure>
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -208,21 +200,38 @@ where
 /// # Errors
 /// [`Failure::Auth`] when the caller is unknown or their role too low; [`Failure::CrossSite`] when a
 /// browser sends a change without proof that it comes from our own page.
-pub async fn admit(head: Head, body: Bytes, access: Access, services: &Services) -> Result<Request, Failure> {
+pub async fn admit<S, B, E>(
+    head: Head,
+    body: S,
+    access: Access,
+    services: &Services,
+) -> Result<Request, Failure>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Buf,
+{
     let address = match head.peer {
         Some(Peer::Tcp(address)) => Some(address.ip()),
         _ => None,
     };
     let safe = head.is_safe();
-    let (caller, csrf_token) = identify(&head, &body, address, safe, services).await?;
+    let Identified { caller, csrf_token, by_cookie } = identify(&head, address, services).await?;
+    if !safe && (by_cookie || access == Access::Public) {
+        require_same_origin(&head.headers)?;
+    }
     match (access, &caller) {
-        (Access::Public, _) => {
-            if !safe {
-                require_same_origin(&head.headers)?;
-            }
-        }
+        (Access::Public, _) => {}
         (Access::Role(_), None) => return Err(Failure::Auth(AuthError::Unauthenticated)),
         (Access::Role(role), Some(caller)) => auth::require(caller, role)?,
+    }
+    // Only now: whoever has not been let in makes us hold nothing, or no more than a name and a password.
+    let body = match (safe, access) {
+        (true, _) => Bytes::new(),
+        (false, Access::Public) => read_body(body, PUBLIC_BODY_LIMIT_BYTES).await?,
+        (false, Access::Role(_)) => read_body(body, BODY_LIMIT_BYTES).await?,
+    };
+    if !safe && by_cookie {
+        require_csrf(&head.headers, &body, &csrf_token)?;
     }
     let query = serde_urlencoded::from_str(&head.raw_query)
         .map_err(|_| Failure::invalid("the query of the address cannot be read"))?;
@@ -239,29 +248,34 @@ pub async fn admit(head: Head, body: Bytes, access: Access, services: &Services)
     })
 }
 
-async fn identify(
-    head: &Head,
-    body: &Bytes,
-    address: Option<IpAddr>,
-    safe: bool,
-    services: &Services,
-) -> Result<(Option<Caller>, String), Failure> {
+/// Who asks, as far as the header tells.
+struct Identified {
+    caller: Option<Caller>,
+    /// Empty for tokens and the control socket.
+    csrf_token: String,
+    /// A browser sends cookies with whatever a page asks for: changes need proof of which page that was.
+    by_cookie: bool,
+}
+
+impl Identified {
+    const fn without_cookie(caller: Option<Caller>) -> Self {
+        Self { caller, csrf_token: String::new(), by_cookie: false }
+    }
+}
+
+async fn identify(head: &Head, address: Option<IpAddr>, services: &Services) -> Result<Identified, Failure> {
     if let Some(Peer::Control { uid }) = head.peer {
-        return Ok((Some(system_caller(uid)), String::new()));
+        return Ok(Identified::without_cookie(Some(system_caller(uid))));
     }
     if let Some(value) = head.headers.get(header::AUTHORIZATION) {
         let token = bearer_token(value).ok_or(AuthError::Unauthenticated)?;
-        return Ok((Some(services.auth.bearer(token, address).await?), String::new()));
+        return Ok(Identified::without_cookie(Some(services.auth.bearer(token, address).await?)));
     }
-    let Some(cookie) = session_cookie(&head.headers) else { return Ok((None, String::new())) };
+    let Some(cookie) = session_cookie(&head.headers) else { return Ok(Identified::without_cookie(None)) };
     let Some(found) = services.auth.session(&cookie, address).await? else {
-        return Ok((None, String::new()));
+        return Ok(Identified::without_cookie(None));
     };
-    if !safe {
-        require_same_origin(&head.headers)?;
-        require_csrf(&head.headers, body, &found.csrf_token)?;
-    }
-    Ok((Some(found.caller), found.csrf_token))
+    Ok(Identified { caller: Some(found.caller), csrf_token: found.csrf_token, by_cookie: true })
 }
 
 fn bearer_token(authorization: &HeaderValue) -> Option<&str> {

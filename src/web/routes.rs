@@ -19,11 +19,7 @@ use warp::ws::{WebSocket, Ws};
 use warp::{Filter, Rejection};
 
 use super::error::{self, Failure};
-use super::request::{
-    Access, BODY_LIMIT_BYTES, Head, PUBLIC_BODY_LIMIT_BYTES, Peer, Request, admit, read_body,
-    require_same_origin,
-};
-use crate::auth::AuthError;
+use super::request::{Access, Head, Peer, Request, admit, require_same_origin};
 use crate::model::shown;
 use crate::services::Services;
 
@@ -248,13 +244,6 @@ async fn dispatch<B: Buf>(
         let mut allowed: Vec<&str> = routes.iter().map(|route| route.method.as_str()).collect();
         allowed.sort_unstable();
         return Err(Failure::Method { allowed: allowed.join(", ") });
-    };
-    // Nothing is read for a GET, and little for somebody who has shown neither token nor cookie.
-    let body = match (route.access, head.is_safe(), head.has_credentials()) {
-        (_, true, _) => Bytes::new(),
-        (Access::Role(_), false, false) => return Err(Failure::Auth(AuthError::Unauthenticated)),
-        (Access::Role(_), false, true) => read_body(body, BODY_LIMIT_BYTES).await?,
-        (Access::Public, false, _) => read_body(body, PUBLIC_BODY_LIMIT_BYTES).await?,
     };
     let request = admit(head, body, route.access, &services).await?;
     match &route.action {
