@@ -19,13 +19,10 @@ async fn dial(target: &Target) -> Result<Connection, SshError> {
 
 /// A target where nothing SSH-like is expected to answer.
 fn target_at(host: &str, port: u16) -> Target {
+    let identity = Identity::Password(Secret::new("never sent".to_owned()));
     Target {
-        host: host.to_owned(),
-        port: Port::of(i64::from(port)).unwrap(),
-        user: "root".to_owned(),
-        identity: Identity::Password(Secret::new("never sent".to_owned())),
-        pinned: None,
         connect_timeout: Duration::from_secs(30),
+        ..Target::new(host, Port::of(i64::from(port)).unwrap(), "root", identity)
     }
 }
 

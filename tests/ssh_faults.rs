@@ -159,12 +159,9 @@ async fn fake(script: Script) -> Fake {
         _ => Identity::Key(keys::generate_ed25519("client").unwrap().0),
     };
     let target = Target {
-        host: "127.0.0.1".to_owned(),
-        port: Port::of(i64::from(port)).unwrap(),
-        user: "root".to_owned(),
-        identity,
         pinned: Some(HostKey::parse(&host_line).unwrap()),
         connect_timeout: Duration::from_secs(30),
+        ..Target::new("127.0.0.1", Port::of(i64::from(port)).unwrap(), "root", identity)
     };
     Fake { target, seen }
 }

@@ -51,13 +51,10 @@ async fn a_good_server_passes_every_stage_in_order_and_leaves_a_connection() {
 
 #[tokio::test]
 async fn a_refused_port_fails_at_tcp_and_the_rest_is_not_looked_at() {
+    let identity = Identity::Key(keys::generate_ed25519("x").unwrap().0);
     let target = Target {
-        host: "127.0.0.1".to_owned(),
-        port: Port::of(i64::from(free_port())).unwrap(),
-        user: "root".to_owned(),
-        identity: Identity::Key(keys::generate_ed25519("x").unwrap().0),
-        pinned: None,
         connect_timeout: Duration::from_secs(30),
+        ..Target::new("127.0.0.1", Port::of(i64::from(free_port())).unwrap(), "root", identity)
     };
     let result = look(&target, None).await;
     assert_eq!(stages(&result), Stage::ALL);

@@ -228,8 +228,7 @@ impl Fleet {
             }
             Identification::PasswordOnce(password) => Identity::Password(password.clone()),
         };
-        let connect_timeout = Target::DEFAULT_CONNECT_TIMEOUT;
-        let target = Target { host, port, user, identity, pinned, connect_timeout };
+        let target = Target { pinned, ..Target::new(host, port, user, identity) };
         Ok(Candidate { target, key, brought })
     }
 

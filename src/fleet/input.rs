@@ -45,6 +45,7 @@ impl From<InvalidServer> for FleetError {
             InvalidServer::Transport(_) => "transport",
             InvalidServer::Status(_) => "status",
             InvalidServer::Health(_) => "health",
+            InvalidServer::LoginMethod(_) => "login_method",
         };
         Self::Invalid { field, message: error.to_string() }
     }

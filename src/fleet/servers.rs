@@ -338,13 +338,7 @@ impl Fleet {
             return Ok(None);
         };
         let identity = self.identity(server.organization, key).await?;
-        Ok(Some(Target {
-            host,
-            port: server.port,
-            user: server.username.clone().unwrap_or_else(|| "root".to_owned()),
-            identity,
-            pinned,
-            connect_timeout: Target::DEFAULT_CONNECT_TIMEOUT,
-        }))
+        let user = server.username.clone().unwrap_or_else(|| "root".to_owned());
+        Ok(Some(Target { pinned, ..Target::new(host, server.port, user, identity) }))
     }
 }

@@ -27,7 +27,7 @@ pub use roundsman_agent::{
 pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;
 pub use server::{
-    Health, InvalidServer, Layer, Port, Reachability, Server, ServerName, ServerNumber, Status, Tag,
-    Transport, shown,
+    Health, InvalidServer, Layer, LoginMethod, Port, Reachability, Server, ServerName, ServerNumber, Status,
+    Tag, Transport, shown,
 };
 pub use time::Timestamp;

@@ -23,6 +23,8 @@ pub enum InvalidServer {
     Transport(String),
     #[error("'{0}' is not a status: use active, maintenance or inactive")]
     Status(String),
+    #[error("'{0}' is not a way to log in: use key, agent or password")]
+    LoginMethod(String),
     #[error("'{0}' is not a health: use healthy, degraded, critical, unreachable or unknown")]
     Health(String),
 }
@@ -160,6 +162,18 @@ words! {
         Maintenance = "maintenance",
         /// Not contacted.
         Inactive = "inactive",
+    }
+}
+
+words! {
+    /// How Roundsman proves to a server who it is.
+    LoginMethod, InvalidServer::LoginMethod {
+        /// A key that Roundsman keeps, with its certificate if it has one.
+        Key = "key",
+        /// One key of the ssh-agent that Roundsman was started with.
+        Agent = "agent",
+        /// A stored password, also as the answer to keyboard-interactive.
+        Password = "password",
     }
 }
 

@@ -36,6 +36,10 @@ pub(super) async fn log_in(
             let offered = describe(&key);
             (with_key(handle, &target.user, key).await, offered)
         }
+        Identity::Certificate { .. } | Identity::Agent { .. } => {
+            let cause = "this form of login cannot be used yet".to_owned();
+            return Err(SshError::KeyUnreadable { path: "of the server".to_owned(), cause });
+        }
         Identity::Password(password) => {
             (with_password(handle, &target.user, password).await, "a password".to_owned())
         }

@@ -37,4 +37,4 @@ pub use exec::{ExecRequest, Output, Piece};
 pub use hostkey::{HostKey, Verdict, judge_host_key};
 pub use session::{Session, SessionState};
 pub use stream::Stream;
-pub use target::{Identity, Target};
+pub use target::{Identity, JumpHost, Proxy, ProxyKind, Route, Target};

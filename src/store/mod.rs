@@ -26,6 +26,9 @@ const BUSY_TIMEOUT_MS: u64 = 5_000;
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_initial.sql")),
     M::up(include_str!("migrations/0002_operations.sql")),
+    M::up(include_str!("migrations/0003_reach.sql")),
+    M::up(include_str!("migrations/0004_host_keys.sql")),
+    M::up(include_str!("migrations/0005_settings.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

@@ -215,12 +215,9 @@ impl Sshd {
     /// Root with the right key and the host key pinned.
     pub(crate) fn target(&self) -> Target {
         Target {
-            host: "127.0.0.1".to_owned(),
-            port: self.port(),
-            user: "root".to_owned(),
-            identity: Identity::Key(self.client_key.clone()),
             pinned: Some(self.host_key.clone()),
             connect_timeout: Duration::from_secs(30),
+            ..Target::new("127.0.0.1", self.port(), "root", Identity::Key(self.client_key.clone()))
         }
     }
 
