@@ -422,3 +422,22 @@ const fn kind_name(kind: &AlgorithmKind) -> &'static str {
         AlgorithmKind::Mac => "message authentication",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_long_gives_its_permits_back_and_goes_on() {
+        let (behind, gate) = (Semaphore::new(1), Semaphore::new(1));
+        let (finish, finished) = tokio::sync::oneshot::channel();
+        let mut slow = Box::pin(in_turn([Some(&behind), Some(&gate)], Box::pin(finished)));
+        assert!(timeout(TURN / 2, &mut slow).await.is_err());
+        assert_eq!((behind.available_permits(), gate.available_permits()), (0, 0));
+        let quick = in_turn([None, Some(&gate)], Box::pin(async { "done" }));
+        assert_eq!(tokio::join!(timeout(TURN * 2, quick), timeout(TURN, &mut slow)).0, Ok("done"));
+        assert_eq!((behind.available_permits(), gate.available_permits()), (1, 1));
+        finish.send(()).unwrap();
+        assert_eq!(slow.await, Ok(()));
+    }
+}
