@@ -79,8 +79,10 @@ impl Connection {
             Ok(Err(_)) => Err(SshError::OnTheWay { hop: hop.clone(), error: Box::new(self.lost()) }),
             Err(_) => {
                 // Let it finish: an opening that nobody waits for would leave a channel open for ever.
+                let jump = self.clone();
                 tokio::spawn(async move {
                     if let Ok(channel) = opening.await {
+                        jump.count_local_close();
                         let _lost_is_as_good = channel.close().await;
                     }
                 });
