@@ -150,7 +150,7 @@ async fn a_certificate_of_an_agent_logs_in() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_missing_locked_or_without_the_key_says_so() {
+async fn an_agent_that_is_missing_locked_frozen_or_without_the_key_says_so() {
     let ring = KeyRing::new();
     ring.key("key", &["ed25519"]);
     ring.key("wanted", &["ed25519"]);
@@ -174,6 +174,11 @@ async fn an_agent_that_is_missing_locked_or_without_the_key_says_so() {
     agent.add(&ring, &["-x"]);
     assert_eq!(problem(dial(&target).await.unwrap_err()), AgentProblem::Empty);
     assert_eq!(sshd.login_attempts(), 0, "{}", sshd.log());
+    let frozen = tokio::net::UnixListener::bind(ring.path("frozen.sock")).unwrap();
+    let identity = Identity::Agent { socket: ring.path("frozen.sock"), public_key: ring.text("key.pub") };
+    let error = dial(&Target { identity, ..sshd.target() }).await.unwrap_err();
+    assert!(error.to_string().contains("it does not answer (no answer in 5 s)"), "{error}");
+    drop(frozen);
     let wrong = agent_target(&sshd, &agent, "not a key".to_owned());
     assert_eq!(problem(dial(&wrong).await.unwrap_err()), AgentProblem::NotAKey);
 }
