@@ -26,6 +26,7 @@ pub mod hostkey;
 mod jump;
 pub mod keys;
 pub mod known_hosts;
+mod offer;
 pub mod preflight;
 pub mod printable;
 mod proxy;
