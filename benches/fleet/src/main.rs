@@ -2,6 +2,7 @@
 //!
 //! `scripts/bench.sh` builds and calls it; `docs/benchmarks.md` says how to read the figures.
 
+mod fanout;
 mod fleet;
 mod generator;
 mod ledger;
@@ -34,6 +35,11 @@ enum Command {
     Fleet(fleet::Options),
     /// How long a start takes, and what an idle program costs.
     Start(start::Options),
+    /// One command on many real servers, beside the tools that people use for it.
+    Fanout(fanout::Options),
+    /// Roundsman's own turn in `fanout`.
+    #[command(hide = true)]
+    FanoutClient(fanout::ClientOptions),
     /// Writes a new recording of this machine.
     Record { file: PathBuf },
 }
@@ -68,6 +74,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         match arguments.command {
             Command::Fleet(options) => fleet::run(&arguments.program, &options).await,
             Command::Start(options) => start::run(&arguments.program, &options).await,
+            Command::Fanout(options) => tokio::task::block_in_place(|| fanout::run(&options)),
+            Command::FanoutClient(options) => fanout::run_client(&options).await,
             Command::Record { file } => record::record(&file).await,
         }
     })
