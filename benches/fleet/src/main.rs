@@ -10,6 +10,7 @@ mod product;
 mod record;
 mod recording;
 mod report;
+mod sessions;
 mod start;
 
 use std::io::Write as _;
@@ -18,6 +19,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+/// As in the program itself, whose layer is measured here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Roundsman with a fleet of simulated servers")]
@@ -40,6 +45,11 @@ enum Command {
     /// Roundsman's own turn in `fanout`.
     #[command(hide = true)]
     FanoutClient(fanout::ClientOptions),
+    /// What an open session costs, and what a dead address costs the others.
+    Sessions(sessions::Options),
+    /// Holds the sessions of `sessions`.
+    #[command(hide = true)]
+    SessionsHolder(sessions::HolderOptions),
     /// Writes a new recording of this machine.
     Record { file: PathBuf },
 }
@@ -76,6 +86,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Start(options) => start::run(&arguments.program, &options).await,
             Command::Fanout(options) => tokio::task::block_in_place(|| fanout::run(&options)),
             Command::FanoutClient(options) => fanout::run_client(&options).await,
+            Command::Sessions(options) => sessions::run(&arguments.program, &options).await,
+            Command::SessionsHolder(options) => sessions::run_holder(&options).await,
             Command::Record { file } => record::record(&file).await,
         }
     })
