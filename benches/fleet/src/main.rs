@@ -79,7 +79,12 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     drop(rustls::crypto::ring::default_provider().install_default());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // A fan-out fits on one thread, and waking others would cost more than they save.
+    let runtime = if matches!(arguments.command, Command::FanoutClient(_)) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?
+    } else {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?
+    };
     runtime.block_on(async {
         match arguments.command {
             Command::Fleet(options) => fleet::run(&arguments.program, &options).await,
