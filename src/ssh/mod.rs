@@ -27,6 +27,7 @@ mod remote;
 pub mod session;
 pub mod stream;
 pub mod target;
+pub mod transfer;
 mod wire;
 
 pub use connect::connect;
