@@ -10,6 +10,7 @@
 //! Nothing here knows the store: a target carries the pinned host key, and the errors carry the key that was seen.
 //! All that a server sends is bounded, and cleaned by [`printable`] before a person reads it.
 
+mod agent_keys;
 mod auth;
 mod channel;
 mod connect;
@@ -29,6 +30,7 @@ pub mod stream;
 pub mod target;
 mod wire;
 
+pub use agent_keys::{AgentKey, agent_keys};
 pub use connect::connect;
 pub use connection::{Connection, MAX_CHANNELS};
 pub use enrol::enrol_with_password;
