@@ -12,16 +12,16 @@ use super::printable;
 /// An agent is a process of this machine; a hardware token behind it may take a moment.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A public key whose private half an ssh-agent holds.
+/// A key or certificate that an ssh-agent signs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentKey {
-    /// Algorithm and key as in `authorized_keys`, without the comment.
+    /// Algorithm and key or certificate, without the comment.
     pub line: String,
-    /// `SHA256:…`
+    /// `SHA256:…` of the public key.
     pub fingerprint: String,
 }
 
-/// The plain keys of the agent behind this socket; certificates are left out.
+/// What the agent behind this socket holds.
 ///
 /// # Errors
 /// Why it did not answer, a sentence for a person.
@@ -45,7 +45,12 @@ pub async fn agent_keys(socket: &Path) -> Result<Vec<AgentKey>, String> {
             let line = key.to_openssh().ok()?;
             Some(AgentKey { line, fingerprint: key.fingerprint(HashAlg::Sha256).to_string() })
         }
-        AgentIdentity::Certificate { .. } => None,
+        AgentIdentity::Certificate { mut certificate, .. } => {
+            certificate.set_comment("");
+            let line = certificate.to_openssh().ok()?;
+            let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256).to_string();
+            Some(AgentKey { line, fingerprint })
+        }
     });
     Ok(keys.collect())
 }
