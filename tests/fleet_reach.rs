@@ -1,5 +1,5 @@
 //! Every way in, as the fleet lives with it: over jump hosts and proxies, with agents, passwords and two identities.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

@@ -1,5 +1,5 @@
 //! The rounds: servers are read on time, and each kind of trouble is named without disturbing the others.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
