@@ -186,7 +186,7 @@ async fn a_proxy_leads_to_a_server_with_its_kept_password() {
     let app = TestApp::start().await;
     let through = |login: &str| NewServer {
         name: Some("web-1".to_owned()),
-        proxy: Some(format!("http://{login}127.0.0.1:{port}")),
+        proxy: Some(Secret::new(format!("http://{login}127.0.0.1:{port}"))),
         ..of_sshd(&sshd)
     };
     let refused = app.services.fleet.add(&Caller::roundsman(), through("me:wrong-hunter2@")).await;
