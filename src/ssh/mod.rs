@@ -11,6 +11,7 @@
 //! All that a server sends is bounded, and cleaned by [`printable`] before a person reads it.
 
 mod agent;
+mod agent_keys;
 pub mod algorithms;
 mod auth;
 mod banner;
@@ -37,6 +38,7 @@ pub mod transfer;
 mod way;
 mod wire;
 
+pub use agent_keys::{AgentKey, agent_keys};
 pub use algorithms::Algorithms;
 pub use certificate::{Certificate, CertificateProblem, Purpose};
 pub use connect::connect;
