@@ -4,7 +4,7 @@
 //! [`Connection`] (name, TCP, banner, key exchange, host key, authentication, each with a time
 //! limit); [`exec`] runs a command, [`stream`] keeps one running;
 //! [`session`] keeps a server's connection alive; [`preflight`] tells a person
-//! what works and what to do; [`keys`], [`hostkey`],
+//! what works and what to do; [`keys`], [`keyring`], [`hostkey`],
 //! [`known_hosts`] and [`enrol`] look after keys.
 //!
 //! Nothing here knows the store: a target carries the pinned host key, and the errors carry the key that was seen.
@@ -19,6 +19,7 @@ mod error;
 pub mod exec;
 mod handler;
 pub mod hostkey;
+pub mod keyring;
 pub mod keys;
 pub mod known_hosts;
 pub mod preflight;
