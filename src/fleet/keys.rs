@@ -1,10 +1,13 @@
 //! SSH keys that Roundsman keeps: the default one is made at the first start, others are made or imported. The secret
 //! half goes into the store sealed and leaves it only to log in; nothing here gives it to anybody.
 
+use std::sync::Arc;
+
 use super::key_view::{CertificateView, KeyDetail, KeySummary, Validity};
+use super::registry::Entry as ServerEntry;
 use super::{Fleet, FleetError};
 use crate::auth;
-use crate::model::{Caller, KeyId, OrganizationId, Role, Secret, Transport};
+use crate::model::{Caller, KeyId, LoginMethod, OrganizationId, Role, Secret, Transport};
 use crate::ssh::keyring::{self, KeyKind, PublicFacts, UserCertificate};
 use crate::ssh::{Identity, keys as ssh_keys};
 use crate::store::audit::{self, Entry};
@@ -274,10 +277,15 @@ impl Fleet {
         let old = self.inner.store.read(move |c| keys::default_of(c, organization)).await?;
         let entry = Entry::by(caller, "key.default", &kept.name);
         self.change_keys(&kept.name, entry, move |tx| keys::set_default(tx, organization, kept.id)).await?;
-        for entry in self.inner.registry.of(caller) {
+        let ssh = |entry: &Arc<ServerEntry>| entry.server().transport != Transport::Local;
+        for entry in self.inner.registry.of(caller).into_iter().filter(ssh) {
             let mut live = entry.live();
-            if live.key.is_none() && live.server.transport != Transport::Local {
-                live.key = old.as_ref().map(|key| key.id);
+            let named = old.as_ref().map(|key| key.id);
+            let way = Arc::make_mut(&mut live.way);
+            for login in std::iter::once(&mut way.login).chain(way.action.as_mut().map(|of| &mut of.login)) {
+                if login.method == LoginMethod::Key && login.key.is_none() {
+                    login.key = named;
+                }
             }
         }
         self.summary_of(caller, kept.id).await
@@ -414,10 +422,10 @@ impl Fleet {
             })
             .await?
             .ok_or_else(|| FleetError::NoSuchKey(DEFAULT_NAME.to_owned()))?;
-        self.identity_of(&kept)
+        self.identity_of_key(&kept)
     }
 
-    pub(super) fn identity_of(&self, kept: &KeptKey) -> Result<Identity, FleetError> {
+    pub(super) fn identity_of_key(&self, kept: &KeptKey) -> Result<Identity, FleetError> {
         let key = self.inner.vault.open_sealed(&kept.id.to_string(), &kept.sealed_private)?;
         Ok(match &kept.certificate {
             Some(certificate) => Identity::Certificate { key, certificate: certificate.clone() },

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
-use super::connect::connect_through;
+use super::connect::{Leg, connect_through};
 use super::connection::Connection;
 use super::error::{Endpoint, SshError};
 use super::target::Target;
@@ -78,7 +78,7 @@ pub struct Session {
     slot: watch::Receiver<Slot>,
     state: watch::Receiver<SessionState>,
     logins: Arc<AtomicU64>,
-    at: Endpoint,
+    pub(super) at: Endpoint,
 }
 
 impl fmt::Debug for Session {
@@ -237,7 +237,8 @@ impl Actor {
         let (gate, state, target) = (Arc::clone(&self.gate), self.state.clone(), self.target.clone());
         state.send_replace(SessionState::Connecting { layer: Layer::Name });
         let attempt = async move {
-            let mut progress = |layer| drop(state.send_replace(SessionState::Connecting { layer }));
+            let mut progress =
+                |leg: Leg| drop(state.send_replace(SessionState::Connecting { layer: leg.layer() }));
             connect_through(Some(&gate), &target, &mut progress).await
         };
         let mut attempt = Box::pin(attempt);

@@ -200,6 +200,7 @@ fn of_fleet(error: &FleetError) -> Problem {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "preflight-failed", detail)
                 .with("steps", json!(steps))
         }
+        FleetError::InUse(_) => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),

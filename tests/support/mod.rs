@@ -11,6 +11,7 @@
 )]
 
 pub(crate) mod app;
+pub(crate) mod credentials;
 pub(crate) mod processes;
 pub(crate) mod program;
 pub(crate) mod socket;

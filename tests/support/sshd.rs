@@ -263,9 +263,9 @@ impl Sshd {
 
     /// Accepted logins, over restarts too.
     pub(crate) fn logins(&self) -> usize {
-        // "Accepted key" only says that a signature would be welcome.
+        // "Accepted key" and "Accepted certificate" only say that a signature would be welcome.
         let accepted = |line: &&str| match self.program {
-            Program::OpenSsh => line.starts_with("Accepted ") && !line.starts_with("Accepted key "),
+            Program::OpenSsh => line.starts_with("Accepted ") && line.contains(" for "),
             Program::Dropbear => line.contains(" auth succeeded for "),
         };
         self.log().lines().filter(accepted).count()

@@ -7,6 +7,7 @@ mod openapi;
 mod operations;
 mod people;
 mod servers;
+mod ways;
 
 use http::StatusCode;
 use serde::Serialize;

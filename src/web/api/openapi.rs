@@ -11,6 +11,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
+use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{Alive, keys, operations, people};
 use crate::services::{Services, VERSION};
 
@@ -45,6 +46,9 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerList", list_of("Server")),
         ("ServerInput", schema::<ServerInput>()?),
         ("ServerPatch", schema::<ServerPatch>()?),
+        ("WayJson", schema::<WayJson>()?),
+        ("ActionLoginJson", schema::<ActionLoginJson>()?),
+        ("ActionLoginInput", schema::<ActionLoginInput>()?),
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
         ("ResultJson", schema::<operations::ResultJson>()?),

@@ -102,7 +102,9 @@ impl Sample {
             updated_at: seconds_ago(3600),
         };
         let state = ServerState {
-            key: None,
+            way: Arc::default(),
+            jump: None,
+            findings: Arc::default(),
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),
