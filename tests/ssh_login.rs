@@ -209,7 +209,11 @@ async fn key_files_of_every_kind_and_form_log_in() {
         } else {
             &[("RFC4716", ""), ("PEM", ""), ("PKCS8", "")]
         };
-        let sealed: &[(&str, &str)] = &[("RFC4716", "open sesame")];
+        let sealed: &[(&str, &str)] = match name {
+            "ed25519" => &[("RFC4716", "open sesame")],
+            "rsa" => &[("RFC4716", "open sesame"), ("PKCS8", "open sesame"), ("PEM", "open sesame")],
+            _ => &[("RFC4716", "open sesame"), ("PKCS8", "open sesame")],
+        };
         for (form, passphrase) in forms.iter().chain(sealed) {
             let file = format!("{name}-{form}-{}", passphrase.len());
             ring.keygen(&[&["-N", passphrase, "-m", form, "-f", &file, "-t"], kind].concat());
@@ -224,4 +228,15 @@ async fn key_files_of_every_kind_and_form_log_in() {
         }
     }
     assert_eq!(sshd.logins(), logins);
+}
+
+#[tokio::test]
+async fn a_password_goes_through_pams_one_hidden_prompt() {
+    let config = "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\nMaxAuthTries 2";
+    let sshd = Sshd::with_password(config).await;
+    dial(&sshd.password_target(PASSWORD)).await.unwrap();
+    assert!(sshd.log().contains("Accepted keyboard-interactive"), "{}", sshd.log());
+    let error = dial(&sshd.password_target("wrong horse")).await.unwrap_err();
+    assert!(matches!(&error, SshError::AuthRefused { .. }), "{error:?}");
+    assert!(!format!("{error:?} {error}").contains("wrong horse"));
 }

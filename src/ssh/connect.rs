@@ -57,7 +57,7 @@ const MAX_PACKET_BYTES: u32 = 8 * 1024;
 const TURN: Duration = Duration::from_millis(500);
 
 /// A step on the way to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Leg {
     /// The jump host or the proxy.
     Route,
@@ -101,8 +101,8 @@ pub(super) async fn connect_through(
     let certificates = !target.authorities.is_empty();
     let mut furthest = None;
     let mut once = |leg: Leg| {
-        if furthest.is_none_or(|furthest| leg.layer() > furthest || leg == Leg::Route) {
-            furthest = Some(leg.layer());
+        if furthest.is_none_or(|furthest| leg > furthest) {
+            furthest = Some(leg);
             progress(leg);
         }
     };
@@ -193,14 +193,16 @@ async fn reach(
             progress(Leg::Route);
             let hop = Hop::Proxy(proxy.address());
             let socket = dial_proxy(proxy, limit).await.map_err(|error| on_the_way(&hop, error))?;
-            progress(Leg::Layer(Layer::Tcp));
             let (socket, received) = through_proxy(socket, proxy, &hop, at, limit).await?;
+            progress(Leg::Layer(Layer::Name));
+            progress(Leg::Layer(Layer::Tcp));
             Ok(Way { carrier: Carrier::Tcp(socket), received, jump: None })
         }
         Route::Jump(host) => {
             progress(Leg::Route);
             let hop = Hop::JumpHost(printable::line(host.name().as_bytes(), 100));
             let jump = host.connection().await.map_err(|error| on_the_way(&hop, error))?;
+            progress(Leg::Layer(Layer::Name));
             progress(Leg::Layer(Layer::Tcp));
             let tunnel = jump.open_tcp(&hop, at, limit).await?;
             Ok(Way { carrier: Carrier::Tunnel(tunnel), received: BytesMut::new(), jump: Some(jump) })
@@ -239,7 +241,8 @@ async fn through_proxy(
     Err(if refusal.is_about_the_hop() {
         SshError::HopRefuses { hop: hop.clone(), refusal }
     } else {
-        failed(at, Layer::Tcp, Cause::Relay { by: hop.clone(), refusal })
+        let layer = if refusal == Refusal::NoSuchName { Layer::Name } else { Layer::Tcp };
+        failed(at, layer, Cause::Relay { by: hop.clone(), refusal })
     })
 }
 
@@ -417,5 +420,24 @@ const fn kind_name(kind: &AlgorithmKind) -> &'static str {
         AlgorithmKind::Cipher => "cipher",
         AlgorithmKind::Compression => "compression",
         AlgorithmKind::Mac => "message authentication",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_long_gives_its_permits_back_and_goes_on() {
+        let (behind, gate) = (Semaphore::new(1), Semaphore::new(1));
+        let (finish, finished) = tokio::sync::oneshot::channel();
+        let mut slow = Box::pin(in_turn([Some(&behind), Some(&gate)], Box::pin(finished)));
+        assert!(timeout(TURN / 2, &mut slow).await.is_err());
+        assert_eq!((behind.available_permits(), gate.available_permits()), (0, 0));
+        let quick = in_turn([None, Some(&gate)], Box::pin(async { "done" }));
+        assert_eq!(tokio::join!(timeout(TURN * 2, quick), timeout(TURN, &mut slow)).0, Ok("done"));
+        assert_eq!((behind.available_permits(), gate.available_permits()), (1, 1));
+        finish.send(()).unwrap();
+        assert_eq!(slow.await, Ok(()));
     }
 }

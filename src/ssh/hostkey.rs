@@ -240,6 +240,107 @@ mod tests {
         assert_eq!(judge_host_key(&trust, &Offered::Key(pinned.clone())), Verdict::Revoked);
     }
 
+    /// Signed by [`ca`] for "web", until 2024-02-01: `ssh-keygen -h -n web -V 20240101000000Z:20240201000000Z`.
+    fn certified(words: &[&str]) -> (HostKey, Certificate) {
+        let dir = tempfile::tempdir().unwrap();
+        let keygen = |words: &[&str]| {
+            let mut keygen = std::process::Command::new("ssh-keygen");
+            assert!(keygen.current_dir(dir.path()).arg("-q").args(words).status().unwrap().success());
+        };
+        keygen(&["-t", "ed25519", "-N", "", "-f", "ca"]);
+        keygen(&["-t", "ed25519", "-N", "", "-f", "key"]);
+        keygen(
+            &[&["-s", "ca", "-I", "id"], words, &["-V", "20240101000000Z:20240201000000Z", "key.pub"]]
+                .concat(),
+        );
+        let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        (HostKey::parse(&text("ca.pub")).unwrap(), Certificate::parse(&text("key-cert.pub")).unwrap())
+    }
+
+    const DURING: Timestamp = Timestamp::from_millis(1_705_000_000_000);
+
+    #[test]
+    fn an_authority_vouches_for_a_host_in_time_and_by_name() {
+        let (ca, certificate) = certified(&["-h", "-n", "web"]);
+        let offered = Offered::Certificate(Box::new(certificate));
+        let authorities = [ca];
+        let trust = Trust { authorities: &authorities, now: DURING, ..NOWHERE };
+        assert_eq!(judge_host_key(&trust, &offered), Verdict::Trusted);
+        let other = HostKey::parse(OTHER).unwrap();
+        assert_eq!(judge_host_key(&Trust { pinned: Some(&other), ..trust }, &offered), Verdict::Trusted);
+        let refused = |trust: &Trust<'_>| match judge_host_key(trust, &offered) {
+            Verdict::CertificateRefused(problem) => problem,
+            other => panic!("{other:?}"),
+        };
+        let late = Trust { now: Timestamp::from_millis(1_710_000_000_000), ..trust };
+        assert!(matches!(refused(&late), CertificateProblem::Expired { .. }));
+        let early = Trust { now: Timestamp::from_millis(1_700_000_000_000), ..trust };
+        assert!(matches!(refused(&early), CertificateProblem::NotYetValid { .. }));
+        let elsewhere = Trust { host: "db", ..trust };
+        assert!(matches!(refused(&elsewhere), CertificateProblem::OtherPrincipals { .. }));
+    }
+
+    #[test]
+    fn a_certificate_that_nobody_known_signed_is_its_plain_key() {
+        let (_, certificate) = certified(&["-h", "-n", "web"]);
+        let key = certificate.key();
+        let offered = Offered::Certificate(Box::new(certificate));
+        let authorities = [HostKey::parse(OTHER).unwrap()];
+        let trust = Trust { authorities: &authorities, now: DURING, ..NOWHERE };
+        assert_eq!(judge_host_key(&trust, &offered), Verdict::Unknown);
+        assert_eq!(judge_host_key(&Trust { pinned: Some(&key), ..trust }, &offered), Verdict::Trusted);
+        let other = HostKey::parse(ED25519).unwrap();
+        assert_eq!(judge_host_key(&Trust { pinned: Some(&other), ..trust }, &offered), Verdict::Changed);
+    }
+
+    #[test]
+    fn a_user_certificate_proves_no_host() {
+        let (ca, certificate) = certified(&["-n", "web"]);
+        let authorities = [ca];
+        let trust = Trust { authorities: &authorities, now: DURING, ..NOWHERE };
+        let verdict = judge_host_key(&trust, &Offered::Certificate(Box::new(certificate)));
+        let problem = CertificateProblem::OtherPurpose { wanted: Purpose::Host };
+        assert_eq!(verdict, Verdict::CertificateRefused(problem));
+    }
+
+    #[test]
+    fn a_pinned_key_counts_even_in_an_expired_certificate() {
+        let (ca, certificate) = certified(&["-h", "-n", "web"]);
+        let key = certificate.key();
+        let authorities = [ca];
+        let now = Timestamp::from_millis(1_710_000_000_000);
+        let trust = Trust { pinned: Some(&key), authorities: &authorities, now, ..NOWHERE };
+        let verdict = judge_host_key(&trust, &Offered::Certificate(Box::new(certificate)));
+        assert_eq!(verdict, Verdict::Trusted);
+    }
+
+    #[test]
+    fn a_revoked_authority_or_key_makes_a_certificate_worthless() {
+        let (ca, certificate) = certified(&["-h", "-n", "web"]);
+        let key = certificate.key();
+        let offered = Offered::Certificate(Box::new(certificate));
+        let authorities = [ca.clone()];
+        for revoked in [[ca], [key.clone()]] {
+            let trust = Trust {
+                pinned: Some(&key),
+                authorities: &authorities,
+                revoked: &revoked,
+                now: DURING,
+                ..NOWHERE
+            };
+            assert_eq!(judge_host_key(&trust, &offered), Verdict::Revoked);
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_no_host_key_line() {
+        let (_, certificate) = certified(&["-h", "-n", "web"]);
+        let line = certificate.inner().to_openssh().unwrap();
+        assert_eq!(HostKey::parse(&line), Err(InvalidHostKey));
+        let disguised = line.replacen("ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519", 1);
+        assert_eq!(HostKey::parse(&disguised), Err(InvalidHostKey));
+    }
+
     #[test]
     fn the_pinned_algorithm_is_asked_for_first_and_the_others_stay() {
         let pinned = HostKey::parse(ED25519).unwrap();

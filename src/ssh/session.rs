@@ -303,6 +303,8 @@ impl Actor {
     async fn wait(&mut self, error: SshError) -> Next {
         let now = Instant::now();
         let outage = now.duration_since(*self.outage_since.get_or_insert(now));
+        // Behind a jump host that is down an attempt costs nothing, and all are to follow it soon when it is back.
+        let outage = if error.hop().is_some() { Duration::ZERO } else { outage };
         let random = rand::rng().random_range(0.0..1.0);
         let (error, refused) = (Arc::new(error.clone()), error.needs_a_person());
         let retry_in = if refused { seldom(random) } else { backoff(self.failures, outage, random) };
