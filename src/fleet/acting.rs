@@ -52,6 +52,11 @@ impl ActingSlot {
         }
     }
 
+    /// The session that there is now.
+    pub fn session(&self) -> Option<Session> {
+        self.present().map(|(session, _)| session)
+    }
+
     /// The session with a lease on it. None: there is none now.
     fn present(&self) -> Option<(Session, Lease)> {
         let slot = self.lock();

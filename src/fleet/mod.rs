@@ -9,11 +9,13 @@ mod findings;
 mod hands;
 mod health;
 mod input;
+mod key_view;
 mod keys;
 mod logins;
 mod packed;
 mod poller;
 mod registry;
+mod rotation;
 mod servers;
 mod state;
 mod ways;
@@ -35,7 +37,8 @@ pub use findings::blind_spots;
 pub use hands::{ActionTarget, Hand};
 pub use health::used_percent;
 pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
-pub use keys::KeySummary;
+pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
+pub use keys::ImportedKey;
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;
@@ -64,6 +67,11 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
+    #[error("there is a key named '{0}' already; choose another name")]
+    KeyNameTaken(String),
+    /// Nothing was deleted.
+    #[error("the key '{name}' is in use on {places}")]
+    KeyInUse { name: String, places: String },
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
     #[error("{message}")]

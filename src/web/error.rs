@@ -183,7 +183,10 @@ fn of_fleet(error: &FleetError) -> Problem {
         FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) => {
             Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
         }
-        FleetError::NameTaken(_) => Problem::new(StatusCode::CONFLICT, "name-taken", detail),
+        FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
+            Problem::new(StatusCode::CONFLICT, "name-taken", detail)
+        }
+        FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
         }
