@@ -6,6 +6,7 @@ mod enrol;
 mod filter;
 mod hands;
 mod health;
+pub mod import;
 mod input;
 mod keys;
 mod packed;
@@ -56,6 +57,8 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
+    #[error("there is no import '{0}'; the results of the last few are kept until Roundsman restarts")]
+    NoSuchImport(String),
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
     #[error("{message}")]
@@ -69,6 +72,9 @@ pub enum FleetError {
     /// Nothing was stored.
     #[error("{message}")]
     Preflight { message: String, steps: Vec<Step> },
+    /// Lines of an import cannot be done, and they were not to be left out. Nothing was added.
+    #[error("{wrong} lines cannot be imported, so nothing was added; put them right, or skip them")]
+    ImportRefused { wrong: usize, plan: Box<import::Plan> },
     /// The question has no answer for this server now.
     #[error("{0}")]
     Unavailable(String),
@@ -113,6 +119,7 @@ struct Inner {
     polling: Polling,
     stop: CancellationToken,
     pollers: TaskTracker,
+    imports: import::Jobs,
 }
 
 impl fmt::Debug for Fleet {
@@ -155,6 +162,7 @@ impl Fleet {
                 polling,
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
+                imports: import::Jobs::default(),
             }),
         };
         fleet.ensure_default_key().await?;

@@ -79,7 +79,7 @@ fn hashed_name_is(hashed: &str, name: &str) -> Option<bool> {
 }
 
 /// `*` and `?` as in a host pattern. Linear memory, and no worse than pattern × text steps: one star is remembered at a time.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {

@@ -1,6 +1,7 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
 mod events;
+mod import;
 mod metrics;
 mod openapi;
 mod operations;
@@ -30,6 +31,7 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
