@@ -1,5 +1,5 @@
 //! Ansible inventories, as people have them.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use roundsman::fleet::import::{Format, Plan, Planned, Surroundings, Verdict, plan};
 
