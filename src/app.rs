@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ENVIRONMENT, runtime_pointer};
-use crate::fleet::{Fleet, Polling};
+use crate::fleet::{Fleet, FleetSettings, Polling};
 use crate::history::History;
 use crate::model::{Caller, OrganizationId};
 use crate::operations::Operations;
@@ -113,10 +113,11 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
             .map_err(|error| AppError::Data { data: path, cause: error.to_string() })?;
     }
     let auth = Auth::new(store.clone(), Arc::clone(&clock));
-    let fleet =
-        Fleet::start(store.clone(), vault, history.clone(), Arc::clone(&clock), config.interval, polling)
-            .await
-            .map_err(anyhow::Error::from)?;
+    let settings =
+        FleetSettings { default_interval: config.interval, polling, ssh_agent: config.ssh_agent.clone() };
+    let fleet = Fleet::start(store.clone(), vault, history.clone(), Arc::clone(&clock), settings)
+        .await
+        .map_err(anyhow::Error::from)?;
     let operations = Operations::start(store, fleet.clone(), Arc::clone(&clock), config.allow_local_actions)
         .await
         .map_err(anyhow::Error::from)?;

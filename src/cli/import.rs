@@ -13,10 +13,11 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Client, segment};
 use super::error::CliError;
+use super::machine::small_file;
 use super::output::{Output, text};
 use super::{known_hosts, private_key};
 use crate::fleet::import::{Candidate, Entry, Format, Found, read};
-use files::Machine;
+use files::{KeyFile, Machine};
 
 /// How often the progress is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(300);
@@ -146,6 +147,7 @@ impl Import {
                     "source_path": path,
                     "private_key": key.text.expose(),
                     "passphrase": key.passphrase.map(|passphrase| passphrase.expose().clone()),
+                    "certificate": certificate(report, &path, output)?,
                 })),
                 // Its servers then say that Roundsman keeps no such key.
                 Err(error) if self.skip_invalid => output.remark(&format!("{path}: {error}"))?,
@@ -156,21 +158,40 @@ impl Import {
     }
 }
 
+/// The certificate that servers name for a key, if it can be read.
+fn certificate(report: &Value, key: &str, output: &Output) -> Result<Option<String>, CliError> {
+    let Some(path) = report::certificate_of(report, key) else { return Ok(None) };
+    match small_file(Path::new(&path)) {
+        Ok(text) => Ok(Some(text.expose().trim().to_owned())),
+        Err(error) => {
+            output.remark(&format!("{error}; the key is offered alone"))?;
+            Ok(None)
+        }
+    }
+}
+
 async fn post(client: &Client, body: &Map<String, Value>) -> Result<Value, CliError> {
     client.post("/api/v1/import", &Value::Object(body.clone())).await
 }
 
-/// For each server the first of its keys that is there; answers the paths of all of them.
+/// For each server the first of its keys that is there; answers the paths of all of them. Where only the public half is
+/// there, an ssh-agent signs, as in OpenSSH.
 fn bring_keys(entries: &mut [Entry], machine: &Machine) -> Vec<String> {
     let mut paths = Vec::new();
-    let mut bring = |candidate: &mut Candidate| {
-        if let Some(path) = candidate.identities.iter().find_map(|path| machine.key_file(path)) {
-            if !paths.contains(&path) {
-                paths.push(path.clone());
+    let mut bring =
+        |candidate: &mut Candidate| match candidate.identities.iter().find_map(|path| machine.key(path)) {
+            Some(KeyFile::Private(path)) => {
+                if candidate.certificate.is_none() {
+                    candidate.certificate = machine.certificate_beside(&path);
+                }
+                if !paths.contains(&path) {
+                    paths.push(path.clone());
+                }
+                candidate.identities = vec![path];
             }
-            candidate.identities = vec![path];
-        }
-    };
+            Some(KeyFile::Public(line)) => candidate.agent_key = Some(line),
+            None => {}
+        };
     for entry in entries {
         if let Found::Server(candidate) = &mut entry.found {
             bring(candidate);

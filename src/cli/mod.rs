@@ -10,6 +10,7 @@ mod doctor;
 mod error;
 mod exec;
 mod import;
+mod keys;
 mod known_hosts;
 mod machine;
 mod output;
@@ -85,6 +86,9 @@ pub enum Command {
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
+    /// SSH keys that Roundsman keeps
+    #[command(subcommand)]
+    Key(keys::KeyCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -165,6 +169,7 @@ async fn command(
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
+        Command::Key(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Serve(_) | Command::Doctor | Command::Version => Ok(()),

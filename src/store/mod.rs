@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod keys;
+pub mod logins;
 pub mod operations;
 pub mod servers;
 pub mod users;

@@ -183,7 +183,10 @@ fn of_fleet(error: &FleetError) -> Problem {
         FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchImport(_) => {
             Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
         }
-        FleetError::NameTaken(_) => Problem::new(StatusCode::CONFLICT, "name-taken", detail),
+        FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
+            Problem::new(StatusCode::CONFLICT, "name-taken", detail)
+        }
+        FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
         }
@@ -202,6 +205,7 @@ fn of_fleet(error: &FleetError) -> Problem {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "preflight-failed", detail)
                 .with("steps", json!(steps))
         }
+        FleetError::InUse(_) => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),

@@ -11,8 +11,10 @@
 )]
 
 pub(crate) mod app;
+pub(crate) mod credentials;
 pub(crate) mod processes;
 pub(crate) mod program;
+pub(crate) mod reach;
 pub(crate) mod socket;
 pub(crate) mod sshd;
 

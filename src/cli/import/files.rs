@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::super::machine::small_file;
 use crate::fleet::import::{Files, Format, Local, TEXT_BYTES};
 
 /// Files of one Include; a pattern like `~/*` would read a home directory.
@@ -59,11 +60,29 @@ impl Machine {
         bounded(Box::new(file), &shown)
     }
 
-    /// The full path of a key file, if it is there.
-    pub(super) fn key_file(&self, text: &str) -> Option<String> {
-        let path = std::fs::canonicalize(self.path(text)).ok()?;
-        path.is_file().then(|| path.display().to_string())
+    /// What a path of IdentityFile leads to, if it is there.
+    pub(super) fn key(&self, text: &str) -> Option<KeyFile> {
+        let path = std::fs::canonicalize(self.path(text)).ok().filter(|path| path.is_file())?;
+        if path.extension().is_some_and(|ending| ending == "pub") {
+            let line = small_file(&path).ok()?.expose().trim().to_owned();
+            return Some(KeyFile::Public(line));
+        }
+        Some(KeyFile::Private(path.display().to_string()))
     }
+
+    /// The certificate that ssh finds by itself beside a key.
+    pub(super) fn certificate_beside(&self, key: &str) -> Option<String> {
+        let path = format!("{key}-cert.pub");
+        Path::new(&path).is_file().then_some(path)
+    }
+}
+
+/// A key on this machine.
+pub(super) enum KeyFile {
+    /// The full path of a private key.
+    Private(String),
+    /// The line of a public key, whose private half an ssh-agent has.
+    Public(String),
 }
 
 impl Files for Machine {

@@ -32,6 +32,15 @@ pub(super) fn keys(report: &Value) -> Vec<String> {
     keys
 }
 
+/// Path of the certificate that the first server with this key names.
+pub(super) fn certificate_of(report: &Value, key: &str) -> Option<String> {
+    let named = |server: &&Value| {
+        server.get("login").and_then(|login| login.get("key")).and_then(Value::as_str) == Some(key)
+            && server.get("certificate").is_some()
+    };
+    additions(report).find(named).map(|server| text(server, "certificate").to_owned())
+}
+
 pub(super) fn count(report: &Value, verdict: &str) -> u64 {
     report.get("counts").map_or(0, |counts| count_of(counts, verdict))
 }

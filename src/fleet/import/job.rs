@@ -33,6 +33,8 @@ pub struct Brought {
     pub source_path: String,
     pub private_key: Secret<String>,
     pub passphrase: Option<Secret<String>>,
+    /// The OpenSSH user certificate that is offered with it.
+    pub certificate: Option<String>,
 }
 
 /// A plan to be carried out.
@@ -218,7 +220,7 @@ impl Fleet {
         let keys =
             keys.map(|key| KnownKey { id: key.id.to_string(), name: key.name, source_path: key.source_path });
         let states = self.list(caller, &ServerFilter::default())?;
-        let servers = states.iter().map(|state| enrol::known(state, &states)).collect();
+        let servers = states.iter().map(enrol::known).collect();
         Ok(Surroundings { servers, keys: keys.collect(), ..Surroundings::default() })
     }
 

@@ -78,6 +78,8 @@ pub struct ImportKey {
     private_key: Option<Secret<String>>,
     #[schema(value_type = Option<String>)]
     passphrase: Option<Secret<String>>,
+    /// The OpenSSH user certificate that is offered with it.
+    certificate: Option<String>,
 }
 
 async fn plan(request: &Request, services: &Services, input: &mut ImportInput) -> Result<Plan, Failure> {
@@ -131,7 +133,12 @@ async fn import(request: Request, services: Services) -> Result<Response, Failur
 fn brought(key: ImportKey) -> Result<Brought, Failure> {
     let private_key =
         key.private_key.ok_or_else(|| Failure::invalid("a key comes without its private_key"))?;
-    Ok(Brought { source_path: key.source_path, private_key, passphrase: key.passphrase })
+    Ok(Brought {
+        source_path: key.source_path,
+        private_key,
+        passphrase: key.passphrase,
+        certificate: key.certificate,
+    })
 }
 
 async fn progress(request: Request, services: Services) -> Result<Response, Failure> {

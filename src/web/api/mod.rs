@@ -2,11 +2,13 @@
 
 mod events;
 mod import;
+pub(super) mod keys;
 mod metrics;
 mod openapi;
 mod operations;
 mod people;
 mod servers;
+mod ways;
 
 use http::StatusCode;
 use serde::Serialize;
@@ -35,6 +37,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(metrics::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
+    routes.extend(keys::routes());
     routes.extend(events::routes());
     routes
 }

@@ -8,6 +8,7 @@ pub mod doors;
 pub mod enrol;
 pub mod fleet;
 pub mod form;
+pub mod keys;
 pub mod operation;
 pub mod operations;
 pub mod remote;
@@ -86,6 +87,7 @@ impl Notice {
 pub enum Section {
     Fleet,
     Operations,
+    Keys,
     Settings,
 }
 
@@ -125,6 +127,10 @@ impl Chrome {
 
     fn in_operations(&self) -> bool {
         self.section == Section::Operations
+    }
+
+    fn in_keys(&self) -> bool {
+        self.section == Section::Keys
     }
 
     fn in_settings(&self) -> bool {

@@ -10,7 +10,7 @@ use super::super::request::{Access, Form, Request};
 use super::super::routes::{Route, see_other};
 use super::looking::host_keys;
 use super::{DEFAULT_KEY, done, field_problems, kept_keys, show, tags, viewer};
-use crate::fleet::{FleetError, Metadata, ServerEdit, ServerState};
+use crate::fleet::{FleetError, LoginEdit, Metadata, ServerEdit, ServerState, WayEdit};
 use crate::model::Transport;
 use crate::services::Services;
 
@@ -43,7 +43,7 @@ async fn answer(
 async fn configuration(request: Request, services: Services) -> Result<Response, Failure> {
     let state = services.fleet.get(request.caller()?, request.param(0))?;
     let mut form = ConfigurationForm::of(&state.server);
-    form.identity = state.key.map_or_else(|| DEFAULT_KEY.to_owned(), |key| key.to_string());
+    form.identity = state.way.login.key.map_or_else(|| DEFAULT_KEY.to_owned(), |key| key.to_string());
     answer(&request, &services, StatusCode::OK, &state, &form, &[]).await
 }
 
@@ -92,7 +92,11 @@ fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
         metadata: Some(metadata(form.text("metadata"))?),
         status: Some(form.text("status").parse()?),
         interval_ms: Some(interval_ms(form.text("interval_seconds"))?),
-        key: identity.map(|reference| Some(reference).filter(|reference| reference != DEFAULT_KEY)),
+        login: LoginEdit {
+            key: identity.map(|reference| Some(reference).filter(|reference| reference != DEFAULT_KEY)),
+            ..LoginEdit::default()
+        },
+        way: WayEdit::default(),
     })
 }
 

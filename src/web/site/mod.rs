@@ -4,6 +4,7 @@ mod acting;
 mod changing;
 mod doors;
 mod enrolling;
+mod keys;
 mod looking;
 mod operating;
 mod settings;
@@ -34,6 +35,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(changing::routes());
+    routes.extend(keys::routes());
     routes.extend(settings::routes());
     routes
 }
@@ -95,6 +97,12 @@ fn done(request: &Request) -> Option<Notice> {
         "host-key" => "The host key is approved.",
         "password" => "Your password is changed; your other sessions are ended.",
         "token-revoked" => "The token is revoked.",
+        "key-made" => "The key is made. Put its line on the servers that it shall open.",
+        "key-imported" => "The key is kept, encrypted.",
+        "key-default" => "New servers use this key from now on.",
+        "key-certificate" => "The certificate is attached; the next login offers it.",
+        "key-certificate-removed" => "The key is offered without a certificate from now on.",
+        "key-deleted" => "The key is deleted.",
         "session-revoked" => "The session is ended.",
         _ => return None,
     };

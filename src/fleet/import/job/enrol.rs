@@ -11,14 +11,14 @@ use crate::model::{Caller, KeyId, Port};
 use crate::ssh::{HostKey, known_hosts};
 
 /// A server that is there, as a plan compares it.
-pub(super) fn known(state: &ServerState, _all: &[ServerState]) -> KnownServer {
+pub(super) fn known(state: &ServerState) -> KnownServer {
     let server = &state.server;
     KnownServer {
         name: server.name.to_string(),
         hostname: server.hostname.clone(),
         port: server.port.get(),
-        jump_host: None,
-        proxy: None,
+        jump_host: state.jump.as_ref().map(ToString::to_string),
+        proxy: state.way.proxy.as_ref().map(ToString::to_string),
     }
 }
 
@@ -66,6 +66,11 @@ fn new_server(server: &Planned, identification: Identification, import: &Import)
         status: None,
         interval_ms: server.interval_ms,
         identification,
+        jump_host: server.jump_host.clone(),
+        proxy: server.proxy.clone(),
+        connect_timeout_ms: server.connect_timeout_ms,
+        action_login: None,
+        sudo_password: None,
         host_key: None,
         accept_new: import.accept_new,
         unchecked: import.unchecked,
@@ -74,10 +79,17 @@ fn new_server(server: &Planned, identification: Identification, import: &Import)
 }
 
 impl Fleet {
+    /// Keeps a key that came along, with its certificate.
     pub(super) async fn keep(&self, caller: &Caller, brought: &Brought) -> Result<KeyId, FleetError> {
         let path = Some(brought.source_path.clone());
         let opened = BroughtKey::open(&brought.private_key, brought.passphrase.as_ref(), path)?;
-        Ok(self.keep_key(caller, opened).await?.id)
+        let kept = self.keep_key(caller, opened).await?;
+        if let Some(line) = &brought.certificate
+            && kept.certificate.as_deref() != Some(line.trim())
+        {
+            self.attach_certificate(caller, &kept.id.to_string(), line).await?;
+        }
+        Ok(kept.id)
     }
 
     pub(super) async fn enrol_planned(
@@ -94,11 +106,8 @@ impl Fleet {
                 Some(Err(why)) => return ItemState::failed(format!("its key cannot be used: {why}")),
                 None => Identification::KeptKey(reference.clone()),
             },
-            Login::Agent(_) => return ItemState::failed("logging in with an ssh-agent is not possible yet"),
+            Login::Agent(line) => Identification::Agent(line.clone()),
         };
-        if server.jump_host.is_some() || server.proxy.is_some() {
-            return ItemState::failed("servers behind a jump host or a proxy cannot be added yet");
-        }
         let new = new_server(server, identification, import);
         // A key that known_hosts has is looked for before anything is stored unchecked.
         let first_look = NewServer { unchecked: new.unchecked && new.known_hosts.is_none(), ..new.clone() };

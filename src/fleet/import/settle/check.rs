@@ -2,15 +2,14 @@
 
 use super::super::super::FleetError;
 use super::super::super::input;
-use super::super::address;
 use super::super::found::{Candidate, word};
 use super::super::plan::{Login, Planned, Surroundings};
-use crate::model::{Port, Tag};
+use crate::model::{Port, ProxyAddress, Tag};
 
 /// Tags of one server; the groups of a large inventory may be more.
 const TAGS: usize = 64;
 /// Limits of a single connection attempt that make sense; what is outside is moved to the nearer end.
-const CONNECT_TIMEOUT_MS: (u64, u64) = (1000, 60_000);
+const CONNECT_TIMEOUT_MS: (u64, u64) = (1000, 120_000);
 
 type Wrong = (&'static str, String);
 
@@ -53,7 +52,7 @@ pub(super) fn check(
         hostname,
         port: port.get(),
         username,
-        certificate: candidate.certificate.filter(|_| matches!(login, Login::Key(_))),
+        certificate: certificate(candidate.certificate, &login, around, remarks),
         login,
         jump_host: None,
         proxy: candidate.proxy.as_deref().map(proxy).transpose()?,
@@ -68,6 +67,24 @@ pub(super) fn check(
         interval_ms: candidate.interval_ms,
         behind: None,
     })
+}
+
+/// The certificate of a key that comes along; one of a kept key is attached to that key.
+fn certificate(
+    path: Option<String>,
+    login: &Login,
+    around: &Surroundings,
+    remarks: &mut Vec<String>,
+) -> Option<String> {
+    let path = path?;
+    if matches!(login, Login::Key(key) if around.brought.contains(key)) {
+        return Some(path);
+    }
+    remarks.push(format!(
+        "the certificate '{}' is left out; attach it to the key that Roundsman keeps",
+        word(&path)
+    ));
+    None
 }
 
 /// The first identity that can be had. A path never makes Roundsman read a file: it is the name of a key.
@@ -136,25 +153,18 @@ fn tags<'a>(
     Ok(tags)
 }
 
+/// A proxy as it is stored. The usual ports are filled in, as nc and ncat do.
 fn proxy(text: &str) -> Result<String, Wrong> {
-    let bad = |why: &str| ("proxy", format!("'{}' is no proxy: {why}", word(text)));
-    let (scheme, rest) = text.split_once("://").unwrap_or(("socks5", text));
-    let scheme = match scheme.to_ascii_lowercase().as_str() {
-        "socks5" | "socks5h" => "socks5",
-        "http" => "http",
-        _ => return Err(bad("use socks5://host:port or http://host:port")),
-    };
-    let rest = rest.trim_end_matches('/');
-    if rest.rsplit_once('@').is_some_and(|(login, _)| login.contains(':')) {
-        return Err((
-            "proxy",
-            "the password of a proxy does not belong into a list; set it on the server's page".to_owned(),
-        ));
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("socks5://{text}") };
+    let usual = if with_scheme.starts_with("http:") { 3128 } else { 1080 };
+    let parsed = ProxyAddress::parse(&with_scheme).or_else(|error| {
+        ProxyAddress::parse(&format!("{}:{usual}", with_scheme.trim_end_matches('/'))).map_err(|_| error)
+    });
+    match parsed.map_err(|error| wrong(error.into()))? {
+        (_, Some(_)) => {
+            let message = "the password of a proxy does not belong into a list; set it on the server's page";
+            Err(("proxy", message.to_owned()))
+        }
+        (address, None) => Ok(address.to_string()),
     }
-    let found = address::parse(rest).map_err(|_| bad("use socks5://host:port or http://host:port"))?;
-    let host = input::hostname(&found.host).map_err(|_| bad("its host is no name or address"))?;
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let port = found.port.unwrap_or(if scheme == "http" { 3128 } else { 1080 });
-    let user = found.user.map(|user| format!("{user}@")).unwrap_or_default();
-    Ok(format!("{scheme}://{user}{host}:{port}"))
 }
