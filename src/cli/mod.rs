@@ -9,6 +9,7 @@ mod connect;
 mod doctor;
 mod error;
 mod exec;
+mod import;
 mod keys;
 mod known_hosts;
 mod machine;
@@ -72,6 +73,8 @@ pub enum Command {
     Serve(Serve),
     /// Enrol a server
     Add(Box<add::Add>),
+    /// Add many servers: from ssh_config, an Ansible inventory, CSV, JSON or lines of user@host
+    Import(Box<import::Import>),
     /// List servers
     List(servers::List),
     /// Show one server
@@ -162,6 +165,7 @@ async fn command(
         Command::Exec(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Op(command) => command.run(&client, output).await,
         Command::Add(command) => command.run(&client, output).await,
+        Command::Import(command) => command.run(&client, output).await.map(|status| code = status),
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,

@@ -8,6 +8,7 @@ mod filter;
 mod findings;
 mod hands;
 mod health;
+pub mod import;
 mod input;
 mod key_view;
 mod keys;
@@ -67,6 +68,8 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
+    #[error("there is no import '{0}'; the results of the last few are kept until Roundsman restarts")]
+    NoSuchImport(String),
     #[error("there is a key named '{0}' already; choose another name")]
     KeyNameTaken(String),
     /// Nothing was deleted.
@@ -85,6 +88,9 @@ pub enum FleetError {
     /// Nothing was stored.
     #[error("{message}")]
     Preflight { message: String, steps: Vec<Step> },
+    /// Lines of an import cannot be done, and they were not to be left out. Nothing was added.
+    #[error("{wrong} lines cannot be imported, so nothing was added; put them right, or skip them")]
+    ImportRefused { wrong: usize, plan: Box<import::Plan> },
     /// Other servers need this one.
     #[error("{0}")]
     InUse(String),
@@ -145,6 +151,7 @@ struct Inner {
     wiring: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     pollers: TaskTracker,
+    imports: import::Jobs,
 }
 
 impl fmt::Debug for Fleet {
@@ -191,6 +198,7 @@ impl Fleet {
                 wiring: tokio::sync::Mutex::new(()),
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
+                imports: import::Jobs::default(),
             }),
         };
         fleet.ensure_default_key().await?;

@@ -217,7 +217,8 @@ mod tests {
         let (_, old_blob) = blob(&old).unwrap();
         for shell in SHELLS {
             let options = r#"restrict,command="echo \"a b\" $HOME",from="10.0.0.0/8" "#;
-            let text = format!("# {old}\n{other}\n\n{options}{old}\n\tssh-ed25519  {old_blob}\n{other} again");
+            let text =
+                format!("# {old}\n{other}\n\n{options}{old}\n\tssh-ed25519  {old_blob}\n{other} again");
             let home = home_with(&text);
             let keys = Replacement { old: &old, new: &new };
             let add = add_command(keys, &Account::Own, true).unwrap();
@@ -314,7 +315,8 @@ mod tests {
         let home = home_with(&text);
         let keys = Replacement { old: &old, new: &new };
         // A limit of no bytes at all fails every write as a full disk does.
-        let command = format!("trap '' XFSZ; ulimit -f 0\n{}", remove_command(keys, &Account::Own, false).unwrap());
+        let command =
+            format!("trap '' XFSZ; ulimit -f 0\n{}", remove_command(keys, &Account::Own, false).unwrap());
         for shell in [&["bash", "--posix"][..], &["dash"]] {
             let refused = run(shell, home.path(), &command);
             assert_eq!(refused.status.code(), Some(1), "{shell:?}");

@@ -180,7 +180,7 @@ fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
         FleetError::Auth(error) => of_auth(error),
-        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) => {
+        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchImport(_) => {
             Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
         }
         FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
@@ -189,6 +189,11 @@ fn of_fleet(error: &FleetError) -> Problem {
         FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        FleetError::ImportRefused { plan, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "import-refused", detail)
+                .with("counts", json!(plan.counts()))
+                .with("lines", json!(plan.lines))
         }
         FleetError::HostKeyUnknown { seen, steps } => {
             Problem::new(StatusCode::CONFLICT, "host-key-unknown", detail)

@@ -1,6 +1,7 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
 mod events;
+mod import;
 pub(super) mod keys;
 mod metrics;
 mod openapi;
@@ -32,6 +33,7 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());

@@ -10,6 +10,7 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
+use super::import::ImportInput;
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{Alive, keys, operations, people};
@@ -51,6 +52,20 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ActionLoginInput", schema::<ActionLoginInput>()?),
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
+        ("ImportInput", schema::<ImportInput>()?),
+        (
+            "ImportReport",
+            open_object(
+                "format, is_clean, counts, lines: at (file, line), verdict (add, exists, duplicate, invalid, unsupported, note), \
+                 remarks; id of the import, where one was begun",
+            ),
+        ),
+        (
+            "ImportProgress",
+            open_object(
+                "id, state (running, completed, interrupted), started_at, total, added, unchecked, failed, items",
+            ),
+        ),
         ("ResultJson", schema::<operations::ResultJson>()?),
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
