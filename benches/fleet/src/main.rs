@@ -2,6 +2,7 @@
 //!
 //! `scripts/bench.sh` builds and calls it; `docs/benchmarks.md` says how to read the figures.
 
+mod capture;
 mod fanout;
 mod fleet;
 mod generator;
@@ -50,8 +51,13 @@ enum Command {
     /// Holds the sessions of `sessions`.
     #[command(hide = true)]
     SessionsHolder(sessions::HolderOptions),
-    /// Writes a new recording of this machine.
-    Record { file: PathBuf },
+    /// Writes a new recording of this machine: one answer of the shell probe, or with --seconds its metrics.
+    Record {
+        file: PathBuf,
+        /// Records the metrics of this machine once a second for so long, as CSV.
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
 }
 
 /// `5s`, `1500ms`, or seconds.
@@ -93,7 +99,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::FanoutClient(options) => fanout::run_client(&options).await,
             Command::Sessions(options) => sessions::run(&arguments.program, &options).await,
             Command::SessionsHolder(options) => sessions::run_holder(&options).await,
-            Command::Record { file } => record::record(&file).await,
+            Command::Record { file, seconds: Some(seconds) } => capture::capture(&file, seconds).await,
+            Command::Record { file, seconds: None } => record::record(&file).await,
         }
     })
 }
