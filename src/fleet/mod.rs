@@ -2,6 +2,7 @@
 //!
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
+mod counts;
 mod enrol;
 mod filter;
 mod hands;
@@ -10,6 +11,7 @@ mod input;
 mod keys;
 mod packed;
 mod poller;
+mod raw;
 mod registry;
 mod servers;
 mod state;
@@ -23,12 +25,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use counts::Counted;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use hands::{ActionTarget, Hand};
 pub use health::used_percent;
 pub use input::{Metadata, ServerEdit};
 pub use keys::KeySummary;
+pub use raw::{RawReading, RawState};
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;
@@ -39,6 +43,7 @@ use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
+use counts::Counts;
 use poller::{Poller, Shared};
 use registry::{Entry, Registry};
 
@@ -140,6 +145,7 @@ impl Fleet {
             clock: Arc::clone(&clock),
             events: events.clone(),
             gate: Arc::new(Semaphore::new(DIALS)),
+            counts: Counts::default(),
             epoch: Instant::now(),
         });
         let fleet = Self {

@@ -222,9 +222,14 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
                 let services = services.clone();
                 let head = Head { method, path: path.as_str().to_owned(), params, raw_query, headers, peer };
                 async move {
+                    let begun = tokio::time::Instant::now();
+                    let http = services.export.clone();
                     let (path, headers) = (head.path.clone(), head.headers.clone());
                     let outcome = dispatch(&routes, head, body, upgrade, services).await;
-                    finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)))
+                    let answer =
+                        finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)));
+                    http.http().count(answer.status().as_u16(), begun.elapsed());
+                    answer
                 }
             },
         )

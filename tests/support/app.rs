@@ -18,6 +18,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use roundsman::auth::{Auth, Origin};
 use roundsman::clock::{Clock, SystemClock};
+use roundsman::export::{Export, Options, Sources};
 use roundsman::fleet::{Fleet, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
 use roundsman::model::{Caller, OrganizationId, Role, Secret, ServerId, UserId};
@@ -77,7 +78,7 @@ impl TestApp {
         let auth = Auth::new(store.clone(), Arc::clone(&clock));
         let fleet = Fleet::start(
             store.clone(),
-            vault,
+            vault.clone(),
             history.clone(),
             Arc::clone(&clock),
             Duration::from_secs(1),
@@ -87,7 +88,16 @@ impl TestApp {
         let fleet = fleet.await.unwrap();
         let operations =
             Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
-        let services = Services { auth, fleet, operations, clock, started_at };
+        let sources = Sources {
+            store: store.clone(),
+            vault,
+            history: history.clone(),
+            fleet: fleet.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let options = Options { data: dir.path().to_owned(), ..Options::default() };
+        let export = Export::new(sources, options).unwrap();
+        let services = Services { auth, fleet, operations, export, clock, started_at };
         let filter = web::site(&services);
         Self { services, store, history, filter, stop: CancellationToken::new(), dir }
     }

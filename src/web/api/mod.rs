@@ -5,6 +5,7 @@ mod metrics;
 mod openapi;
 mod operations;
 mod people;
+mod prometheus;
 mod servers;
 
 use http::StatusCode;
@@ -34,6 +35,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(events::routes());
+    routes.extend(prometheus::routes());
     routes
 }
 

@@ -62,6 +62,13 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("CommandList", list_of("CommandRecord")),
         ("Token", schema::<people::TokenJson>()?),
         ("TokenList", list_of("Token")),
+        (
+            "Targets",
+            json!({ "type": "array", "items": { "type": "object", "properties": {
+                "targets": { "type": "array", "items": { "type": "string" } },
+                "labels": { "type": "object", "additionalProperties": { "type": "string" } },
+            } } }),
+        ),
         ("TokenInput", schema::<people::TokenInput>()?),
         ("PasswordInput", schema::<people::PasswordInput>()?),
         (
