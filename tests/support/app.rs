@@ -71,6 +71,11 @@ impl TestApp {
     }
 
     pub(crate) async fn start_at(clock: Arc<dyn Clock>) -> Self {
+        Self::start_with(clock, Options::default()).await
+    }
+
+    /// With these options of exports; the data directory among them is the test's own.
+    pub(crate) async fn start_with(clock: Arc<dyn Clock>, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("roundsman-app-").tempdir().unwrap();
         let vault = Vault::open(dir.path(), None).unwrap();
         let store = Store::open(&dir.path().join("roundsman.db")).unwrap();
@@ -95,8 +100,9 @@ impl TestApp {
             fleet: fleet.clone(),
             clock: Arc::clone(&clock),
         };
-        let options = Options { data: dir.path().to_owned(), ..Options::default() };
+        let options = Options { data: dir.path().to_owned(), ..options };
         let export = Export::new(sources, options).unwrap();
+        export.start();
         let services = Services { auth, fleet, operations, export, clock, started_at };
         let filter = web::site(&services);
         Self { services, store, history, filter, stop: CancellationToken::new(), dir }
