@@ -2,17 +2,22 @@
 //!
 //! Reads what others wrote; the only rows that it changes are the settings of retention and the rows that have expired.
 
+pub mod backup;
 mod discovery;
 pub mod exposition;
+pub mod manifest;
 pub mod node;
 mod own;
 mod process;
 pub mod remote_write;
+pub mod restore;
+pub mod sealed_key;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,13 +27,14 @@ use crate::config::RemoteWrite;
 use crate::fleet::{Fleet, FleetError, ServerFilter};
 use crate::history::{History, HistoryError};
 use crate::model::{Caller, InvalidRetention, Role, Timestamp};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, audit};
 use crate::vault::{Vault, VaultError};
 pub use discovery::TargetGroup;
 use exposition::Text;
 pub use own::HttpCounts;
 use own::OwnView;
 use remote_write::{RemoteWriteError, RemoteWriter, Sent};
+use sealed_key::SealedKeyError;
 
 /// Files of the data directory whose sizes are shown.
 const FILES: [&str; 4] = ["roundsman.db", "roundsman.db-wal", "history.db", "history.db-wal"];
@@ -48,6 +54,19 @@ pub enum ExportError {
     /// There is nothing current to show of a server.
     #[error("{0}")]
     NotRead(String),
+    /// Only the first organization's administrators may touch what belongs to all of them.
+    #[error("this concerns every organization of this Roundsman; ask an administrator of the first one")]
+    FirstOrganization,
+    #[error("another backup is being made; try again when it is done")]
+    Busy,
+    #[error(
+        "a backup needs {needed_bytes} free bytes in the data directory, and {free_bytes} are free; make room first"
+    )]
+    NoSpace { needed_bytes: u64, free_bytes: u64 },
+    #[error(transparent)]
+    SealedKey(#[from] SealedKeyError),
+    #[error("a file cannot be read or written: {0}")]
+    Io(#[from] std::io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -99,6 +118,8 @@ struct Inner {
     started_at: Timestamp,
     http: HttpCounts,
     remote: Option<RemoteWriter>,
+    /// One backup at a time: each fills as much disk as there is data.
+    backups: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -122,6 +143,7 @@ impl Export {
                 started_at,
                 http: HttpCounts::default(),
                 remote,
+                backups: Arc::new(Semaphore::new(1)),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),
@@ -196,6 +218,15 @@ impl Export {
         let mut text = Text::default();
         node::NodeView::of(&state).write(&mut text);
         Ok(text.finish())
+    }
+
+    /// Checks the audit log, which is one chain over all organizations.
+    ///
+    /// # Errors
+    /// [`ExportError::Auth`], or the log cannot be read.
+    pub async fn verify_audit(&self, caller: &Caller) -> Result<audit::Chain, ExportError> {
+        auth::require(caller, Role::Admin)?;
+        Ok(self.inner.sources.store.read(audit::verify).await?)
     }
 
     /// The servers as scrape targets behind `host`, the address under which the caller reached us.

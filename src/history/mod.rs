@@ -17,6 +17,7 @@ mod query;
 mod recover;
 mod series;
 mod varint;
+mod verify;
 mod writer;
 
 use std::collections::{HashSet, VecDeque};
@@ -38,6 +39,7 @@ pub use error::HistoryError;
 pub use head::MAX_SERIES_PER_SERVER;
 pub use memory::Dropped;
 pub use query::{MAX_POINTS, Point};
+pub use verify::{Verified, verify};
 
 /// Damaged chunks that are remembered so that each is logged once.
 const MAX_DAMAGED_KNOWN: usize = 1024;
@@ -254,6 +256,12 @@ impl History {
             Err(HistoryError::Closed) => Ok(()),
             outcome => outcome,
         }
+    }
+
+    /// Migrations of the history file that this program knows.
+    #[must_use]
+    pub const fn known_schema() -> usize {
+        database::known_schema()
     }
 
     #[must_use]

@@ -4,6 +4,7 @@
 //! a transaction, so that callers compose them in one.
 
 pub mod audit;
+pub mod backup;
 pub mod keys;
 pub mod operations;
 pub mod servers;
@@ -256,6 +257,10 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found > 0 && found < known {
         let copy = path.with_extension(format!("db.before-{known}"));
+        if copy.exists() {
+            // Of an attempt that was cut short; it holds the same, or a part of it.
+            drop(std::fs::remove_file(&copy));
+        }
         connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
     }
     Migrations::from_slice(MIGRATIONS)

@@ -252,7 +252,15 @@ fn of_export(error: &ExportError) -> Problem {
             .with("field", json!(error.field)),
         // A scrape has to fail, so that Prometheus sees that the server is down.
         ExportError::NotRead(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail),
-        ExportError::Store(_) | ExportError::Vault(_) | ExportError::RemoteWrite(_) => internal(&detail),
+        ExportError::FirstOrganization => Problem::new(StatusCode::FORBIDDEN, "forbidden", detail),
+        ExportError::Busy | ExportError::NoSpace { .. } => {
+            Problem::new(StatusCode::CONFLICT, "unavailable", detail)
+        }
+        ExportError::SealedKey(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+            .with("field", json!("passphrase")),
+        ExportError::Store(_) | ExportError::Vault(_) | ExportError::RemoteWrite(_) | ExportError::Io(_) => {
+            internal(&detail)
+        }
     }
 }
 
@@ -271,7 +279,9 @@ fn of_history(error: &HistoryError) -> Problem {
 pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
     let problem = problem(failure);
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let program = path.starts_with("/api/") || path == "/live" || accept.starts_with("application/json");
+    let program = path.starts_with("/api/")
+        || matches!(path, "/live" | "/metrics")
+        || accept.starts_with("application/json");
     let mut response = if program {
         problem_json(&problem)
     } else if matches!(failure, Failure::Auth(AuthError::Unauthenticated)) {

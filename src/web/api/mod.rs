@@ -1,5 +1,6 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod backup;
 mod events;
 mod metrics;
 mod openapi;
@@ -36,6 +37,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(people::routes());
     routes.extend(events::routes());
     routes.extend(prometheus::routes());
+    routes.extend(backup::routes());
     routes
 }
 
