@@ -38,7 +38,8 @@ async fn over(app: &TestApp, who: &Who, id: &str) -> Value {
 }
 
 fn names(app: &TestApp) -> Vec<String> {
-    let all = app.services.fleet.list(&Caller::roundsman(), &roundsman::fleet::ServerFilter::default()).unwrap();
+    let all =
+        app.services.fleet.list(&Caller::roundsman(), &roundsman::fleet::ServerFilter::default()).unwrap();
     all.iter().map(|state| state.server.name.to_string()).collect()
 }
 
@@ -49,12 +50,16 @@ async fn nothing_is_added_while_a_line_is_wrong_unless_it_is_to_be_left_out() {
     let text = format!("root@127.0.0.1:{} name=good\nbad:0\n", free_port());
     let (status, problem) = post(&app, &admin, &json!({ "text": text })).await;
     assert_eq!((status, problem["type"].as_str()), (422, Some("urn:roundsman:problem:import-refused")));
-    assert_eq!((&problem["lines"][1]["verdict"], &problem["lines"][1]["at"]["line"]), (&json!("invalid"), &json!(2)));
+    assert_eq!(
+        (&problem["lines"][1]["verdict"], &problem["lines"][1]["at"]["line"]),
+        (&json!("invalid"), &json!(2))
+    );
     assert!(names(&app).is_empty());
     let (status, report) = post(&app, &admin, &json!({ "text": text, "dry_run": true })).await;
     assert_eq!((status, &report["counts"]["add"]), (200, &json!(1)));
     assert!(names(&app).is_empty());
-    let progress = imported(&app, &admin, &json!({ "text": text, "skip_invalid": true, "unchecked": true })).await;
+    let progress =
+        imported(&app, &admin, &json!({ "text": text, "skip_invalid": true, "unchecked": true })).await;
     assert_eq!((&progress["state"], &progress["unchecked"]), (&json!("completed"), &json!(1)));
     assert_eq!(names(&app), ["good"]);
     let (status, _) = post(&app, &admin, &json!({ "text": "x", "entries": [] })).await;
@@ -80,7 +85,10 @@ async fn a_pasted_text_reads_no_file_and_runs_nothing() {
     assert_eq!(status, 200);
     let said = report.to_string();
     assert!(!said.contains("from-the-secret-file") && !said.contains("root:x:"), "{said}");
-    assert!(said.contains("only the command line follows Include") && said.contains("is not one that Roundsman keeps"));
+    assert!(
+        said.contains("only the command line follows Include")
+            && said.contains("is not one that Roundsman keeps")
+    );
     let web = report["lines"].as_array().unwrap().iter().find(|line| line["verdict"] == "add").unwrap();
     assert_eq!((&web["server"]["name"], &web["server"]["login"]), (&json!("web"), &json!("default")));
     imported(&app, &admin, &json!({ "text": text, "skip_invalid": true, "unchecked": true })).await;

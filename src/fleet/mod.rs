@@ -3,6 +3,7 @@
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
 mod acting;
+mod counts;
 mod enrol;
 mod filter;
 mod findings;
@@ -15,6 +16,7 @@ mod keys;
 mod logins;
 mod packed;
 mod poller;
+mod raw;
 mod registry;
 mod rotation;
 mod servers;
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use acting::Lease;
+pub use counts::Counted;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use findings::blind_spots;
@@ -40,6 +43,7 @@ pub use health::used_percent;
 pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
 pub use keys::ImportedKey;
+pub use raw::{RawReading, RawState};
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;
@@ -50,6 +54,7 @@ use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
+use counts::Counts;
 use logins::LoginBook;
 use poller::{Poller, Shared};
 use registry::{Entry, Registry};
@@ -181,6 +186,7 @@ impl Fleet {
             clock: Arc::clone(&clock),
             events: events.clone(),
             gate: Arc::new(Semaphore::new(DIALS)),
+            counts: Counts::default(),
             epoch: Instant::now(),
         });
         let fleet = Self {

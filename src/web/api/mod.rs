@@ -1,5 +1,6 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod backup;
 mod events;
 mod import;
 pub(super) mod keys;
@@ -7,6 +8,7 @@ mod metrics;
 mod openapi;
 mod operations;
 mod people;
+mod prometheus;
 mod servers;
 mod ways;
 
@@ -39,6 +41,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(people::routes());
     routes.extend(keys::routes());
     routes.extend(events::routes());
+    routes.extend(prometheus::routes());
+    routes.extend(backup::routes());
     routes
 }
 

@@ -13,7 +13,7 @@ use super::super::routes::{Route, json as json_reply};
 use super::import::ImportInput;
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
-use super::{Alive, keys, operations, people};
+use super::{Alive, backup, keys, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -81,6 +81,15 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("CommandList", list_of("CommandRecord")),
         ("Token", schema::<people::TokenJson>()?),
         ("TokenList", list_of("Token")),
+        ("BackupInput", schema::<backup::BackupInput>()?),
+        ("AuditChain", open_object("entries, first, last, broken_at")),
+        (
+            "Targets",
+            json!({ "type": "array", "items": { "type": "object", "properties": {
+                "targets": { "type": "array", "items": { "type": "string" } },
+                "labels": { "type": "object", "additionalProperties": { "type": "string" } },
+            } } }),
+        ),
         ("TokenInput", schema::<people::TokenInput>()?),
         ("PasswordInput", schema::<people::PasswordInput>()?),
         (
