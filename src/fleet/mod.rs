@@ -8,6 +8,7 @@ mod hands;
 mod health;
 mod input;
 mod keys;
+mod metrics;
 mod packed;
 mod poller;
 mod registry;
@@ -26,9 +27,10 @@ use tokio_util::task::TaskTracker;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use hands::{ActionTarget, Hand};
-pub use health::used_percent;
+pub use health::{Thresholds, thresholds, used_percent};
 pub use input::{Metadata, ServerEdit};
 pub use keys::KeySummary;
+pub use metrics::{LastReading, METRICS_A_QUERY, MetricRange, SERVERS_A_QUERY, ServerSeries, Span};
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;
@@ -58,6 +60,9 @@ pub enum FleetError {
     NoSuchKey(String),
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
+    /// `near`: names that it may be a slip of.
+    #[error("there is no metric '{name}'{}; GET /api/v1/metrics lists them", metrics::perhaps(near))]
+    NoSuchMetric { name: String, near: Vec<String> },
     #[error("{message}")]
     Invalid { field: &'static str, message: String },
     /// Nothing was stored. The same request with `host_key` set to the line in `seen` approves it.

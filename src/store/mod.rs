@@ -7,6 +7,7 @@ pub mod audit;
 pub mod keys;
 pub mod operations;
 pub mod servers;
+pub mod timeline;
 pub mod users;
 
 use std::fmt;

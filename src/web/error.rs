@@ -183,6 +183,9 @@ fn of_fleet(error: &FleetError) -> Problem {
         FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) => {
             Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
         }
+        FleetError::NoSuchMetric { near, .. } => {
+            Problem::new(StatusCode::NOT_FOUND, "no-such-metric", detail).with("near", json!(near))
+        }
         FleetError::NameTaken(_) => Problem::new(StatusCode::CONFLICT, "name-taken", detail),
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))

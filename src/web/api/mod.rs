@@ -1,10 +1,13 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod aliases;
+mod csv;
 mod events;
 mod metrics;
 mod openapi;
 mod operations;
 mod people;
+mod range;
 mod servers;
 
 use http::StatusCode;
@@ -34,6 +37,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(events::routes());
+    routes.extend(aliases::routes());
     routes
 }
 

@@ -11,7 +11,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
-use super::{Alive, operations, people};
+use super::{Alive, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -97,9 +97,27 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         (
             "Metrics",
             open_object(
-                "server_id, metric, title, unit, label_name, from, to, series: label and points of \
-                 [Unix milliseconds, average, minimum, maximum]",
+                "server_id, metric, title, unit, label_name, thresholds, from, to, span_ms, series: label and points \
+                 of [Unix milliseconds, average, minimum, maximum]",
             ),
+        ),
+        ("MetricRanges", schema::<metrics::MetricRanges>()?),
+        ("MetricRangeJson", schema::<metrics::MetricRangeJson>()?),
+        ("ServerRange", schema::<metrics::ServerRange>()?),
+        ("SeriesJson", schema::<metrics::SeriesJson>()?),
+        ("ThresholdsJson", schema::<metrics::ThresholdsJson>()?),
+        ("Timeline", schema::<crate::operations::Timeline>()?),
+        ("Mark", schema::<crate::operations::Mark>()?),
+        ("MarkKind", schema::<crate::operations::MarkKind>()?),
+        (
+            "OlderSummary",
+            open_object(
+                "timestamp, total_servers, online_servers, offline_servers, avg_cpu_percent, …, servers",
+            ),
+        ),
+        (
+            "OlderSamples",
+            json!({ "type": "array", "items": open_object("server_id, timestamp, and each metric by its name") }),
         ),
         ("Metric", open_object("name, title, unit, label_name")),
         ("Catalogue", list_of("Metric")),
