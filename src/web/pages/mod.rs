@@ -4,6 +4,7 @@
 //! and loops. A part that changes while a page is open renders alone as a [`Fragment`], from the same
 //! partial as the page. Nothing here reads a clock, asks a service or knows HTTP.
 
+pub mod charts;
 pub mod doors;
 pub mod enrol;
 pub mod fleet;
@@ -85,6 +86,7 @@ impl Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     Fleet,
+    Charts,
     Operations,
     Settings,
 }
@@ -94,7 +96,7 @@ pub enum Section {
 pub struct Chrome {
     pub title: String,
     pub section: Section,
-    /// What the page's WebSocket asks for (`fleet`, `server:ID:TAB`, `operations`, `operation:ID`). None: nothing on it changes by itself.
+    /// What the page's WebSocket asks for (`fleet`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`). None: nothing on it changes by itself.
     pub live: Option<String>,
     pub notice: Option<Notice>,
     pub viewer: Viewer,
@@ -121,6 +123,10 @@ impl Chrome {
 
     fn in_fleet(&self) -> bool {
         self.section == Section::Fleet
+    }
+
+    fn in_charts(&self) -> bool {
+        self.section == Section::Charts
     }
 
     fn in_operations(&self) -> bool {

@@ -7,8 +7,8 @@ use super::super::error::Failure;
 use super::super::pages::Fragment;
 use super::super::pages::fleet::{FleetPage, FleetQuery};
 use super::super::pages::server::{
-    HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage,
-    Tab, head_fragment, overview_fragments, processes_fragments, services_fragments,
+    HostKey, HostKeys, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage, Tab,
+    head_fragment, overview_fragments, processes_fragments, services_fragments,
 };
 use super::super::request::{Access, Request};
 use super::super::routes::Route;
@@ -23,7 +23,6 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/", Access::VIEWER, fleet),
         Route::get("/servers/{id}", Access::VIEWER, overview),
-        Route::get("/servers/{id}/metrics", Access::VIEWER, metrics),
         Route::get("/servers/{id}/processes", Access::VIEWER, processes),
         Route::get("/servers/{id}/services", Access::VIEWER, services_tab),
     ]
@@ -63,11 +62,6 @@ async fn overview(request: Request, services: Services) -> Result<Response, Fail
     let mut page = OverviewPage::new(&viewer(&request)?, &state, &keys, services.clock.now());
     page.chrome.notice = done(&request);
     show(StatusCode::OK, &page)
-}
-
-async fn metrics(request: Request, services: Services) -> Result<Response, Failure> {
-    let state = services.fleet.get(request.caller()?, request.param(0))?;
-    show(StatusCode::OK, &MetricsPage::new(&viewer(&request)?, &state, services.clock.now()))
 }
 
 async fn processes(request: Request, services: Services) -> Result<Response, Failure> {

@@ -2,6 +2,7 @@
 
 mod acting;
 mod changing;
+mod charts;
 mod doors;
 mod enrolling;
 mod looking;
@@ -30,6 +31,7 @@ const DEFAULT_KEY: &str = "default";
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
+    routes.extend(charts::routes());
     routes.extend(enrolling::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
