@@ -2,6 +2,7 @@
 //!
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
+mod aggregate;
 mod enrol;
 mod filter;
 mod hands;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use aggregate::{Aggregate, AggregateQuery, Aggregated, TOP_MAX, TopSeries};
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use hands::{ActionTarget, Hand};

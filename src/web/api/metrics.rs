@@ -11,7 +11,7 @@ use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, with_type};
 use super::csv::{self, Csv};
 use super::range::{given, list, named_period, range, span};
-use crate::fleet::{MetricRange, Span, thresholds};
+use crate::fleet::{MetricRange, Span, Thresholds, thresholds};
 use crate::history::{Point, metric};
 use crate::model::{MetricName, Timestamp};
 use crate::services::Services;
@@ -77,10 +77,10 @@ pub fn format(request: &Request) -> Result<Format, Failure> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SeriesJson {
     /// A core, a mount, an interface, …; null for a metric with one series a server.
-    label: Option<String>,
+    pub(super) label: Option<String>,
     /// [Unix milliseconds, average, minimum, maximum] of each span that has samples.
     #[schema(value_type = Vec<Vec<f64>>)]
-    points: Vec<(i64, f64, f64, f64)>,
+    pub(super) points: Vec<(i64, f64, f64, f64)>,
 }
 
 /// The series of one metric on one server.
@@ -128,14 +128,22 @@ pub fn rounded(value: f64, is_known: bool) -> f64 {
     if is_known { (value * DECIMALS).round() / DECIMALS } else { value }
 }
 
-fn series(points: &[Point], label: &str, is_known: bool) -> SeriesJson {
-    let round = |value| rounded(value, is_known);
-    SeriesJson {
-        label: (!label.is_empty()).then(|| label.to_owned()),
-        points: points
-            .iter()
-            .map(|point| (point.at.as_millis(), round(point.avg), round(point.min), round(point.max)))
-            .collect(),
+impl SeriesJson {
+    pub(super) fn of(points: &[Point], label: &str, is_known: bool) -> Self {
+        let round = |value| rounded(value, is_known);
+        Self {
+            label: (!label.is_empty()).then(|| label.to_owned()),
+            points: points
+                .iter()
+                .map(|point| (point.at.as_millis(), round(point.avg), round(point.min), round(point.max)))
+                .collect(),
+        }
+    }
+}
+
+impl ThresholdsJson {
+    pub(super) const fn of(at: Thresholds) -> Self {
+        Self { degraded: at.degraded, critical: at.critical }
     }
 }
 
@@ -157,7 +165,7 @@ impl MetricRangeJson {
             series: server
                 .series
                 .iter()
-                .map(|(labels, points)| series(points, labels.as_str(), found.known.is_some()))
+                .map(|(labels, points)| SeriesJson::of(points, labels.as_str(), found.known.is_some()))
                 .collect(),
         });
         Self {
@@ -165,8 +173,7 @@ impl MetricRangeJson {
             title,
             unit,
             label_name,
-            thresholds: thresholds(found.name.as_str())
-                .map(|at| ThresholdsJson { degraded: at.degraded, critical: at.critical }),
+            thresholds: thresholds(found.name.as_str()).map(ThresholdsJson::of),
             servers: servers.collect(),
         }
     }

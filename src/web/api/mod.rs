@@ -1,5 +1,6 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod aggregated;
 mod aliases;
 mod csv;
 mod events;
@@ -34,6 +35,7 @@ pub fn routes() -> Vec<Route> {
     ];
     routes.extend(servers::routes());
     routes.extend(metrics::routes());
+    routes.extend(aggregated::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(events::routes());

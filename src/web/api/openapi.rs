@@ -11,7 +11,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
-use super::{Alive, metrics, operations, people};
+use super::{Alive, aggregated, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -106,6 +106,10 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerRange", schema::<metrics::ServerRange>()?),
         ("SeriesJson", schema::<metrics::SeriesJson>()?),
         ("ThresholdsJson", schema::<metrics::ThresholdsJson>()?),
+        ("AggregatedMetrics", schema::<aggregated::AggregatedMetrics>()?),
+        ("AggregatedMetric", schema::<aggregated::AggregatedMetric>()?),
+        ("AggregateJson", schema::<aggregated::AggregateJson>()?),
+        ("TopJson", schema::<aggregated::TopJson>()?),
         ("Timeline", schema::<crate::operations::Timeline>()?),
         ("Mark", schema::<crate::operations::Mark>()?),
         ("MarkKind", schema::<crate::operations::MarkKind>()?),

@@ -75,9 +75,10 @@ pub fn range(
     Ok((from, to))
 }
 
-fn points(request: &Request) -> Result<usize, Failure> {
+/// How many points are asked for.
+pub fn points(request: &Request, usual: usize) -> Result<usize, Failure> {
     match given(request, "points").or_else(|| given(request, "limit")) {
-        None => Ok(DEFAULT_POINTS),
+        None => Ok(usual),
         Some(text) => text.parse().map_err(|_| {
             Failure::invalid(format!("'{}' is not a number of points", shown(text, SHOWN_CHARS)))
         }),
@@ -87,7 +88,7 @@ fn points(request: &Request) -> Result<usize, Failure> {
 /// The span that `period` or `from` and `to`, and `points` name.
 pub fn span(request: &Request, now: Timestamp) -> Result<Span, Failure> {
     let (from, to) = range(request, named_period(request, "period")?, now)?;
-    Ok(Span { from, to, points: points(request)? })
+    Ok(Span { from, to, points: points(request, DEFAULT_POINTS)? })
 }
 
 /// Every value of a parameter that may be named often and may hold several, apart by commas.

@@ -6,17 +6,20 @@ use http::StatusCode;
 use warp::reply::Response;
 
 use super::super::error::Failure;
-use super::super::pages::charts::{ChartQuery, ChartsPage, Choosable, TABLE_POINTS};
+use super::super::pages::charts::{ChartQuery, ChartTable, ChartsPage, Choosable, TABLE_POINTS};
 use super::super::pages::server::{MetricsPage, figures};
 use super::super::request::{Access, Request};
 use super::super::routes::Route;
 use super::{show, viewer};
-use crate::fleet::{ServerFilter, ServerState, Span};
+use crate::fleet::{Aggregate, AggregateQuery, ServerFilter, ServerState, Span};
 use crate::model::Timestamp;
 use crate::services::Services;
 
 /// Servers that are offered to compare with; more are typed.
 const OFFERED: usize = 200;
+
+/// The highest of the fleet in the view as tables.
+const TOP_IN_TABLE: usize = 5;
 
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
@@ -87,6 +90,35 @@ fn choosable(states: &[ServerState]) -> Choosable {
     }
 }
 
+/// The values of the view as tables.
+async fn fill(
+    request: &Request,
+    services: &Services,
+    query: &ChartQuery,
+    page: &mut ChartsPage,
+) -> Result<(), Failure> {
+    let caller = request.caller()?;
+    let span = table_span(query, services.clock.now());
+    let within = (span.from, span.to);
+    let metrics = query.metric_names();
+    if !query.servers.is_empty() {
+        let found = services.fleet.metric_ranges(caller, &query.servers, &metrics, span).await?;
+        page.set.set_tables(|figure| ChartTable::new(figure, &found, within));
+        return Ok(());
+    }
+    let asked = AggregateQuery {
+        filter: query.filter.clone(),
+        servers: Vec::new(),
+        metrics,
+        aggregates: vec![Aggregate::Avg, Aggregate::Percentile(95), Aggregate::Max],
+        span,
+        top: TOP_IN_TABLE,
+    };
+    let (_, found) = services.fleet.aggregated(caller, &asked).await?;
+    page.set.set_tables(|figure| ChartTable::of_aggregates(figure, &found, within));
+    Ok(())
+}
+
 async fn of_fleet(request: Request, services: Services) -> Result<Response, Failure> {
     let caller = request.caller()?;
     let now = services.clock.now();
@@ -96,6 +128,9 @@ async fn of_fleet(request: Request, services: Services) -> Result<Response, Fail
     query.servers = existing(&services, &request, &query.servers)?;
     let count = states.iter().filter(|state| query.filter.accepts(state)).count();
     let mut page = ChartsPage::new(&viewer(&request)?, &query, &choosable(&states), count, now);
+    if query.as_table {
+        fill(&request, &services, &query, &mut page).await?;
+    }
     if query.servers.len() < asked {
         page.problem = Some("Not all of these servers exist; those that do are shown.".to_owned());
     }

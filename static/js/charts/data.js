@@ -62,7 +62,7 @@ export function linesOf(answer, metrics, servers) {
           serverId,
           server,
           title: lineTitle(metric, label, server, several),
-          stepMs: Math.max(intervalMs, answer.step_ms ?? answer.span_ms),
+          stepMs: Math.max(intervalMs, Math.max(answer.span_ms, answer.step_ms ?? 0)),
           points,
         });
       }
@@ -78,7 +78,7 @@ export function linesOfAggregate(answer, name) {
   const points = new Map(metric.aggregates.map(({ aggregate, points }) => [aggregate, points]));
   const least = new Map(points.get("min"));
   const most = new Map(points.get("max"));
-  const step = { stepMs: answer.step_ms, serverId: null, server: null };
+  const step = { stepMs: Math.max(answer.span_ms, answer.step_ms ?? 0), serverId: null, server: null };
   const average = (points.get("avg") ?? []).map(([at, value]) => [at, value, least.get(at) ?? value, most.get(at) ?? value]);
   const p95 = (points.get("p95") ?? []).map(([at, value]) => [at, value, value, value]);
   return [
@@ -96,7 +96,7 @@ export function linesOfTop(answer, name) {
     serverId,
     server,
     title: label ? `${server} ${label}` : server,
-    stepMs: answer.step_ms,
+    stepMs: Math.max(answer.span_ms, answer.step_ms ?? 0),
     points,
   }));
 }

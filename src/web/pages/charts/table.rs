@@ -3,13 +3,13 @@
 use askama::Template;
 use askama::filters::HtmlSafe;
 
-use crate::fleet::MetricRange;
+use crate::fleet::{Aggregate, Aggregated, MetricRange};
 use crate::history::Point;
 use crate::history::metric::{self, Unit};
 use crate::model::Timestamp;
 use crate::web::view::{self, Value};
 
-use super::Figure;
+use super::{Figure, Source};
 
 /// Points of a drawing; a row of the table stands for [`POINTS_A_ROW`] of them.
 pub const POINTS: usize = 96;
@@ -101,6 +101,44 @@ impl ChartTable {
         Self::of_lines(figure, lines, (from, to))
     }
 
+    /// The table of a figure over the fleet.
+    #[must_use]
+    pub fn of_aggregates(
+        figure: &Figure,
+        found: &[Aggregated],
+        span: (Timestamp, Timestamp),
+    ) -> Option<Self> {
+        let metric =
+            found.iter().find(|metric| figure.metric_names().any(|name| name == metric.name.as_str()))?;
+        let lines = if figure.source == Source::Top.name() {
+            metric
+                .top
+                .iter()
+                .map(|one| Line {
+                    title: format!("{} {}", one.name, view::clean(one.labels.as_str(), view::CELL_CHARS)),
+                    points: one.points.clone(),
+                })
+                .collect()
+        } else {
+            let point = |(at, value): &(Timestamp, f64)| Point {
+                at: *at,
+                avg: *value,
+                min: *value,
+                max: *value,
+                count: 1,
+            };
+            metric
+                .aggregates
+                .iter()
+                .map(|(aggregate, points)| Line {
+                    title: words(*aggregate),
+                    points: points.iter().map(point).collect(),
+                })
+                .collect()
+        };
+        Self::of_lines(figure, lines, span)
+    }
+
     /// As [`Self::new`], of lines that were put together elsewhere.
     #[must_use]
     pub fn of_lines(
@@ -133,6 +171,16 @@ impl ChartTable {
             rows: rows(&lines, unit, (from, to)),
             left_out,
         })
+    }
+}
+
+fn words(aggregate: Aggregate) -> String {
+    match aggregate {
+        Aggregate::Avg => "Average".to_owned(),
+        Aggregate::Max => "Highest".to_owned(),
+        Aggregate::Min => "Lowest".to_owned(),
+        Aggregate::Percentile(rank) => format!("{rank}th percentile"),
+        other => other.to_string(),
     }
 }
 
@@ -194,7 +242,6 @@ fn folded<'a>(points: impl Iterator<Item = &'a Point>) -> Option<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Source;
     use super::*;
 
     fn point(at_s: i64, value: f64) -> Point {
