@@ -197,6 +197,12 @@ impl Fleet {
         Ok(names)
     }
 
+    /// What everybody is to know of history on every page. None: all is well, or the caller may not look.
+    #[must_use]
+    pub fn history_alarm(&self, caller: &Caller) -> Option<String> {
+        self.history_health(caller).ok().as_ref().and_then(alarm)
+    }
+
     /// How the keeping of history does.
     ///
     /// # Errors
@@ -207,7 +213,30 @@ impl Fleet {
     }
 }
 
-/// `; did you mean a or b?` without the question mark.
+/// Seconds of values that may wait in memory before everybody is told: a slow disk is no trouble yet.
+const BEHIND_S: u64 = 30;
+
+/// What everybody is to know of history. None: all is well.
+fn alarm(health: &HistoryHealth) -> Option<String> {
+    let waiting = match health.behind_s {
+        0 | 1 => String::new(),
+        seconds => format!(" {seconds} s of them so far;"),
+    };
+    match &health.last_error {
+        Some(error) => Some(format!(
+            "History is not written: {}. Readings go on and wait in memory;{waiting} what is longer than memory holds is \
+             lost. Free space on the disk of the data directory, or see the log.",
+            error.trim_end_matches('.')
+        )),
+        None if health.behind_s > BEHIND_S => Some(format!(
+            "History is {} s behind: the disk of the data directory is slower than the readings come.",
+            health.behind_s
+        )),
+        None => None,
+    }
+}
+
+/// The end of a sentence about a misspelt name.
 pub(super) fn perhaps(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!(", perhaps {} is meant", near.join(" or ")) }
 }
@@ -261,6 +290,19 @@ mod tests {
         assert_eq!(near("swap", catalogue()), ["swap_percent", "swap_total_bytes", "swap_used_bytes"]);
         assert!(near("qqqqqqqqqqqqqqqqqqqqqqqqq", catalogue()).is_empty());
         assert!(near("", catalogue()).is_empty());
+    }
+
+    #[test]
+    fn everybody_is_told_when_history_is_not_written_and_nobody_when_it_is() {
+        let health = |last_error: Option<&str>, behind_s: u64| HistoryHealth {
+            last_error: last_error.map(ToOwned::to_owned),
+            behind_s,
+            ..HistoryHealth::default()
+        };
+        assert_eq!(alarm(&health(None, 2)), None);
+        let full = alarm(&health(Some("database or disk is full"), 12)).unwrap();
+        assert!(full.contains("disk is full") && full.contains("12 s"), "{full}");
+        assert!(alarm(&health(None, 31)).unwrap().contains("31 s behind"));
     }
 
     #[test]

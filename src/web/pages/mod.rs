@@ -31,6 +31,8 @@ pub struct Viewer {
     /// Goes into every form as `csrf_token` and into the page's `<meta name="csrf-token">`.
     pub csrf_token: String,
     pub organization_name: String,
+    /// What stands on every page until it is over: history is not written.
+    pub alarm: Option<String>,
 }
 
 /// A part of an open page, to be replaced by its id.

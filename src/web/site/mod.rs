@@ -55,6 +55,7 @@ pub(super) fn viewer(request: &Request) -> Result<Viewer, Failure> {
         role: caller.role,
         csrf_token: request.csrf_token.clone(),
         organization_name: "default".to_owned(),
+        alarm: request.alarm.clone(),
     })
 }
 
