@@ -121,7 +121,8 @@ impl Fleet {
     ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
         auth::require(caller, Role::Viewer)?;
         let number = self.number(caller, reference)?;
-        Ok(self.inner.history.range_all(number, &metric, range.0, range.1, points).await?)
+        let ranges = self.inner.history.range_all(number, &metric, range.0, range.1, points).await?;
+        Ok(ranges.series.into_iter().map(|series| (series.key.labels, series.points)).collect())
     }
 
     fn number(&self, caller: &Caller, reference: &str) -> Result<ServerNumber, FleetError> {

@@ -232,8 +232,15 @@ fn of_operation(error: &OperationError) -> Problem {
 
 fn of_history(error: &HistoryError) -> Problem {
     match error {
-        HistoryError::BadPoints { .. } | HistoryError::BadRange | HistoryError::TooManyPoints { .. } => {
+        HistoryError::BadPoints { .. }
+        | HistoryError::BadRange
+        | HistoryError::BadPercentile(_)
+        | HistoryError::BadRetention { .. }
+        | HistoryError::TooManyPoints { .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", error.to_string())
+        }
+        HistoryError::UnknownMetric(_) => {
+            Problem::new(StatusCode::NOT_FOUND, "not-found", error.to_string())
         }
         other => internal(&other.to_string()),
     }

@@ -2,6 +2,7 @@
 //!
 //! `scripts/bench.sh` builds and calls it; `docs/benchmarks.md` says how to read the figures.
 
+mod capture;
 mod fleet;
 mod generator;
 mod ledger;
@@ -34,8 +35,13 @@ enum Command {
     Fleet(fleet::Options),
     /// How long a start takes, and what an idle program costs.
     Start(start::Options),
-    /// Writes a new recording of this machine.
-    Record { file: PathBuf },
+    /// Writes a new recording of this machine: one answer of the shell probe, or with --seconds its metrics.
+    Record {
+        file: PathBuf,
+        /// Records the metrics of this machine once a second for so long, as CSV.
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
 }
 
 /// `5s`, `1500ms`, or seconds.
@@ -68,7 +74,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         match arguments.command {
             Command::Fleet(options) => fleet::run(&arguments.program, &options).await,
             Command::Start(options) => start::run(&arguments.program, &options).await,
-            Command::Record { file } => record::record(&file).await,
+            Command::Record { file, seconds: Some(seconds) } => capture::capture(&file, seconds).await,
+            Command::Record { file, seconds: None } => record::record(&file).await,
         }
     })
 }
