@@ -12,7 +12,6 @@ mod support;
 
 use std::time::Duration;
 
-use roundsman::clock::Clock;
 use roundsman::fleet::NewServer;
 use roundsman::model::{
     Caller, Labels, MetricName, OperationId, OperationStatus, Role, Sample, SeriesKey, ServerNumber, Status,
@@ -195,9 +194,8 @@ async fn a_file_has_every_value_and_no_formula() {
     assert_eq!(lines.len(), 1 + 6);
     assert!(lines[1].ends_with(",web-1,cpu_percent,,12.5,12.5,12.5,1"), "{}", lines[1]);
     assert!(lines[4].contains(",'=cmd|"), "{}", lines[4]);
-    let fleet =
-        f.ask(&format!("{AGGREGATED}?metric=cpu_percent&format=csv&aggregate=avg&points=1&{}", f.span(0, 2)));
-    let text = fleet.await.text();
+    let query = format!("metric=cpu_percent&format=csv&aggregate=avg&points=1&{}", f.span(0, 2));
+    let text = f.ask(&format!("{AGGREGATED}?{query}")).await.text();
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(text.lines().nth(1).unwrap().ends_with(",cpu_percent,avg,,,12.5"), "{text}");
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::metrics::Span;
+use super::metrics::{Resolution, Span};
 use super::{Fleet, FleetError, ServerFilter, ServerState};
 use crate::history::Point;
 use crate::history::metric::{self, Metric};
@@ -90,6 +90,15 @@ pub struct AggregateQuery {
     pub top: usize,
 }
 
+/// Every metric that was asked for.
+#[derive(Debug, Clone)]
+pub struct FleetAggregates {
+    pub resolution: Resolution,
+    /// Servers that were asked about.
+    pub total_servers: usize,
+    pub metrics: Vec<Aggregated>,
+}
+
 /// One metric over the servers.
 #[derive(Debug, Clone)]
 pub struct Aggregated {
@@ -115,7 +124,7 @@ pub struct TopSeries {
 }
 
 impl Fleet {
-    /// Aggregates over the servers of the query that the caller may see; how many those are.
+    /// Aggregates over the servers of the query that the caller may see.
     ///
     /// # Errors
     /// [`FleetError::NoSuchServer`], [`FleetError::NoSuchMetric`], [`FleetError::Invalid`] for too much at once, and
@@ -124,7 +133,8 @@ impl Fleet {
         &self,
         caller: &Caller,
         query: &AggregateQuery,
-    ) -> Result<(usize, Vec<Aggregated>), FleetError> {
+    ) -> Result<FleetAggregates, FleetError> {
+        let resolution = self.resolution(query.span).await?;
         let states = self.meant(caller, query)?;
         if query.top > TOP_MAX {
             return Err(FleetError::invalid("top", format!("at most {TOP_MAX} are listed")));
@@ -140,7 +150,7 @@ impl Fleet {
             let found = self.read_all(&states, &name, query.span).await?;
             answer.push(fold(name, found, &query.aggregates, query.top));
         }
-        Ok((states.len(), answer))
+        Ok(FleetAggregates { resolution, total_servers: states.len(), metrics: answer })
     }
 
     fn meant(&self, caller: &Caller, query: &AggregateQuery) -> Result<Vec<ServerState>, FleetError> {
@@ -160,10 +170,9 @@ impl Fleet {
     ) -> Result<Vec<OfServer>, FleetError> {
         let servers: Vec<_> = states.iter().map(|state| Arc::clone(&state.server)).collect();
         let reads = servers.into_iter().map(|server| {
-            let (history, metric) = (self.inner.history.clone(), name.clone());
+            let (fleet, metric) = (self.clone(), name.clone());
             async move {
-                let series =
-                    history.range_all(server.number, &metric, span.from, span.to, span.points).await?;
+                let series = fleet.series_of(server.number, &metric, span).await?;
                 Ok::<_, FleetError>(OfServer { server: server.id, name: server.name.to_string(), series })
             }
         });

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{Fleet, FleetError, ServerState};
 use crate::auth;
 use crate::history::metric::{self, Metric};
-use crate::history::{HistoryHealth, Point};
-use crate::model::{Caller, Labels, MetricName, Role, ServerId, Timestamp};
+use crate::history::{HistoryHealth, Level, Point};
+use crate::model::{Caller, Labels, MetricName, Role, ServerId, ServerNumber, Timestamp};
 
 /// Servers of one question; more lines than this nobody tells apart.
 pub const SERVERS_A_QUERY: usize = 50;
@@ -49,13 +49,13 @@ pub struct Span {
     pub points: usize,
 }
 
-impl Span {
-    /// Length of each part. History puts the values of one part together; a part without values has no point.
-    #[must_use]
-    pub fn length_ms(self) -> i64 {
-        let length = self.to.as_millis().saturating_sub(self.from.as_millis());
-        length / i64::try_from(self.points.max(1)).unwrap_or(i64::MAX) + 1
-    }
+/// How finely history answers a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolution {
+    /// The coarsest that was read.
+    pub level: Level,
+    /// Length of the parts whose values are one point; a part without values has none.
+    pub span_ms: i64,
 }
 
 /// A metric with the history of every server that was asked for.
@@ -91,29 +91,44 @@ impl Fleet {
         servers: &[String],
         metrics: &[String],
         span: Span,
-    ) -> Result<Vec<MetricRange>, FleetError> {
+    ) -> Result<(Resolution, Vec<MetricRange>), FleetError> {
+        let resolution = self.resolution(span).await?;
         let states = self.chosen(caller, servers)?;
         let metrics = self.known_metrics(caller, servers, metrics)?;
         let mut answer = Vec::with_capacity(metrics.len());
         for name in metrics {
             let mut found = Vec::with_capacity(states.len());
             for state in &states {
-                let range = (span.from, span.to);
-                let number = state.server.number;
                 found.push(ServerSeries {
                     server: state.server.id,
                     name: state.server.name.to_string(),
                     interval_ms: state.server.interval_ms,
-                    series: self
-                        .inner
-                        .history
-                        .range_all(number, &name, range.0, range.1, span.points)
-                        .await?,
+                    series: self.series_of(state.server.number, &name, span).await?,
                 });
             }
             answer.push(MetricRange { known: metric::find(name.as_str()), name, servers: found });
         }
-        Ok(answer)
+        Ok((resolution, answer))
+    }
+
+    /// How finely a span is answered.
+    ///
+    /// # Errors
+    /// [`FleetError::History`] for a span that cannot be meant.
+    pub async fn resolution(&self, span: Span) -> Result<Resolution, FleetError> {
+        let nothing = self.inner.history.ranges(&[], span.from, span.to, span.points).await?;
+        Ok(Resolution { level: nothing.level, span_ms: nothing.width_ms })
+    }
+
+    /// Every series of a metric on a server, only those that have a value.
+    pub(super) async fn series_of(
+        &self,
+        server: ServerNumber,
+        metric: &MetricName,
+        span: Span,
+    ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
+        let found = self.inner.history.range_all(server, metric, span.from, span.to, span.points).await?;
+        Ok(found.series.into_iter().map(|series| (series.key.labels, series.points)).collect())
     }
 
     /// The last readings of a server, oldest first, at most `count`: the time of each (to a few hundredths of the
@@ -135,8 +150,8 @@ impl Fleet {
         let to = state.last_seen_at.unwrap_or_else(|| self.inner.clock.now());
         let mut readings: BTreeMap<Timestamp, Vec<(MetricName, f64)>> = BTreeMap::new();
         for name in names.chain(custom.into_iter().map(MetricName::custom)) {
-            let number = state.server.number;
-            let found = self.inner.history.range_all(number, &name, to - window, to, LAST_SPANS).await?;
+            let span = Span { from: to - window, to, points: LAST_SPANS };
+            let found = self.series_of(state.server.number, &name, span).await?;
             for point in found.iter().filter(|(labels, _)| labels.is_empty()).flat_map(|(_, points)| points) {
                 readings.entry(point.at).or_default().push((name.clone(), point.avg));
             }

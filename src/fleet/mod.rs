@@ -25,14 +25,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use aggregate::{Aggregate, AggregateQuery, Aggregated, TOP_MAX, TopSeries};
+pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use hands::{ActionTarget, Hand};
 pub use health::{Thresholds, thresholds, used_percent};
 pub use input::{Metadata, ServerEdit};
 pub use keys::KeySummary;
-pub use metrics::{LastReading, METRICS_A_QUERY, MetricRange, SERVERS_A_QUERY, ServerSeries, Span};
+pub use metrics::{
+    LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
+};
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth;
-use crate::history::Point;
-use crate::model::{
-    Caller, Event, Facts, Labels, MetricName, Reachability, Role, ServerNumber, Status, Timestamp, Transport,
-};
+use crate::model::{Caller, Event, Facts, MetricName, Reachability, Role, ServerNumber, Status, Transport};
 use crate::ssh::{Connection, HostKey, Target};
 use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
@@ -105,24 +102,6 @@ impl Fleet {
             });
             FleetError::Unavailable(format!("the {section} of {} are not known: {reason}", live.server.name))
         })
-    }
-
-    /// The history of one metric: a list of points for each of its series.
-    ///
-    /// # Errors
-    /// [`FleetError::History`] for a range or a number of points that cannot be meant.
-    pub async fn metrics(
-        &self,
-        caller: &Caller,
-        reference: &str,
-        metric: MetricName,
-        range: (Timestamp, Timestamp),
-        points: usize,
-    ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
-        auth::require(caller, Role::Viewer)?;
-        let number = self.number(caller, reference)?;
-        let ranges = self.inner.history.range_all(number, &metric, range.0, range.1, points).await?;
-        Ok(ranges.series.into_iter().map(|series| (series.key.labels, series.points)).collect())
     }
 
     fn number(&self, caller: &Caller, reference: &str) -> Result<ServerNumber, FleetError> {

@@ -366,9 +366,11 @@ mod tests {
     /// Every value of a chunk by time and series.
     fn cells(chunk: &Chunk) -> BTreeMap<(i64, u32), i64> {
         let cells = chunk.columns.iter().flat_map(|column| {
-            column.ticks.iter().zip(&column.raw).map(|(tick, raw)| {
-                ((chunk.times_ms[*tick as usize], column.series.0), *raw)
-            })
+            column
+                .ticks
+                .iter()
+                .zip(&column.raw)
+                .map(|(tick, raw)| ((chunk.times_ms[*tick as usize], column.series.0), *raw))
         });
         cells.collect()
     }

@@ -13,10 +13,8 @@ use super::level::Level;
 use super::progress::Progress;
 use super::series::{Changes, Dictionary, Kind, SeriesId, Stored};
 
-const MIGRATIONS: &[M<'_>] = &[
-    M::up(include_str!("migrations/0001_raw.sql")),
-    M::up(include_str!("migrations/0002_rollups.sql")),
-];
+const MIGRATIONS: &[M<'_>] =
+    &[M::up(include_str!("migrations/0001_raw.sql")), M::up(include_str!("migrations/0002_rollups.sql"))];
 
 /// How long a statement waits for a lock that another process (a backup) holds. Kept under a round of
 /// the writer; the writer tries again anyway.
@@ -160,7 +158,8 @@ pub(super) fn save_series(db: &Connection, changes: &Changes) -> rusqlite::Resul
     for id in &changes.removed {
         db.prepare_cached("DELETE FROM series WHERE id = ?")?.execute([id.0])?;
     }
-    let sql = "INSERT INTO series (id, metric, labels, scale, kind, owner, seen_day) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let sql =
+        "INSERT INTO series (id, metric, labels, scale, kind, owner, seen_day) VALUES (?, ?, ?, ?, ?, ?, ?)";
     for series in &changes.added {
         let (metric, labels) = (series.key.metric.as_str(), series.key.labels.as_str());
         db.prepare_cached(sql)?.execute(params![
@@ -223,7 +222,8 @@ pub(super) fn setting(db: &Connection, name: &str) -> rusqlite::Result<Option<St
 }
 
 pub(super) fn put_setting(db: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)")?.execute([name, value])?;
+    db.prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)")?
+        .execute([name, value])?;
     Ok(())
 }
 

@@ -368,7 +368,10 @@ impl ServerHead {
     /// Buckets that are not sealed, oldest first, each once.
     pub(super) fn unsealed_buckets(&self) -> impl Iterator<Item = i64> {
         let mut before = None;
-        self.unsealed.iter().map(|run| run.bucket).filter(move |bucket| before.replace(*bucket) != Some(*bucket))
+        self.unsealed
+            .iter()
+            .map(|run| run.bucket)
+            .filter(move |bucket| before.replace(*bucket) != Some(*bucket))
     }
 
     /// All that is not sealed of a bucket, in the order of time. None: nothing.

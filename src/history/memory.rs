@@ -360,7 +360,12 @@ impl Memory {
     }
 
     /// The newest value of one series; as [`Self::latest`].
-    pub(super) fn latest_one(&self, server: u32, series: &Series, now: Timestamp) -> Option<(Timestamp, f64)> {
+    pub(super) fn latest_one(
+        &self,
+        server: u32,
+        series: &Series,
+        now: Timestamp,
+    ) -> Option<(Timestamp, f64)> {
         let head = self.servers.get(&server)?;
         let ahead_ms = now.as_millis().saturating_add(MAX_AHEAD_MS);
         let newest = head.all().filter_map(|ticks| {
@@ -469,7 +474,8 @@ fn is_due(server: u32, run: &Run, now_ms: i64) -> bool {
     if end_ms - BUCKET_MS > ahead_ms || run.begun_ms > ahead_ms {
         return true;
     }
-    let late_ms = if run.begun_ms > end_ms + GRACE_MS { run.begun_ms + LATE_WAIT_MS } else { end_ms + GRACE_MS };
+    let late_ms =
+        if run.begun_ms > end_ms + GRACE_MS { run.begun_ms + LATE_WAIT_MS } else { end_ms + GRACE_MS };
     now_ms >= late_ms + spread_ms(server, SPREAD_MS)
 }
 

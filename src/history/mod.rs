@@ -230,7 +230,11 @@ impl History {
     /// The newest value of one series of many servers, from memory, in their order; servers without it are
     /// left out.
     #[must_use]
-    pub fn latest_of(&self, servers: &[ServerNumber], key: &SeriesKey) -> Vec<(ServerNumber, Timestamp, f64)> {
+    pub fn latest_of(
+        &self,
+        servers: &[ServerNumber],
+        key: &SeriesKey,
+    ) -> Vec<(ServerNumber, Timestamp, f64)> {
         let now = self.shared.clock.now();
         let memory = self.shared.memory();
         let Some(series) = memory.dictionary.find(key) else { return Vec::new() };
@@ -319,7 +323,8 @@ impl History {
                 of_server.push(series.clone());
             }
         }
-        let read = move |shared: &Shared, db: &rusqlite::Connection| query::ranges(shared, db, &by_server, range);
+        let read =
+            move |shared: &Shared, db: &rusqlite::Connection| query::ranges(shared, db, &by_server, range);
         let found = query::run(Arc::clone(&self.shared), read).await?;
         let mut found: HashMap<(ServerNumber, SeriesKey), Vec<Point>> =
             found.into_iter().map(|series| ((series.server, series.key), series.points)).collect();
@@ -345,7 +350,8 @@ impl History {
     ) -> Result<Ranges, HistoryError> {
         let range = self.span(from, to, points)?;
         let wanted = vec![(server, self.shared.memory().series_of(metric))];
-        let read = move |shared: &Shared, db: &rusqlite::Connection| query::ranges(shared, db, &wanted, range);
+        let read =
+            move |shared: &Shared, db: &rusqlite::Connection| query::ranges(shared, db, &wanted, range);
         let mut series = query::run(Arc::clone(&self.shared), read).await?;
         series.retain(|series| !series.points.is_empty());
         // Cores and the like by number, the rest by name.

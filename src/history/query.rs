@@ -96,8 +96,7 @@ impl Range {
         let points = i64::try_from(points).unwrap_or(1);
         let width_ms = (to_ms - from_ms) / points + 1;
         let by_width = Level::ALL.into_iter().rev().find(|level| level.step_ms() <= width_ms);
-        let is_kept =
-            |level: Level| from_ms >= now.as_millis() - i64::from(retention.days(level)) * DAY_MS;
+        let is_kept = |level: Level| from_ms >= now.as_millis() - i64::from(retention.days(level)) * DAY_MS;
         let by_age = Level::ALL.into_iter().find(|level| is_kept(*level)).unwrap_or(Level::Day);
         let level = by_width.unwrap_or(Level::Raw).max(by_age);
         let step_ms = level.step_ms();
@@ -335,9 +334,10 @@ impl Reading<'_> {
                 for column in &chunk.columns {
                     let place = self.places.get(&column.series);
                     let Some(values) = place.and_then(|place| values.get_mut(*place)) else { continue };
-                    let cells = column.ticks.iter().zip(&column.raw).filter_map(|(tick, raw)| {
-                        Some((chunk.times_ms.get(*tick as usize).copied()?, *raw))
-                    });
+                    let cells =
+                        column.ticks.iter().zip(&column.raw).filter_map(|(tick, raw)| {
+                            Some((chunk.times_ms.get(*tick as usize).copied()?, *raw))
+                        });
                     values.extend(cells.filter(|(at_ms, _)| (from_ms..=to_ms).contains(at_ms)));
                 }
             }

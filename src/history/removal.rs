@@ -68,7 +68,8 @@ impl Run {
                 let rolled_ms = shared.memory().progress.all_until_ms(above);
                 before_ms = before_ms.min(rolled_ms.unwrap_or(i64::MAX));
             }
-            let span = database::row_span(db, table).map_err(|error| HistoryError::of(&shared.path, error))?;
+            let span =
+                database::row_span(db, table).map_err(|error| HistoryError::of(&shared.path, error))?;
             let Some((oldest, _)) = span else { continue };
             let end_ms = (oldest + 1).saturating_mul(table.span_ms());
             let step_ms = LONGEST_STEP_MS.max(table.span_ms());

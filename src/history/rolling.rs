@@ -121,7 +121,12 @@ fn make(
     if made.series.len() > MAX_SERIES_PER_ROW {
         let beyond = made.series.keys().nth(MAX_SERIES_PER_ROW).copied();
         let cut = beyond.map(|first| made.series.split_off(&first)).unwrap_or_default();
-        tracing::warn!(server, level = level.name(), series = cut.len(), "history: too many series for one row");
+        tracing::warn!(
+            server,
+            level = level.name(),
+            series = cut.len(),
+            "history: too many series for one row"
+        );
     }
     let chunk = {
         let memory = shared.memory();
@@ -139,7 +144,8 @@ fn read_row(
     row: i64,
 ) -> Result<Option<Row>, HistoryError> {
     let table = Table::Level(level);
-    let blob = database::get_row(db, table, row, server).map_err(|error| HistoryError::of(&shared.path, error))?;
+    let blob =
+        database::get_row(db, table, row, server).map_err(|error| HistoryError::of(&shared.path, error))?;
     let Some(blob) = blob else { return Ok(None) };
     match Chunk::decode(&blob, |_| true).map(|chunk| Row::of_chunk(&chunk)) {
         Ok(Some(row)) => Ok(Some(row)),
@@ -166,7 +172,8 @@ fn each_chunk(
     let failed = |error| HistoryError::of(&shared.path, error);
     let mut damaged = 0;
     let last_ms = window.to_ms - 1;
-    let long = (Table::Long.row_of(window.from_ms)..=Table::Long.row_of(last_ms)).map(|row| (Table::Long, row));
+    let long =
+        (Table::Long.row_of(window.from_ms)..=Table::Long.row_of(last_ms)).map(|row| (Table::Long, row));
     let first = head::bucket_of(window.from_ms) - (CHUNK_BUCKETS - 1);
     let raw = (first..=head::bucket_of(last_ms)).map(|bucket| (Table::Level(Level::Raw), bucket));
     for (table, row) in long.chain(raw) {
@@ -183,13 +190,7 @@ fn each_chunk(
 }
 
 /// Makes the chunks of six hours one. A damaged one stays where it is, and so do the others then.
-fn join(
-    db: &Connection,
-    shared: &Shared,
-    server: u32,
-    row: i64,
-    window: Window,
-) -> Result<(), HistoryError> {
+fn join(db: &Connection, shared: &Shared, server: u32, row: i64, window: Window) -> Result<(), HistoryError> {
     let failed = |error| HistoryError::of(&shared.path, error);
     let mut chunks = Vec::new();
     let mut buckets = Vec::new();

@@ -138,7 +138,8 @@ impl Row {
             self.series.values().flat_map(|rolled| rolled.steps.iter().map(|step| step.index)).collect();
         indexes.sort_unstable();
         indexes.dedup();
-        let mut chunk = Chunk { times_ms: indexes.iter().map(|index| i64::from(*index)).collect(), columns: Vec::new() };
+        let mut chunk =
+            Chunk { times_ms: indexes.iter().map(|index| i64::from(*index)).collect(), columns: Vec::new() };
         for (series, rolled) in &self.series {
             let ticks: Vec<u32> = rolled
                 .steps
@@ -234,12 +235,7 @@ fn float_columns(steps: &[Step]) -> Columns {
     let bits = |value: fn(&Step) -> f64| {
         (Kind::Float, steps.iter().map(|step| value(step).to_bits().cast_signed()).collect())
     };
-    [
-        (Kind::Integer, counts(steps)),
-        bits(|step| step.avg),
-        bits(|step| step.min),
-        bits(|step| step.max),
-    ]
+    [(Kind::Integer, counts(steps)), bits(|step| step.avg), bits(|step| step.min), bits(|step| step.max)]
 }
 
 /// The greatest common divisor of all extremes.
@@ -298,7 +294,8 @@ mod tests {
 
     #[test]
     fn pages_stay_whole_and_extremes_exact() {
-        let values: Vec<(i64, i64)> = (0..100).map(|tick| (tick * 5000, 4096 * (tick * 37 % 11 + 500_000))).collect();
+        let values: Vec<(i64, i64)> =
+            (0..100).map(|tick| (tick * 5000, 4096 * (tick * 37 % 11 + 500_000))).collect();
         let mut row = Row::default();
         row.add_samples(Level::Minute, 0, &chunk(Kind::Integer, &values));
         let back = through_the_file(&row, true);

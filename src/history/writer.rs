@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::chunk::Chunk;
+use super::database::Table;
 use super::database::{self, Journal};
 use super::error::HistoryError;
-use super::database::Table;
 use super::head::{self, BUCKET_MS};
 use super::level::{DAY_MS, Level};
 use super::memory::{MAX_AHEAD_MS, MAX_PENDING_BYTES, PendingRow, Taken};

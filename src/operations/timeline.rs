@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use super::{OperationError, Operations};
 use crate::auth;
+use crate::fleet::Span;
 use crate::history::Point;
-use crate::model::{Caller, MetricName, OperationId, Role, ServerId, Timestamp};
+use crate::model::{Caller, OperationId, Role, ServerId, Timestamp};
 use crate::ssh::printable;
 use crate::store::timeline::{self, Done};
 
@@ -81,11 +82,15 @@ impl Operations {
     ) -> Result<Timeline, OperationError> {
         auth::require(caller, Role::Viewer)?;
         let server = self.inner.fleet.get(caller, reference)?.server;
-        let uptime = MetricName::known("uptime_seconds");
-        let found = self.inner.fleet.metrics(caller, reference, uptime, (from, to), UPTIME_POINTS).await?;
-        let points = found.into_iter().next().map(|(_, points)| points).unwrap_or_default();
-        let length_ms = to.as_millis().saturating_sub(from.as_millis());
-        let span_ms = length_ms / i64::try_from(UPTIME_POINTS).unwrap_or(1) + 1;
+        let span = Span { from, to, points: UPTIME_POINTS };
+        let (resolution, found) = self
+            .inner
+            .fleet
+            .metric_ranges(caller, &[reference.to_owned()], &["uptime_seconds".to_owned()], span)
+            .await?;
+        let series = found.into_iter().flat_map(|metric| metric.servers).flat_map(|server| server.series);
+        let points = series.map(|(_, points)| points).next().unwrap_or_default();
+        let span_ms = resolution.span_ms;
         let interval = Duration::from_millis(server.interval_ms.into());
         let outages = outages(&points, interval, span_ms, to.min(self.inner.clock.now()));
         let reboots = reboots(&points);

@@ -239,9 +239,7 @@ fn of_history(error: &HistoryError) -> Problem {
         | HistoryError::TooManyPoints { .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", error.to_string())
         }
-        HistoryError::UnknownMetric(_) => {
-            Problem::new(StatusCode::NOT_FOUND, "not-found", error.to_string())
-        }
+        HistoryError::UnknownMetric(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", error.to_string()),
         other => internal(&other.to_string()),
     }
 }

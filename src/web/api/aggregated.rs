@@ -95,6 +95,8 @@ pub struct AggregatedMetrics {
     from: Timestamp,
     #[schema(value_type = String)]
     to: Timestamp,
+    /// raw, 1m, 5m, 15m, 1h or 1d: the coarsest level that was read.
+    level: &'static str,
     /// Length of each span.
     span_ms: i64,
     /// Servers that were asked about.
@@ -188,16 +190,17 @@ fn table(found: &[Aggregated]) -> String {
 async fn aggregated(request: Request, services: Services) -> Result<Response, Failure> {
     let format = format(&request)?;
     let query = query(&request, services.clock.now())?;
-    let (total_servers, found) = services.fleet.aggregated(request.caller()?, &query).await?;
+    let found = services.fleet.aggregated(request.caller()?, &query).await?;
     if format == Format::Csv {
-        return Ok(download(table(&found), "fleet"));
+        return Ok(download(table(&found.metrics), "fleet"));
     }
     let body = AggregatedMetrics {
         from: query.span.from,
         to: query.span.to,
-        span_ms: query.span.length_ms(),
-        total_servers,
-        metrics: found.iter().map(AggregatedMetric::of).collect(),
+        level: found.resolution.level.name(),
+        span_ms: found.resolution.span_ms,
+        total_servers: found.total_servers,
+        metrics: found.metrics.iter().map(AggregatedMetric::of).collect(),
     };
     json_reply(StatusCode::OK, &body)
 }

@@ -11,7 +11,7 @@ use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, with_type};
 use super::csv::{self, Csv};
 use super::range::{given, list, named_period, range, span};
-use crate::fleet::{MetricRange, Span, Thresholds, thresholds};
+use crate::fleet::{MetricRange, Resolution, Span, Thresholds, thresholds};
 use crate::history::{Point, metric};
 use crate::model::{MetricName, Timestamp};
 use crate::services::Services;
@@ -118,6 +118,8 @@ pub struct MetricRanges {
     from: Timestamp,
     #[schema(value_type = String)]
     to: Timestamp,
+    /// raw, 1m, 5m, 15m, 1h or 1d: the coarsest level that was read.
+    level: &'static str,
     /// Length of the spans that values are put together in.
     span_ms: i64,
     metrics: Vec<MetricRangeJson>,
@@ -180,11 +182,12 @@ impl MetricRangeJson {
 }
 
 impl MetricRanges {
-    fn of(found: &[MetricRange], span: Span) -> Self {
+    fn of(found: &[MetricRange], span: Span, resolution: Resolution) -> Self {
         Self {
             from: span.from,
             to: span.to,
-            span_ms: span.length_ms(),
+            level: resolution.level.name(),
+            span_ms: resolution.span_ms,
             metrics: found.iter().map(MetricRangeJson::of).collect(),
         }
     }
@@ -248,10 +251,10 @@ async fn answer(
     services: &Services,
     servers: &[String],
     metrics: &[String],
-) -> Result<(Vec<MetricRange>, Span), Failure> {
+) -> Result<(Vec<MetricRange>, Span, Resolution), Failure> {
     let span = span(request, services.clock.now())?;
-    let found = services.fleet.metric_ranges(request.caller()?, servers, metrics, span).await?;
-    Ok((found, span))
+    let (resolution, found) = services.fleet.metric_ranges(request.caller()?, servers, metrics, span).await?;
+    Ok((found, span, resolution))
 }
 
 async fn of_server(request: Request, services: Services) -> Result<Response, Failure> {
@@ -265,18 +268,19 @@ async fn of_server(request: Request, services: Services) -> Result<Response, Fai
         return json_reply(StatusCode::OK, &body);
     }
     let format = format(&request)?;
-    let (found, span) = answer(&request, &services, &[state.server.id.to_string()], &metrics).await?;
+    let (found, span, resolution) =
+        answer(&request, &services, &[state.server.id.to_string()], &metrics).await?;
     if format == Format::Csv {
         return Ok(download(table(&found), &file_name(&found)));
     }
     match found.as_slice() {
-        [one] => json_reply(StatusCode::OK, &of_one(one, span)),
-        several => json_reply(StatusCode::OK, &MetricRanges::of(several, span)),
+        [one] => json_reply(StatusCode::OK, &of_one(one, span, resolution)),
+        several => json_reply(StatusCode::OK, &MetricRanges::of(several, span, resolution)),
     }
 }
 
 /// The answer about one metric of one server.
-fn of_one(found: &MetricRange, span: Span) -> Value {
+fn of_one(found: &MetricRange, span: Span, resolution: Resolution) -> Value {
     let mut one = MetricRangeJson::of(found);
     let server = one.servers.pop();
     json!({
@@ -289,7 +293,8 @@ fn of_one(found: &MetricRange, span: Span) -> Value {
         "thresholds": one.thresholds,
         "from": span.from,
         "to": span.to,
-        "span_ms": span.length_ms(),
+        "level": resolution.level.name(),
+        "span_ms": resolution.span_ms,
         "series": server.map(|server| server.series).unwrap_or_default(),
     })
 }
@@ -297,10 +302,10 @@ fn of_one(found: &MetricRange, span: Span) -> Value {
 async fn of_servers(request: Request, services: Services) -> Result<Response, Failure> {
     let format = format(&request)?;
     let (servers, metrics) = (list(&request, "server"), list(&request, "metric"));
-    let (found, span) = answer(&request, &services, &servers, &metrics).await?;
+    let (found, span, resolution) = answer(&request, &services, &servers, &metrics).await?;
     match format {
         Format::Csv => Ok(download(table(&found), &file_name(&found))),
-        Format::Json => json_reply(StatusCode::OK, &MetricRanges::of(&found, span)),
+        Format::Json => json_reply(StatusCode::OK, &MetricRanges::of(&found, span, resolution)),
     }
 }
 

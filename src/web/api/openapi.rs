@@ -97,7 +97,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         (
             "Metrics",
             open_object(
-                "server_id, metric, title, unit, label_name, thresholds, from, to, span_ms, series: label and points \
+                "server_id, metric, title, unit, label_name, thresholds, from, to, level, span_ms, series: label and points \
                  of [Unix milliseconds, average, minimum, maximum]",
             ),
         ),

@@ -66,7 +66,8 @@ async fn of_server(request: Request, services: Services) -> Result<Response, Fai
         servers.extend(query.servers.iter().filter(|name| !own.contains(name)).cloned());
         let metrics: Vec<String> =
             figures(&names).iter().flat_map(|figure| figure.metric_names().map(ToOwned::to_owned)).collect();
-        found = services.fleet.metric_ranges(caller, &servers, &metrics, table_span(&query, now)).await?;
+        (_, found) =
+            services.fleet.metric_ranges(caller, &servers, &metrics, table_span(&query, now)).await?;
     }
     let page = MetricsPage::new(&viewer(&request)?, &state, &query, &names, known, &found, now);
     show(StatusCode::OK, &page)
@@ -102,7 +103,7 @@ async fn fill(
     let within = (span.from, span.to);
     let metrics = query.metric_names();
     if !query.servers.is_empty() {
-        let found = services.fleet.metric_ranges(caller, &query.servers, &metrics, span).await?;
+        let (_, found) = services.fleet.metric_ranges(caller, &query.servers, &metrics, span).await?;
         page.set.set_tables(|figure| ChartTable::new(figure, &found, within));
         return Ok(());
     }
@@ -114,8 +115,8 @@ async fn fill(
         span,
         top: TOP_IN_TABLE,
     };
-    let (_, found) = services.fleet.aggregated(caller, &asked).await?;
-    page.set.set_tables(|figure| ChartTable::of_aggregates(figure, &found, within));
+    let found = services.fleet.aggregated(caller, &asked).await?;
+    page.set.set_tables(|figure| ChartTable::of_aggregates(figure, &found.metrics, within));
     Ok(())
 }
 
