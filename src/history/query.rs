@@ -259,7 +259,7 @@ impl Reading<'_> {
                 continue;
             }
             // A clock that was set back leaves roll-ups ahead of what is not sealed.
-            let until_ms = until_ms.unwrap_or(i64::MIN).min(unsealed_ms).min(self.range.to_ms + 1);
+            let until_ms = until_ms.unwrap_or(0).min(unsealed_ms).min(self.range.to_ms + 1);
             let until_ms = until_ms - until_ms.rem_euclid(level.step_ms());
             if from_ms < until_ms {
                 self.add_rows(level, from_ms, until_ms)?;

@@ -23,9 +23,10 @@ const PART_BITS: u32 = 3;
 /// that failed for a minute of an hour is not 0.
 const SMALL: f64 = 100_000.0;
 
-/// Averages are rounded to the granularity of the values from this on: memory counts in pages of 4096 bytes, and
-/// the bytes below say nothing and compress badly.
+/// Averages are rounded to the granularity of the values, a power of two from `COARSE` to `PAGE`: memory counts in
+/// pages of 4096 bytes, and the bytes below say nothing and compress badly.
 const COARSE: u64 = 64;
+const PAGE: u64 = 4096;
 
 /// The values of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -238,20 +239,11 @@ fn float_columns(steps: &[Step]) -> Columns {
     [(Kind::Integer, counts(steps)), bits(|step| step.avg), bits(|step| step.min), bits(|step| step.max)]
 }
 
-/// The greatest common divisor of all extremes.
+/// The largest power of two, at most [`PAGE`], that divides all extremes.
 fn granularity(steps: &[Step]) -> u64 {
-    let mut grain = 0_u64;
-    for value in steps.iter().flat_map(|step| [step.min, step.max]) {
-        let (mut a, mut b) = (grain, value.abs() as u64);
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        grain = a;
-        if grain == 1 {
-            break;
-        }
-    }
-    grain
+    let extremes = steps.iter().flat_map(|step| [step.min, step.max]);
+    let bits = extremes.fold(0, |bits, value| bits | value.abs() as u64);
+    1 << (bits | PAGE).trailing_zeros()
 }
 
 #[cfg(test)]
