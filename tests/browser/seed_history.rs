@@ -16,10 +16,12 @@ use roundsman::store::{Store, servers};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAYS: i64 = 30;
-/// The last hours are read as often as a server is by default; before that a reading a minute is enough.
-const FINE_HOURS: i64 = 26;
+/// The last hours are read as often as a server is by default; before that fewer readings do.
+const FINE_HOURS: i64 = 2;
+const MIDDLE_HOURS: i64 = 26;
 const FINE_STEP_MS: i64 = 5_000;
-const COARSE_STEP_MS: i64 = 60_000;
+const MIDDLE_STEP_MS: i64 = 15_000;
+const COARSE_STEP_MS: i64 = 120_000;
 const OUTAGE_MS: (i64, i64) = (5 * HOUR_MS, 9 * HOUR_MS / 2);
 const SPIKE_MS: (i64, i64) = (2 * HOUR_MS, 2 * HOUR_MS - 60_000);
 /// History seals a bucket of half an hour; asked more often it would do nothing.
@@ -120,7 +122,11 @@ async fn main() {
             history.sync().await.unwrap();
             synced_ms = at_ms;
         }
-        let step_ms = if age_ms > FINE_HOURS * HOUR_MS { COARSE_STEP_MS } else { FINE_STEP_MS };
+        let step_ms = match age_ms / HOUR_MS {
+            hours if hours >= MIDDLE_HOURS => COARSE_STEP_MS,
+            hours if hours >= FINE_HOURS => MIDDLE_STEP_MS,
+            _ => FINE_STEP_MS,
+        };
         clock.advance(Duration::from_millis(step_ms.unsigned_abs()));
         at_ms += step_ms;
     }

@@ -147,7 +147,10 @@ fn query(request: &Request, now: Timestamp) -> Result<AggregateQuery, Failure> {
     let period = named_period(request, "period")?.unwrap_or(DEFAULT_PERIOD);
     let length_ms = to.as_millis().saturating_sub(from.as_millis());
     let period_ms = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
-    let by_period = usize::try_from((length_ms + period_ms - 1) / period_ms).unwrap_or(usize::MAX).max(1);
+    // One more than fit: both ends of a range lie within a span, and a span is not to be longer than was asked for.
+    let by_period = usize::try_from(length_ms.saturating_add(period_ms - 1) / period_ms)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
     let or_usual = |found: Vec<String>, usual: &[&str]| {
         if found.is_empty() { usual.iter().map(|word| (*word).to_owned()).collect() } else { found }
     };

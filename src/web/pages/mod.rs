@@ -9,6 +9,7 @@ pub mod doors;
 pub mod enrol;
 pub mod fleet;
 pub mod form;
+pub mod keeping;
 pub mod operation;
 pub mod operations;
 pub mod remote;
