@@ -2,6 +2,8 @@
 //!
 //! A [`Config`] that exists is valid. Nothing here touches the data directory.
 
+mod remote_write;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::Secret;
+pub use remote_write::{RemoteAuth, RemoteWrite};
 
 /// Where the file is looked for when `--config` does not name one.
 pub const DEFAULT_FILE: &str = "/etc/roundsman/config.toml";
@@ -53,6 +56,10 @@ pub struct Config {
     pub admin_password: Option<Secret<String>>,
     /// Replaces the master key file of the data directory.
     pub master_key: Option<Secret<String>>,
+    /// `/metrics` answers whoever asks from this machine itself, without login.
+    pub metrics_without_login: bool,
+    /// None: readings are passed on to nobody.
+    pub remote_write: Option<RemoteWrite>,
 }
 
 /// What the command line said; `None` leaves it to the environment and the file.
@@ -75,6 +82,8 @@ struct File {
     allow_local_actions: Option<bool>,
     interval: Option<String>,
     log_format: Option<LogFormat>,
+    metrics_without_login: Option<bool>,
+    remote_write: Option<remote_write::Table>,
 }
 
 /// Reads one variable of the environment; tests pass a table.
@@ -144,6 +153,10 @@ impl Config {
             log_format,
             admin_password: secret(environment, "ROUNDSMAN_ADMIN_PASSWORD")?,
             master_key: secret(environment, "ROUNDSMAN_MASTER_KEY")?,
+            metrics_without_login: boolean(environment, "ROUNDSMAN_METRICS_WITHOUT_LOGIN")?
+                .or(file.metrics_without_login)
+                .unwrap_or(false),
+            remote_write: file.remote_write.map(remote_write::Table::validated).transpose()?,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
 mod aggregate;
+mod counts;
 mod enrol;
 mod filter;
 mod hands;
@@ -12,6 +13,7 @@ mod keys;
 mod metrics;
 mod packed;
 mod poller;
+mod raw;
 mod registry;
 mod servers;
 mod state;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
+pub use counts::Counted;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use hands::{ActionTarget, Hand};
@@ -35,6 +38,7 @@ pub use keys::KeySummary;
 pub use metrics::{
     LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
 };
+pub use raw::{RawReading, RawState};
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;
@@ -45,6 +49,7 @@ use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
+use counts::Counts;
 use poller::{Poller, Shared};
 use registry::{Entry, Registry};
 
@@ -149,6 +154,7 @@ impl Fleet {
             clock: Arc::clone(&clock),
             events: events.clone(),
             gate: Arc::new(Semaphore::new(DIALS)),
+            counts: Counts::default(),
             epoch: Instant::now(),
         });
         let fleet = Self {

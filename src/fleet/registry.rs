@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Standing;
 use super::packed::{PackedProcesses, PackedServices};
+use super::raw::RawReading;
 use super::state::{Figures, HostKeyView, ServerState, UserTable};
 use crate::history::History;
 use crate::model::{
@@ -31,6 +32,8 @@ pub struct Live {
     pub last_seen_at: Option<Timestamp>,
     pub last_health_check_at: Option<Timestamp>,
     pub figures: Arc<Figures>,
+    /// The last reading as it came. None: none yet.
+    pub raw: Option<RawReading>,
     pub facts: Option<Arc<Facts>>,
     pub filesystems: Arc<[Filesystem]>,
     pub interfaces: Arc<[Interface]>,
@@ -99,6 +102,7 @@ impl Entry {
             last_seen_at: None,
             last_health_check_at: None,
             figures: Arc::default(),
+            raw: None,
             facts: None,
             filesystems: Arc::from([]),
             interfaces: Arc::from([]),
@@ -225,6 +229,11 @@ impl Registry {
             .collect();
         found.sort_by(|left, right| left.0.cmp(&right.0));
         found.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    #[must_use]
+    pub fn get(&self, id: ServerId) -> Option<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     #[must_use]

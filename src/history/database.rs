@@ -123,11 +123,25 @@ pub(super) fn open(path: &Path) -> Result<Connection, HistoryError> {
     if found > known {
         return Err(HistoryError::NewerVersion { found, known });
     }
+    if found > 0 && found < known {
+        copy_before(path, &db, known).map_err(|error| HistoryError::of(path, error))?;
+    }
     migrations.to_latest(&mut db).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => HistoryError::of(path, err),
         other => HistoryError::Migration(other),
     })?;
     Ok(db)
+}
+
+/// A copy of the file as it is, before it becomes of version `known`.
+fn copy_before(path: &Path, db: &Connection, known: i64) -> rusqlite::Result<()> {
+    let copy = path.with_extension(format!("db.before-{known}"));
+    if copy.exists() {
+        // Of an attempt that was cut short; it holds the same, or a part of it.
+        drop(std::fs::remove_file(&copy));
+    }
+    db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
+    Ok(())
 }
 
 /// Answers the version of the file. A file of a newer version is not changed.
@@ -143,6 +157,34 @@ fn prepare(db: &Connection) -> rusqlite::Result<i64> {
         db.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
     }
     Ok(found)
+}
+
+/// Migrations that this program knows.
+pub(super) const fn known_schema() -> usize {
+    MIGRATIONS.len()
+}
+
+/// The tables of checksummed rows, whatever their level.
+pub(super) fn blob_tables(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = db.prepare(
+        "SELECT t.name FROM sqlite_master t WHERE t.type = 'table'
+           AND (SELECT group_concat(c.name) FROM pragma_table_info(t.name) c) = 'k,b' ORDER BY t.name",
+    )?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Every row of one of [`blob_tables`], one in memory at a time.
+pub(super) fn each_blob(
+    db: &Connection,
+    table: &str,
+    mut visit: impl FnMut(i64, &[u8]),
+) -> rusqlite::Result<()> {
+    let mut statement = db.prepare(&format!("SELECT k, b FROM \"{table}\" ORDER BY k"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(row.get(0)?, row.get_ref(1)?.as_blob()?);
+    }
+    Ok(())
 }
 
 /// A connection for one short read after the other.

@@ -27,6 +27,7 @@ mod rollup;
 mod series;
 mod sizes;
 mod varint;
+mod verify;
 mod writer;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -54,6 +55,7 @@ pub use memory::Dropped;
 pub use query::{MAX_POINTS, Point, Ranges, SeriesRange};
 pub use retention::{Removal, Removed, Retention};
 pub use sizes::{Integrity, LevelSize, Sizes};
+pub use verify::{Verified, verify};
 
 /// Damaged chunks that are remembered so that each is logged once.
 const MAX_DAMAGED_KNOWN: usize = 1024;
@@ -487,6 +489,12 @@ impl History {
             Err(HistoryError::Closed) => Ok(()),
             outcome => outcome,
         }
+    }
+
+    /// Migrations of the history file that this program knows.
+    #[must_use]
+    pub const fn known_schema() -> usize {
+        database::known_schema()
     }
 
     #[must_use]

@@ -18,6 +18,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use roundsman::auth::{Auth, Origin};
 use roundsman::clock::{Clock, SystemClock};
+use roundsman::export::{Export, Options, Sources};
 use roundsman::fleet::{Fleet, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
 use roundsman::model::{Caller, OrganizationId, Role, Secret, ServerId, UserId};
@@ -70,6 +71,11 @@ impl TestApp {
     }
 
     pub(crate) async fn start_at(clock: Arc<dyn Clock>) -> Self {
+        Self::start_with(clock, Options::default()).await
+    }
+
+    /// With these options of exports; the data directory among them is the test's own.
+    pub(crate) async fn start_with(clock: Arc<dyn Clock>, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("roundsman-app-").tempdir().unwrap();
         let vault = Vault::open(dir.path(), None).unwrap();
         let store = Store::open(&dir.path().join("roundsman.db")).unwrap();
@@ -77,7 +83,7 @@ impl TestApp {
         let auth = Auth::new(store.clone(), Arc::clone(&clock));
         let fleet = Fleet::start(
             store.clone(),
-            vault,
+            vault.clone(),
             history.clone(),
             Arc::clone(&clock),
             Duration::from_secs(1),
@@ -87,7 +93,17 @@ impl TestApp {
         let fleet = fleet.await.unwrap();
         let operations =
             Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
-        let services = Services { auth, fleet, operations, clock, started_at };
+        let sources = Sources {
+            store: store.clone(),
+            vault,
+            history: history.clone(),
+            fleet: fleet.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let options = Options { data: dir.path().to_owned(), ..options };
+        let export = Export::new(sources, options).unwrap();
+        export.start();
+        let services = Services { auth, fleet, operations, export, clock, started_at };
         let filter = web::site(&services);
         Self { services, store, history, filter, stop: CancellationToken::new(), dir }
     }

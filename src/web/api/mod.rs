@@ -3,12 +3,14 @@
 mod aggregated;
 mod aliases;
 mod csv;
+mod backup;
 mod events;
 mod metrics;
 mod openapi;
 mod operations;
 mod people;
 mod range;
+mod prometheus;
 mod servers;
 
 use http::StatusCode;
@@ -40,6 +42,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(people::routes());
     routes.extend(events::routes());
     routes.extend(aliases::routes());
+    routes.extend(prometheus::routes());
+    routes.extend(backup::routes());
     routes
 }
 

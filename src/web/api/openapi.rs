@@ -11,7 +11,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
-use super::{Alive, aggregated, metrics, operations, people};
+use super::{Alive, aggregated, backup, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -62,6 +62,15 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("CommandList", list_of("CommandRecord")),
         ("Token", schema::<people::TokenJson>()?),
         ("TokenList", list_of("Token")),
+        ("BackupInput", schema::<backup::BackupInput>()?),
+        ("AuditChain", open_object("entries, first, last, broken_at")),
+        (
+            "Targets",
+            json!({ "type": "array", "items": { "type": "object", "properties": {
+                "targets": { "type": "array", "items": { "type": "string" } },
+                "labels": { "type": "object", "additionalProperties": { "type": "string" } },
+            } } }),
+        ),
         ("TokenInput", schema::<people::TokenInput>()?),
         ("PasswordInput", schema::<people::PasswordInput>()?),
         (
