@@ -9,6 +9,7 @@ pub mod keys;
 pub mod logins;
 pub mod operations;
 pub mod servers;
+pub mod timeline;
 pub mod users;
 
 use std::fmt;

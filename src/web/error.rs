@@ -201,6 +201,9 @@ fn of_fleet(error: &FleetError) -> Problem {
             Problem::new(StatusCode::CONFLICT, "name-taken", detail)
         }
         FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
+        FleetError::NoSuchMetric { near, .. } => {
+            Problem::new(StatusCode::NOT_FOUND, "no-such-metric", detail).with("near", json!(near))
+        }
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
         }

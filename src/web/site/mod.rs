@@ -2,6 +2,7 @@
 
 mod acting;
 mod changing;
+mod charts;
 mod doors;
 mod enrolling;
 mod keys;
@@ -32,6 +33,7 @@ const DEFAULT_KEY: &str = "default";
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
+    routes.extend(charts::routes());
     routes.extend(enrolling::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
@@ -56,6 +58,7 @@ pub(super) fn viewer(request: &Request) -> Result<Viewer, Failure> {
         role: caller.role,
         csrf_token: request.csrf_token.clone(),
         organization_name: "default".to_owned(),
+        alarm: request.alarm.clone(),
     })
 }
 
