@@ -7,10 +7,12 @@ mod event;
 mod ids;
 mod operation;
 mod reading;
+mod retention;
 mod sample;
 mod secret;
 mod server;
 mod time;
+mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
@@ -20,6 +22,7 @@ pub use ids::{
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::ProcessUsage;
+pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
     CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
     Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
@@ -31,3 +34,6 @@ pub use server::{
     Tag, Transport, shown,
 };
 pub use time::Timestamp;
+pub use way_in::{
+    ActionLogin, BlindSpot, Findings, Login, ProxyAddress, ProxyScheme, SecretKind, UnknownSecret, WayIn,
+};

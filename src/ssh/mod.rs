@@ -4,15 +4,17 @@
 //! [`Connection`] (jump host or proxy, name, TCP, banner, key exchange, host key, authentication, each with a time
 //! limit); [`exec`] runs a command, [`stream`] keeps one running;
 //! [`session`] keeps a server's connection alive; [`preflight`] tells a person
-//! what works and what to do; [`keys`], [`hostkey`],
+//! what works and what to do; [`keys`], [`keyring`], [`hostkey`],
 //! [`known_hosts`] and [`enrol`] look after keys.
 //!
 //! Nothing here knows the store: a target carries the pinned host key, and the errors carry the key that was seen.
 //! All that a server sends is bounded, and cleaned by [`printable`] before a person reads it.
 
 mod agent;
+mod agent_keys;
 pub mod algorithms;
 mod auth;
+pub mod authorized;
 mod banner;
 pub mod certificate;
 mod channel;
@@ -24,6 +26,7 @@ pub mod exec;
 mod handler;
 pub mod hostkey;
 mod jump;
+pub mod keyring;
 pub mod keys;
 pub mod known_hosts;
 mod offer;
@@ -34,9 +37,11 @@ mod remote;
 pub mod session;
 pub mod stream;
 pub mod target;
+pub mod transfer;
 mod way;
 mod wire;
 
+pub use agent_keys::{AgentKey, agent_keys};
 pub use algorithms::Algorithms;
 pub use certificate::{Certificate, CertificateProblem, Purpose};
 pub use connect::connect;

@@ -68,6 +68,7 @@ enum Slot {
 enum Order {
     Restart(String),
     Retarget(Box<Target>),
+    Renew(Box<Target>),
 }
 
 /// The handle of one server's actor; clones are the same. When the last is gone, the connection is closed.
@@ -158,6 +159,12 @@ impl Session {
         let _an_ended_session_has_no_target = self.orders.send(Order::Retarget(Box::new(target))).await;
     }
 
+    /// Another form of the same identity, such as a new certificate: the connection lives on, the next login uses it. A
+    /// server that refused the old form is dialled at once.
+    pub async fn renew(&self, target: Target) {
+        let _an_ended_session_has_no_target = self.orders.send(Order::Renew(Box::new(target))).await;
+    }
+
     /// Logins that the server has accepted since the start: one, when nothing broke.
     #[must_use]
     pub fn logins(&self) -> u64 {
@@ -243,7 +250,7 @@ impl Actor {
             match order {
                 None => return Err(Next::End),
                 Some(Order::Restart(_)) => {}
-                Some(Order::Retarget(target)) => {
+                Some(Order::Retarget(target) | Order::Renew(target)) => {
                     self.take(*target);
                     return Err(Next::Dial);
                 }
@@ -257,10 +264,16 @@ impl Actor {
         self.logins.fetch_add(1, Ordering::Relaxed);
         self.slot.send_replace(Slot::Up(connection.clone()));
         self.state.send_replace(SessionState::Ready { since });
-        let order = tokio::select! {
-            () = connection.closed() => Some(Order::Restart(connection.lost().to_string())),
-            () = worn(&connection) => Some(Order::Restart("it has closed many channels".to_owned())),
-            order = self.inbox.recv() => order,
+        let order = loop {
+            let order = tokio::select! {
+                () = connection.closed() => Some(Order::Restart(connection.lost().to_string())),
+                () = worn(&connection) => Some(Order::Restart("it has closed many channels".to_owned())),
+                order = self.inbox.recv() => order,
+            };
+            match order {
+                Some(Order::Renew(target)) => self.target = *target,
+                other => break other,
+            }
         };
         self.slot.send_replace(Slot::Dialing);
         match order {
@@ -268,7 +281,7 @@ impl Actor {
                 connection.close().await;
                 Next::End
             }
-            Some(Order::Retarget(target)) => {
+            Some(Order::Retarget(target) | Order::Renew(target)) => {
                 connection.kill();
                 self.take(*target);
                 Next::Dial
@@ -309,7 +322,7 @@ impl Actor {
             order = self.inbox.recv() => match order {
                 None => Next::End,
                 Some(Order::Restart(_)) => Next::Dial,
-                Some(Order::Retarget(target)) => {
+                Some(Order::Retarget(target) | Order::Renew(target)) => {
                     self.take(*target);
                     Next::Dial
                 }

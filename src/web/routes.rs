@@ -13,13 +13,14 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::ws::{WebSocket, Ws};
 use warp::{Filter, Rejection};
 
 use super::error::{self, Failure};
-use super::request::{Access, Head, Peer, Request, admit, require_same_origin};
+use super::request::{Access, BODY_LIMIT_BYTES, Head, Peer, Request, admit, require_same_origin};
 use crate::model::shown;
 use crate::services::Services;
 
@@ -60,6 +61,8 @@ pub struct Route {
     pub path: &'static str,
     pub access: Access,
     pub doc: Doc,
+    /// Largest body that is read for it.
+    pub body_limit_bytes: usize,
     action: Action,
 }
 
@@ -76,7 +79,8 @@ impl Route {
         A: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
         let handler: Handler = Arc::new(move |request, services| Box::pin(handler(request, services)));
-        Self { method, path, access, doc: Doc::default(), action: Action::Reply(handler) }
+        let action = Action::Reply(handler);
+        Self { method, path, access, doc: Doc::default(), body_limit_bytes: BODY_LIMIT_BYTES, action }
     }
 
     pub fn get<F, A>(path: &'static str, access: Access, handler: F) -> Self
@@ -103,12 +107,20 @@ impl Route {
     {
         let attendant: Attendant =
             Arc::new(move |request, services, socket| Box::pin(attendant(request, services, socket)));
-        Self { method: Method::GET, path, access, doc: Doc::default(), action: Action::Socket(attendant) }
+        let action = Action::Socket(attendant);
+        let (method, doc) = (Method::GET, Doc::default());
+        Self { method, path, access, doc, body_limit_bytes: BODY_LIMIT_BYTES, action }
     }
 
     #[must_use]
     pub const fn summary(mut self, summary: &'static str) -> Self {
         self.doc.summary = summary;
+        self
+    }
+
+    #[must_use]
+    pub const fn body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit_bytes = bytes;
         self
     }
 
@@ -222,9 +234,14 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
                 let services = services.clone();
                 let head = Head { method, path: path.as_str().to_owned(), params, raw_query, headers, peer };
                 async move {
+                    let begun = tokio::time::Instant::now();
+                    let http = services.export.clone();
                     let (path, headers) = (head.path.clone(), head.headers.clone());
                     let outcome = dispatch(&routes, head, body, upgrade, services).await;
-                    finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)))
+                    let answer =
+                        finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)));
+                    http.http().count(answer.status().as_u16(), begun.elapsed());
+                    answer
                 }
             },
         )
@@ -245,7 +262,7 @@ async fn dispatch<B: Buf>(
         allowed.sort_unstable();
         return Err(Failure::Method { allowed: allowed.join(", ") });
     };
-    let request = admit(head, body, route.access, &services).await?;
+    let request = admit(head, body, route.access, route.body_limit_bytes, &services).await?;
     match &route.action {
         // A task of its own: what was begun is brought to its end even if the client hangs up, else rows and
         // live state could part.
@@ -318,6 +335,23 @@ pub fn with_type(status: StatusCode, media_type: &'static str, body: Bytes) -> R
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// A file in parts, as they come; the browser keeps it under `name`.
+#[must_use]
+pub fn download(
+    media_type: &'static str,
+    name: &str,
+    mut parts: mpsc::Receiver<std::io::Result<Bytes>>,
+) -> Response {
+    let stream = futures_util::stream::poll_fn(move |context| parts.poll_recv(context));
+    let mut response = warp::reply::stream(stream).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
     response
 }
 
