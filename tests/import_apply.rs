@@ -38,7 +38,8 @@ async fn over(app: &TestApp, who: &Who, id: &str) -> Value {
 }
 
 fn names(app: &TestApp) -> Vec<String> {
-    let all = app.services.fleet.list(&Caller::roundsman(), &roundsman::fleet::ServerFilter::default()).unwrap();
+    let all =
+        app.services.fleet.list(&Caller::roundsman(), &roundsman::fleet::ServerFilter::default()).unwrap();
     all.iter().map(|state| state.server.name.to_string()).collect()
 }
 
@@ -49,12 +50,16 @@ async fn nothing_is_added_while_a_line_is_wrong_unless_it_is_to_be_left_out() {
     let text = format!("root@127.0.0.1:{} name=good\nbad:0\n", free_port());
     let (status, problem) = post(&app, &admin, &json!({ "text": text })).await;
     assert_eq!((status, problem["type"].as_str()), (422, Some("urn:roundsman:problem:import-refused")));
-    assert_eq!((&problem["lines"][1]["verdict"], &problem["lines"][1]["at"]["line"]), (&json!("invalid"), &json!(2)));
+    assert_eq!(
+        (&problem["lines"][1]["verdict"], &problem["lines"][1]["at"]["line"]),
+        (&json!("invalid"), &json!(2))
+    );
     assert!(names(&app).is_empty());
     let (status, report) = post(&app, &admin, &json!({ "text": text, "dry_run": true })).await;
     assert_eq!((status, &report["counts"]["add"]), (200, &json!(1)));
     assert!(names(&app).is_empty());
-    let progress = imported(&app, &admin, &json!({ "text": text, "skip_invalid": true, "unchecked": true })).await;
+    let progress =
+        imported(&app, &admin, &json!({ "text": text, "skip_invalid": true, "unchecked": true })).await;
     assert_eq!((&progress["state"], &progress["unchecked"]), (&json!("completed"), &json!(1)));
     assert_eq!(names(&app), ["good"]);
     let (status, _) = post(&app, &admin, &json!({ "text": "x", "entries": [] })).await;
@@ -80,7 +85,10 @@ async fn a_pasted_text_reads_no_file_and_runs_nothing() {
     assert_eq!(status, 200);
     let said = report.to_string();
     assert!(!said.contains("from-the-secret-file") && !said.contains("root:x:"), "{said}");
-    assert!(said.contains("only the command line follows Include") && said.contains("is not one that Roundsman keeps"));
+    assert!(
+        said.contains("only the command line follows Include")
+            && said.contains("is not one that Roundsman keeps")
+    );
     let web = report["lines"].as_array().unwrap().iter().find(|line| line["verdict"] == "add").unwrap();
     assert_eq!((&web["server"]["name"], &web["server"]["login"]), (&json!("web"), &json!("default")));
     imported(&app, &admin, &json!({ "text": text, "skip_invalid": true, "unchecked": true })).await;
@@ -165,4 +173,54 @@ async fn a_list_of_5000_servers_is_planned_within_the_limit_of_a_request() {
     assert!(body.to_string().len() > 1024 * 1024);
     let (status, report) = in_time("5,000 lines", post(&app, &admin, &body)).await;
     assert_eq!((status, &report["counts"]["add"]), (200, &json!(5000)));
+}
+
+#[tokio::test]
+async fn the_page_shows_a_plan_and_adds_it_and_tells_how_far_it_is() {
+    let app = TestApp::start().await;
+    let admin = app.login(Role::Admin).await;
+    let text = format!("root@127.0.0.1:{} name=one tags=a\nbad:0\n", free_port());
+    let page = app.get("/import").by(&admin).send().await.text();
+    assert!(page.contains("Show what would be added") && !page.contains("/import/start"), "{page}");
+    let shown = app.post("/import").by(&admin).form(&[("text", &text), ("format", "auto")]).send().await;
+    let page = shown.text();
+    assert!(
+        shown.status == 200 && page.contains("Add 1 server<") && page.contains("not user@host"),
+        "{page}"
+    );
+    let refused =
+        app.post("/import/start").by(&admin).form(&[("text", &text), ("format", "auto")]).send().await;
+    assert!(
+        refused.status == 422 && refused.text().contains("1 lines cannot be imported"),
+        "{}",
+        refused.text()
+    );
+    let fields = [
+        ("text", text.as_str()),
+        ("format", "lines"),
+        ("tags", "b"),
+        ("skip_invalid", "true"),
+        ("unchecked", "true"),
+    ];
+    let begun = app.post("/import/start").by(&admin).form(&fields).send().await;
+    assert_eq!(begun.status, 303);
+    let place = begun.headers["location"].to_str().unwrap().to_owned();
+    let page = in_time("the end of the import", async {
+        loop {
+            let page = app.get(&place).by(&admin).send().await.text();
+            if !page.contains("data-refresh") {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(
+        page.contains("<h1>Imported</h1>")
+            && page.contains("Unchecked")
+            && page.contains("href=\"/servers/one\""),
+        "{page}"
+    );
+    let tags: Vec<String> = app.state("one").server.tags.iter().map(ToString::to_string).collect();
+    assert_eq!(tags, ["a", "b"]);
 }

@@ -4,6 +4,7 @@ mod acting;
 mod changing;
 mod doors;
 mod enrolling;
+mod import;
 mod keys;
 mod looking;
 mod operating;
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
     routes.extend(enrolling::routes());
+    routes.extend(import::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(changing::routes());
