@@ -102,7 +102,7 @@ readings_script=$here/readings.sh
 remote_script() {
     cat <<EOF
 set -eu
-user='$user' key='$key_line' readings='$readings_line' features=' $(printf '%s' "$features" | tr , ' ') ' services='${services# }'
+user='$user' key='$key_line' readings='$readings_line' features='$(printf '%s' "$features" | tr , ' ')' services='${services# }'
 from='$from' jump=$jump terminal=$terminal docker=$docker gvisor=$gvisor remove=$remove
 readings_text() {
 cat <<'END_OF_READINGS'
@@ -123,9 +123,9 @@ gecos='Roundsman, provisioned'
 did() { changes=$((changes + 1)); echo "done:    $*"; }
 there() { echo "there:   $*"; }
 lacks() { lacking=$((lacking + 1)); echo "missing: $*"; }
-die() { echo "failed:  $*"; exit 1; }
+die() { echo "failed:  $*" >&2; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
-wants() { case $features in *" $1 "*) return 0 ;; esac; return 1; }
+wants() { case " $features " in *" $1 "*) return 0 ;; esac; return 1; }
 
 # put FILE MODE TEXT: a file of root with this text, in one step.
 put() {
@@ -305,10 +305,10 @@ sudo_rules() {
     if ! has sudo || ! has visudo; then
         if has doas; then with=' (doas is there, and Roundsman does not use it)'; else with=''; fi
         if has apt-get; then how='apt-get install sudo'; elif has dnf; then how='dnf install sudo'; elif has apk; then how='apk add sudo'; else how='install sudo'; fi
-        lacks "sudo$with, so$features cannot be done as root: $how, then run this again"
+        lacks "sudo$with, so not all of '$features' can be done: $how, then run this again"
         return 0
     fi
-    text="# Made by Roundsman's provision-server.sh for:$features
+    text="# Made by Roundsman's provision-server.sh for: $features
 Defaults:$user !requiretty
 ${rules%?}"
     if [ -f "$sudoers" ] && [ "$(cat "$sudoers")" = "$text" ] && [ "$(stat -c '%a %u' "$sudoers")" = "440 0" ]; then
@@ -396,6 +396,9 @@ take_away() {
     if [ -e /usr/local/bin/roundsman-agent ]; then rm /usr/local/bin/roundsman-agent; did "no /usr/local/bin/roundsman-agent"; fi
     if [ -z "$entry" ]; then there "no user $user"; return 0; fi
     if [ "$(field "$entry" 5)" = "$gecos" ]; then
+        # Sessions of Roundsman; userdel refuses while there are any.
+        tries=0
+        while has pkill && pkill -KILL -u "$user" && [ "$tries" -lt 10 ]; do tries=$((tries + 1)); sleep 1; done
         if has userdel; then userdel -r "$user" 2>/dev/null || die "userdel could not remove $user (does something still run as it?)"
         else deluser --remove-home "$user" 2>/dev/null || die "deluser could not remove $user"
         fi
@@ -417,11 +420,13 @@ main() {
         take_away
     else
         make_user
-        authorize "$key" "$(key_options action)"
+        options=$(key_options action)
+        authorize "$key" "$options"
         if [ -n "$readings" ]; then
             mkdir -p /usr/local/lib/roundsman
             put "$readings_file" 755 "$(readings_text)"
-            authorize "$readings" "$(key_options readings)"
+            options=$(key_options readings)
+            authorize "$readings" "$options"
         fi
         if [ "$docker" = yes ]; then install_docker; fi
         if [ "$gvisor" = yes ]; then install_gvisor; fi

@@ -73,7 +73,7 @@ impl Desk {
         let mount = self.path("mount");
         fs::create_dir(&mount).unwrap();
         let output = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", &test, "sh", &mount])
+            .args(["--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", &test, "sh", &mount])
             .stdin(Stdio::null())
             .output()
             .unwrap();
@@ -86,13 +86,13 @@ impl Desk {
 
 /// This system, with everything that is written to it gone afterwards. Its own Roundsman and rules are not there.
 const DEBIAN: &str = "mkdir u w R; R=$PWD/R; mount -t overlay none -o lowerdir=/,upperdir=u,workdir=w R; \
-    mount -t proc none R/proc; mount -t tmpfs none R/run; rm -f R/etc/sudoers.d/roundsman*; chroot R userdel -r roundsman 2>/dev/null || true";
+    mount -t proc none R/proc; mount --rbind /dev R/dev; mount -t tmpfs none R/run; rm -f R/etc/sudoers.d/roundsman*; chroot R userdel -r roundsman 2>/dev/null || true";
 
 /// A system of BusyBox alone, without sudo, with an adduser as Alpine's.
 const BUSYBOX: &str = "mkdir -p R/bin R/etc R/home R/root R/proc R/dev R/tmp; R=$PWD/R; cp /bin/busybox R/bin/; \
-    for name in $(R/bin/busybox --list); do ln -s busybox R/bin/$name; done; : >R/dev/null; rm -f R/bin/su; \
+    for name in $(R/bin/busybox --list); do ln -sf busybox R/bin/$name; done; cp /bin/busybox R/bin/busybox.real; rm R/bin/busybox; mv R/bin/busybox.real R/bin/busybox; mount --rbind /dev R/dev; rm -f R/bin/su; \
     printf 'root:x:0:0:root:/root:/bin/sh\n' >R/etc/passwd; printf 'root:x:0:\nadm:x:4:\n' >R/etc/group; printf 'root:*:1::::::\n' >R/etc/shadow; \
-    printf '#!/bin/sh\nfor name; do :; done\necho \"$name:x:1000:1000:Roundsman, provisioned:/home/$name:/bin/sh\" >>/etc/passwd; echo \"$name:!:1::::::\" >>/etc/shadow; mkdir /home/$name\n' >R/bin/adduser; \
+    printf '#!/bin/sh\nfor name; do :; done\necho \"$name:x:1000:1000:Roundsman, provisioned:/home/$name:/bin/sh\" >>/etc/passwd; echo \"$name:!:1::::::\" >>/etc/shadow; echo \"$name:x:1000:\" >>/etc/group; mkdir /home/$name\n' >R/bin/adduser; \
     printf '#!/bin/sh\necho \"$1 to $2\"; sed -i \"s/^$2:.*/&$1/\" /etc/group\n' >R/bin/addgroup; \
     printf '#!/bin/sh\nwhile [ \"$1\" != -c ]; do shift; done; exec sh -c \"$2\"\n' >R/bin/su; chmod 755 R/bin/adduser R/bin/addgroup R/bin/su";
 
@@ -156,7 +156,7 @@ fn a_debian_server_gets_a_user_a_key_and_exact_rules_once() {
         "provision --features read,services,packages,logs --service nginx\necho ---\n\
          provision --features read,services,packages,logs --service nginx\necho ---\n\
          cat $R/etc/sudoers.d/roundsman-roundsman $R/home/roundsman/.ssh/authorized_keys\n\
-         stat -c '%a %U' $R/etc/sudoers.d/roundsman-roundsman $R/home/roundsman/.ssh $R/home/roundsman/.ssh/authorized_keys\n\
+         chroot $R stat -c '%a %U' /etc/sudoers.d/roundsman-roundsman /home/roundsman/.ssh /home/roundsman/.ssh/authorized_keys\n\
          grep ^roundsman: $R/etc/shadow\nchroot $R visudo -c\nchroot $R id roundsman\necho ---\n\
          chroot $R sudo -l -U roundsman\n\
          for try in 'systemctl restart -- nginx.service' 'systemctl restart -- ssh.service' 'apt-get update' 'apt-get -y upgrade -o x=y' 'sh -c id'; do\n\
@@ -287,7 +287,7 @@ fn what_was_given_is_taken_away_again() {
     assert!(
         said.contains("done:    no user roundsman")
             && said.contains("gone")
-            && !said.contains("roundsman-roundsman\n"),
+            && !said.contains("\nroundsman-roundsman\n"),
         "{said}"
     );
     assert!(said.contains("Nothing had to be changed."), "{said}");
