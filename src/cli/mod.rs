@@ -4,17 +4,21 @@
 //! here but by [`crate::app`].
 
 mod add;
+mod audit;
+mod backup;
 mod client;
 mod connect;
 mod doctor;
 mod error;
 mod exec;
 mod import;
+mod integrity;
 mod keys;
 mod known_hosts;
 mod machine;
 mod output;
 mod private_key;
+mod restore;
 mod servers;
 mod tokens;
 mod users;
@@ -96,7 +100,14 @@ pub enum Command {
     #[command(subcommand)]
     User(users::UserCommand),
     /// Find out what is wrong with this installation, and how to put it right
-    Doctor,
+    Doctor(doctor::Options),
+    /// Write everything that is kept into one file, while Roundsman runs
+    Backup(backup::Backup),
+    /// Make a data directory out of a backup
+    Restore(restore::RestoreCommand),
+    /// Who did what, and whether the log of it is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print the version
     Version,
 }
@@ -151,14 +162,17 @@ async fn command(
     output: &Output,
 ) -> Result<ExitCode, CliError> {
     let Arguments { global, command } = arguments;
-    match command {
+    let command = match command {
         Command::Version => return output.version(VERSION).map(|()| ExitCode::SUCCESS),
-        Command::Doctor => {
-            return doctor::run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
+        Command::Doctor(options) => {
+            return doctor::run(&global, &options, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
+        }
+        Command::Restore(command) => {
+            return command.run(&global, output).await.map(|()| ExitCode::SUCCESS);
         }
         Command::Serve(_) => return Err(CliError::usage("serve is not a command of a client")),
-        _ => {}
-    }
+        command => command,
+    };
     let Connected { client, opened } = connect(&global, stand_alone).await?;
     let mut code = ExitCode::SUCCESS;
     let done = match command {
@@ -172,7 +186,9 @@ async fn command(
         Command::Key(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
-        Command::Serve(_) | Command::Doctor | Command::Version => Ok(()),
+        Command::Backup(command) => command.run(&client, output).await,
+        Command::Audit(command) => command.run(&client, output).await,
+        Command::Serve(_) | Command::Doctor(_) | Command::Restore(_) | Command::Version => Ok(()),
     };
     if let Some(opened) = opened {
         opened.close().await;

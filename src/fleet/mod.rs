@@ -3,6 +3,8 @@
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
 mod acting;
+mod aggregate;
+mod counts;
 mod enrol;
 mod filter;
 mod findings;
@@ -13,8 +15,10 @@ mod input;
 mod key_view;
 mod keys;
 mod logins;
+mod metrics;
 mod packed;
 mod poller;
+mod raw;
 mod registry;
 mod rotation;
 mod servers;
@@ -32,14 +36,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use acting::Lease;
+pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
+pub use counts::Counted;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use findings::blind_spots;
 pub use hands::{ActionTarget, Hand};
-pub use health::used_percent;
+pub use health::{Thresholds, thresholds, used_percent};
 pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
 pub use keys::ImportedKey;
+pub use metrics::{
+    LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
+};
+pub use raw::{RawReading, RawState};
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;
@@ -50,6 +60,7 @@ use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
+use counts::Counts;
 use logins::LoginBook;
 use poller::{Poller, Shared};
 use registry::{Entry, Registry};
@@ -77,6 +88,9 @@ pub enum FleetError {
     KeyInUse { name: String, places: String },
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
+    /// `near`: names that it may be a slip of.
+    #[error("there is no metric '{name}'{}; GET /api/v1/metrics lists them", metrics::perhaps(near))]
+    NoSuchMetric { name: String, near: Vec<String> },
     #[error("{message}")]
     Invalid { field: &'static str, message: String },
     /// Nothing was stored. The same request with `host_key` set to the line in `seen` approves it.
@@ -181,6 +195,7 @@ impl Fleet {
             clock: Arc::clone(&clock),
             events: events.clone(),
             gate: Arc::new(Semaphore::new(DIALS)),
+            counts: Counts::default(),
             epoch: Instant::now(),
         });
         let fleet = Self {

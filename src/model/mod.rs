@@ -7,6 +7,7 @@ mod event;
 mod ids;
 mod operation;
 mod reading;
+mod retention;
 mod sample;
 mod secret;
 mod server;
@@ -21,6 +22,7 @@ pub use ids::{
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::ProcessUsage;
+pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
     CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
     Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature,

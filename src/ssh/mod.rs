@@ -36,6 +36,7 @@ mod remote;
 pub mod session;
 pub mod stream;
 pub mod target;
+pub mod transfer;
 mod way;
 mod wire;
 

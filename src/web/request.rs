@@ -69,6 +69,8 @@ pub struct Request {
     pub caller: Option<Caller>,
     /// For forms of the caller's browser session; empty for tokens and the control socket.
     pub csrf_token: String,
+    /// What everybody who is logged in is to know on every page: history is not written.
+    pub alarm: Option<String>,
 }
 
 impl Request {
@@ -236,7 +238,11 @@ where
     }
     let query = serde_urlencoded::from_str(&head.raw_query)
         .map_err(|_| Failure::invalid("the query of the address cannot be read"))?;
+    let for_a_person = !head.path.starts_with("/api/");
+    let alarm =
+        caller.as_ref().filter(|_| for_a_person).and_then(|caller| services.fleet.history_alarm(caller));
     Ok(Request {
+        alarm,
         method: head.method,
         path: head.path,
         params: head.params,

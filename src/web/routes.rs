@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::ws::{WebSocket, Ws};
@@ -233,9 +234,14 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
                 let services = services.clone();
                 let head = Head { method, path: path.as_str().to_owned(), params, raw_query, headers, peer };
                 async move {
+                    let begun = tokio::time::Instant::now();
+                    let http = services.export.clone();
                     let (path, headers) = (head.path.clone(), head.headers.clone());
                     let outcome = dispatch(&routes, head, body, upgrade, services).await;
-                    finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)))
+                    let answer =
+                        finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)));
+                    http.http().count(answer.status().as_u16(), begun.elapsed());
+                    answer
                 }
             },
         )
@@ -329,6 +335,23 @@ pub fn with_type(status: StatusCode, media_type: &'static str, body: Bytes) -> R
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// A file in parts, as they come; the browser keeps it under `name`.
+#[must_use]
+pub fn download(
+    media_type: &'static str,
+    name: &str,
+    mut parts: mpsc::Receiver<std::io::Result<Bytes>>,
+) -> Response {
+    let stream = futures_util::stream::poll_fn(move |context| parts.poll_recv(context));
+    let mut response = warp::reply::stream(stream).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
     response
 }
 

@@ -1,5 +1,9 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod aggregated;
+mod aliases;
+mod backup;
+mod csv;
 mod events;
 mod import;
 pub(super) mod keys;
@@ -7,6 +11,8 @@ mod metrics;
 mod openapi;
 mod operations;
 mod people;
+mod prometheus;
+mod range;
 mod servers;
 mod ways;
 
@@ -35,10 +41,14 @@ pub fn routes() -> Vec<Route> {
     routes.extend(servers::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
+    routes.extend(aggregated::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
     routes.extend(events::routes());
+    routes.extend(aliases::routes());
+    routes.extend(prometheus::routes());
+    routes.extend(backup::routes());
     routes
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use askama::Template;
 
+use super::charts::{ChartQuery, ChartsPage, Choosable};
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
@@ -134,7 +135,19 @@ fn tab_pages(folder: &Folder) {
         offered: Some(key("uNiVztksCsDhcc0u9e8BrooFoMgS0tTjTP5mxGp1sGY")),
     };
     let query = ProcessQuery::default();
-    folder.page("metrics", &MetricsPage::new(&admin, &state, now()));
+    let charts = |text: &str| {
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).unwrap();
+        ChartQuery::from_pairs(pairs)
+    };
+    let page = |text: &str| {
+        MetricsPage::new(&admin, &state, &charts(text), &[], vec!["web-3".to_owned()], &[], now())
+    };
+    folder.page("metrics", &page(""));
+    folder.page("metrics-compared", &page("with=web-3,db-1&compare=day&layout=multiples&range=7d"));
+    folder.page("metrics-table", &page("view=table"));
+    for (name, text) in [("charts", ""), ("charts-servers", "server=web-2,web-3&metric=load1")] {
+        folder.page(name, &ChartsPage::new(&admin, &charts(text), &Choosable::default(), 3, now()));
+    }
     folder.page(
         "processes",
         &ProcessesPage::new(
@@ -165,7 +178,7 @@ fn tab_pages(folder: &Folder) {
         ),
     );
     let configuration = |role: Role, keys: &HostKeys| {
-        let form = ConfigurationForm::of(&state.server);
+        let form = ConfigurationForm::of(&state);
         ConfigurationPage::new(&viewer(role), &state, keys, &[], &form, &[], now())
     };
     folder.page("configuration", &configuration(Role::Admin, &keys));

@@ -7,7 +7,7 @@ use super::super::super::keys::BroughtKey;
 use super::super::super::{Fleet, FleetError, Identification, NewServer, ServerState};
 use super::super::{KnownServer, Login, Planned};
 use super::{Brought, Import, ItemState};
-use crate::model::{Caller, KeyId, Port};
+use crate::model::{Caller, KeyId, Port, Secret};
 use crate::ssh::{HostKey, known_hosts};
 
 /// A server that is there, as a plan compares it.
@@ -67,7 +67,7 @@ fn new_server(server: &Planned, identification: Identification, import: &Import)
         interval_ms: server.interval_ms,
         identification,
         jump_host: server.jump_host.clone(),
-        proxy: server.proxy.clone(),
+        proxy: server.proxy.clone().map(Secret::new),
         connect_timeout_ms: server.connect_timeout_ms,
         action_login: None,
         sudo_password: None,
