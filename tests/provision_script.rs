@@ -1,5 +1,5 @@
 //! `scripts/provision-server.sh` on systems that a test makes and throws away: this Debian under an overlay, and a BusyBox
-//! alone. `tests/lab_provision.rs` runs it on hosts with systemd.
+//! alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
