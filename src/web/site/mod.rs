@@ -5,6 +5,7 @@ mod changing;
 mod charts;
 mod doors;
 mod enrolling;
+mod import;
 mod keys;
 mod looking;
 mod operating;
@@ -35,6 +36,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(looking::routes());
     routes.extend(charts::routes());
     routes.extend(enrolling::routes());
+    routes.extend(import::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(changing::routes());
