@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod client;
 mod connect;
+mod cp;
 mod doctor;
 mod error;
 mod exec;
@@ -87,6 +88,8 @@ pub enum Command {
     Remove(servers::Remove),
     /// Run a command on one or many servers
     Exec(exec::Exec),
+    /// Copy a file to a server or from one
+    Cp(cp::Cp),
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
@@ -183,6 +186,7 @@ async fn command(
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
+        Command::Cp(command) => command.run(&client, output).await,
         Command::Key(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,

@@ -6,6 +6,7 @@ mod acting;
 mod aggregate;
 mod counts;
 mod enrol;
+mod files;
 mod filter;
 mod findings;
 mod hands;
@@ -108,6 +109,8 @@ pub enum FleetError {
     /// Other servers need this one.
     #[error("{0}")]
     InUse(String),
+    #[error(transparent)]
+    Transfer(#[from] crate::ssh::transfer::TransferError),
     /// The question has no answer for this server now.
     #[error("{0}")]
     Unavailable(String),

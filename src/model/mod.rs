@@ -16,7 +16,7 @@ mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
-pub use event::Event;
+pub use event::{Direction, Event};
 pub use ids::{
     InvalidId, KeyId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId, UserId,
 };

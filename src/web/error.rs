@@ -14,6 +14,7 @@ use crate::export::ExportError;
 use crate::fleet::FleetError;
 use crate::history::HistoryError;
 use crate::operations::OperationError;
+use crate::ssh::transfer::TransferError;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -190,6 +191,26 @@ fn of_auth(error: &AuthError) -> Problem {
     }
 }
 
+fn of_transfer(error: &TransferError, detail: String) -> Problem {
+    match error {
+        TransferError::Missing { .. } => Problem::new(StatusCode::NOT_FOUND, "no-such-file", detail),
+        TransferError::TooLarge { .. } => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail),
+        TransferError::Path { .. }
+        | TransferError::Directory { .. }
+        | TransferError::NoDirectory { .. }
+        | TransferError::Refused { .. }
+        | TransferError::Here { .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not-transferred", detail)
+                .with("field", json!("path"))
+        }
+        TransferError::Ssh(_)
+        | TransferError::Truncated { .. }
+        | TransferError::Altered
+        | TransferError::Stalled { .. }
+        | TransferError::BrokenOff { .. } => Problem::new(StatusCode::BAD_GATEWAY, "broken-off", detail),
+    }
+}
+
 fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
@@ -223,6 +244,7 @@ fn of_fleet(error: &FleetError) -> Problem {
                 .with("steps", json!(steps))
         }
         FleetError::InUse(_) => Problem::new(StatusCode::CONFLICT, "in-use", detail),
+        FleetError::Transfer(error) => of_transfer(error, detail),
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),

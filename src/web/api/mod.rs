@@ -5,6 +5,7 @@ mod aliases;
 mod backup;
 mod csv;
 mod events;
+mod files;
 mod import;
 pub(super) mod keys;
 mod metrics;
@@ -39,6 +40,7 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(files::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());
