@@ -11,6 +11,7 @@
 //! All that a server sends is bounded, and cleaned by [`printable`] before a person reads it.
 
 mod auth;
+mod budget;
 mod channel;
 mod connect;
 mod connection;
@@ -24,17 +25,20 @@ pub mod known_hosts;
 pub mod preflight;
 pub mod printable;
 mod remote;
+pub mod request;
 pub mod session;
 pub mod stream;
 pub mod target;
 mod wire;
 
+pub use budget::{Asker, MAX_CHANNELS};
 pub use connect::connect;
-pub use connection::{Connection, MAX_CHANNELS};
+pub use connection::Connection;
 pub use enrol::enrol_with_password;
 pub use error::{Cause, Endpoint, SshError};
-pub use exec::{ExecRequest, Output, Piece};
+pub use exec::{Output, Piece};
 pub use hostkey::{HostKey, Verdict, judge_host_key};
+pub use request::{ContainerExec, Engine, ExecRequest, Sudo};
 pub use session::{Session, SessionState};
 pub use stream::Stream;
 pub use target::{Identity, JumpHost, Proxy, ProxyKind, Route, Target};

@@ -13,9 +13,10 @@ use crate::model::Layer;
 use super::connect::connect;
 use super::connection::Connection;
 use super::error::SshError;
-use super::exec::{ExecRequest, Output};
+use super::exec::Output;
 use super::hostkey::HostKey;
 use super::known_hosts;
+use super::request::ExecRequest;
 use super::target::Target;
 
 /// What is looked at, in this order.
