@@ -75,10 +75,11 @@ impl Place {
         let mut state = self.budget.lock();
         state.established += 1;
         state.proven = state.proven.max(state.established);
+        state.commands_begun += u64::from(matches!(self.kind, Use::Command(_)));
     }
 
-    /// The server refuses the channel and goes on refusing it. True: the limit was not known, and is now; the caller
-    /// gives this place back and waits for another. False: it is not a limit that this connection can know of.
+    /// The server refuses the channel and goes on refusing it. True: as many are open as it allows; the caller gives this
+    /// place back and waits for another. False: fewer of ours are open than it allowed before, so one there ends late.
     pub(super) fn refused(&self) -> bool {
         let mut state = self.budget.lock();
         let found = state.proven.max(1);
@@ -86,7 +87,7 @@ impl Place {
         if lower {
             state.learned = Some(Learned { channels: found, at: Instant::now() });
         }
-        lower
+        lower || (state.learned.is_some() && state.established >= state.cap())
     }
 
     /// Whether no other channel of this connection is open.
@@ -99,6 +100,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         {
             let mut state = self.budget.lock();
+            if self.kind == Use::Readings && state.wants_readings_place() {
+                state.commands_turn = true;
+            }
             state.established -= usize::from(self.established);
             let count = state.count(self.kind);
             *count = count.saturating_sub(1);
@@ -115,6 +119,9 @@ struct State {
     /// The most that were open at once: the server allows at least these.
     proven: usize,
     established: usize,
+    commands_begun: u64,
+    /// Readings gave way: they come back after one command.
+    commands_turn: bool,
     rescues: usize,
     readings: usize,
     streams: usize,
@@ -168,7 +175,9 @@ impl State {
         {
             return Some((Use::Rescue, waiter));
         }
-        if self.admits(Use::Readings)
+        let after_a_command = self.commands_turn && !self.waiting_commands.is_empty();
+        if !after_a_command
+            && self.admits(Use::Readings)
             && let Some(waiter) = self.waiting_readings.pop_front()
         {
             return Some((Use::Readings, waiter));
@@ -176,6 +185,7 @@ impl State {
         if self.admits(Use::Command(Asker::default()))
             && let Some((asker, mut queue)) = self.waiting_commands.pop_front()
         {
+            self.commands_turn = false;
             let waiter = queue.pop_front();
             if !queue.is_empty() {
                 self.waiting_commands.push_back((asker, queue));
@@ -291,10 +301,15 @@ impl Budget {
         }
     }
 
-    /// Whether commands wait and none runs: what stays open holds every channel that the server allows.
+    /// Whether no command runs: what stays open holds every channel that the server allows.
     pub(super) fn commands_are_shut_out(&self) -> bool {
         let state = self.lock();
         state.commands == 0 && state.used() >= state.cap()
+    }
+
+    /// How many commands have begun so far.
+    pub(super) fn commands_begun(&self) -> u64 {
+        self.lock().commands_begun
     }
 
     pub(super) fn cap(&self) -> usize {
@@ -372,8 +387,12 @@ mod tests {
         let readings = now(&mut readings).unwrap();
         assert!(now(&mut waiting).is_none());
         tokio::time::timeout(Duration::from_secs(5), budget.readings_are_to_give_way()).await.unwrap();
+        let mut again = budget.queue(Use::Readings, false);
         drop(readings);
-        assert!(now(&mut waiting).is_some());
+        let command = now(&mut waiting).unwrap();
+        assert!(now(&mut again).is_none());
+        drop(command);
+        assert!(now(&mut again).is_some());
     }
 
     #[tokio::test]

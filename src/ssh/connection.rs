@@ -184,12 +184,13 @@ impl Connection {
     pub(super) async fn place(&self, kind: Use, first: bool) -> Result<Place, SshError> {
         let mut waiting = self.0.budget.queue(kind, first);
         loop {
+            let begun = self.0.budget.commands_begun();
             tokio::select! {
                 place = &mut waiting => return place.map_err(|_| self.lost()),
                 () = self.closed() => return Err(self.lost()),
                 () = sleep(RESCUE_LIMIT), if kind == Use::Rescue => return Err(self.shut_out()),
                 () = sleep(SHUT_OUT_LIMIT), if matches!(kind, Use::Command(_)) => {
-                    if self.0.budget.commands_are_shut_out() {
+                    if self.0.budget.commands_are_shut_out() && self.0.budget.commands_begun() == begun {
                         return Err(self.shut_out());
                     }
                 }

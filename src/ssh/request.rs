@@ -17,6 +17,8 @@ use super::remote::{Ending, Marker, Raise};
 
 /// Longer names are a mistake of a program.
 const MAX_NAME_BYTES: usize = 128;
+/// The variable that tells the processes of one command from all others.
+const RUN: &str = "ROUNDSMAN_RUN";
 
 /// Whether a command runs under sudo. A login as root needs none, and none is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,11 +52,20 @@ impl ContainerExec {
     /// # Errors
     /// A NUL byte in `inner`.
     pub fn wrap(&self, inner: &str) -> Result<String, CannotQuote> {
+        self.line("", inner)
+    }
+
+    /// `run` stands in the environment of what runs inside, by which it is found again.
+    fn marked(&self, run: &str, inner: &str) -> Result<String, CannotQuote> {
+        self.line(&format!("-e {RUN}={} ", quote(run)?), inner)
+    }
+
+    fn line(&self, options: &str, inner: &str) -> Result<String, CannotQuote> {
         let engine = match self.engine {
             Engine::Docker => "docker",
             Engine::Podman => "podman",
         };
-        Ok(format!("{engine} exec -i {} /bin/sh -c {}", quote(&self.container)?, quote(inner)?))
+        Ok(format!("{engine} exec -i {options}{} /bin/sh -c {}", quote(&self.container)?, quote(inner)?))
     }
 }
 
@@ -220,7 +231,7 @@ impl ExecRequest {
     }
 
     fn text(&self, marker: &Marker, run: &str, raise: Option<&Raise>) -> Result<String, CannotQuote> {
-        let mut script = format!("ROUNDSMAN_RUN={run}; export ROUNDSMAN_RUN\n");
+        let mut script = String::new();
         for (name, value) in &self.environment {
             match value {
                 Value::Plain(value) => script += &format!("{name}={}; export {name}\n", quote(value)?),
@@ -234,10 +245,15 @@ impl ExecRequest {
         }
         script += &self.command;
         if let Some(container) = &self.container {
-            script = format!("exec {}", container.wrap(&script)?);
+            script = format!("exec {}", container.marked(run, &script)?);
         }
+        let mark = format!("{RUN}={run}; export {RUN}\n");
         if let Some(raise) = raise {
-            script = marker.raised(raise, &script)?;
+            // A variable that a shell sets is in the environment of its children only (proc(5), environ), and what su and
+            // sudo run may be outside of the process group.
+            script = marker.raised(raise, &format!("{mark}exec /bin/sh -c {}", quote(&script)?))?;
+        } else {
+            script.insert_str(0, &mark);
         }
         marker.wrap(&script, true)
     }

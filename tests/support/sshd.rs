@@ -44,6 +44,10 @@ pub(crate) struct Sshd {
     client_key: Secret<String>,
     host_key: HostKey,
     own_accounts: bool,
+    /// More of dropbear's command line.
+    options: &'static str,
+    /// The network namespace that it runs in, by the name that `ip netns` knows.
+    namespace: Option<String>,
 }
 
 impl Sshd {
@@ -62,9 +66,24 @@ impl Sshd {
         Self::prepare(Program::OpenSsh, true, config).running().await
     }
 
+    /// As [`Sshd::with_password`], with this line for 'deploy' in sudoers(5): `ALL=(ALL) ALL`.
+    pub(crate) async fn with_sudo(rule: &str) -> Self {
+        let sshd = Self::prepare(Program::OpenSsh, true, "");
+        let lines = format!("Defaults timestamp_timeout=0\nroot ALL=(ALL) ALL\ndeploy {rule}\n");
+        write(&sshd.path("sudoers"), &lines, 0o440);
+        sshd.running().await
+    }
+
     /// dropbear; root logs in with the key of [`Sshd::target`] or with [`PASSWORD`].
     pub(crate) async fn dropbear() -> Self {
-        Self::prepare(Program::Dropbear, true, "").running().await
+        Self::dropbear_with("").await
+    }
+
+    /// dropbear with more options of its command line, each with a space before it.
+    pub(crate) async fn dropbear_with(options: &'static str) -> Self {
+        let mut dropbear = Self::prepare(Program::Dropbear, true, "");
+        dropbear.options = options;
+        dropbear.running().await
     }
 
     /// OpenSSH whose root has a login shell that runs `script` and then the command, as a login shell does.
@@ -74,6 +93,13 @@ impl Sshd {
         write(&shell, &format!("#!/bin/bash\n{script}\n"), 0o755);
         let config = fs::read_to_string(sshd.config()).unwrap();
         write(&sshd.config(), &format!("ForceCommand {}\n{config}", shell.display()), 0o600);
+        sshd.running().await
+    }
+
+    /// OpenSSH in a network namespace, listening on this address there. Its target names that address.
+    pub(crate) async fn in_namespace(namespace: &str, address: &str) -> Self {
+        let mut sshd = Self::prepare(Program::OpenSsh, false, &format!("ListenAddress {address}"));
+        sshd.namespace = Some(namespace.to_owned());
         sshd.running().await
     }
 
@@ -95,6 +121,8 @@ impl Sshd {
             client_key,
             host_key: HostKey::parse(&host_line).unwrap(),
             own_accounts,
+            options: "",
+            namespace: None,
             dir,
         };
         write(&sshd.config(), &sshd.config_text(config), 0o600);
@@ -184,24 +212,31 @@ impl Sshd {
             Program::Dropbear => {
                 let key = self.path("dropbear_key");
                 format!(
-                    "/usr/sbin/dropbear -F -E -r {} -p 127.0.0.1:{} -P {}",
+                    "/usr/sbin/dropbear -F -E -r {} -p 127.0.0.1:{} -P {}{}",
                     key.display(),
                     self.port,
-                    self.path("pid").display()
+                    self.path("pid").display(),
+                    self.options
                 )
             }
         };
         if !self.own_accounts {
-            let mut words = program.split(' ');
+            let entered = match &self.namespace {
+                Some(name) => format!("ip netns exec {name} {program}"),
+                None => program,
+            };
+            let mut words = entered.split(' ');
             let mut command = Command::new(words.next().unwrap());
             command.args(words);
             return command;
         }
         // The accounts exist only for this daemon: they are mounted over the real ones in a mount namespace of its own.
         let script = format!(
-            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow && exec {program}",
+            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow && \
+             if [ -e {2} ]; then mount --bind {2} /etc/sudoers; fi && exec {program}",
             self.path("passwd").display(),
-            self.path("shadow").display()
+            self.path("shadow").display(),
+            self.path("sudoers").display()
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
@@ -263,9 +298,9 @@ impl Sshd {
 
     /// Accepted logins, over restarts too.
     pub(crate) fn logins(&self) -> usize {
-        // "Accepted key" only says that a signature would be welcome.
+        // "Accepted key" and "Accepted certificate" only say that a signature would be welcome.
         let accepted = |line: &&str| match self.program {
-            Program::OpenSsh => line.starts_with("Accepted ") && !line.starts_with("Accepted key "),
+            Program::OpenSsh => line.starts_with("Accepted ") && line.contains(" for "),
             Program::Dropbear => line.contains(" auth succeeded for "),
         };
         self.log().lines().filter(accepted).count()
@@ -324,7 +359,12 @@ impl Sshd {
 
     /// How many processes run for open connections.
     pub(crate) fn session_processes(&self) -> usize {
-        processes::descendants(self.pid()).len()
+        self.session_pids().len()
+    }
+
+    /// What runs for open connections.
+    pub(crate) fn session_pids(&self) -> Vec<u32> {
+        processes::descendants(self.pid())
     }
 
     /// Ends the sessions and leaves the daemon.
