@@ -66,6 +66,14 @@ impl Sshd {
         Self::prepare(Program::OpenSsh, true, config).running().await
     }
 
+    /// As [`Sshd::with_password`], with this line for 'deploy' in sudoers(5): `ALL=(ALL) ALL`.
+    pub(crate) async fn with_sudo(rule: &str) -> Self {
+        let sshd = Self::prepare(Program::OpenSsh, true, "");
+        let lines = format!("Defaults timestamp_timeout=0\nroot ALL=(ALL) ALL\ndeploy {rule}\n");
+        write(&sshd.path("sudoers"), &lines, 0o440);
+        sshd.running().await
+    }
+
     /// dropbear; root logs in with the key of [`Sshd::target`] or with [`PASSWORD`].
     pub(crate) async fn dropbear() -> Self {
         Self::dropbear_with("").await
@@ -224,9 +232,11 @@ impl Sshd {
         }
         // The accounts exist only for this daemon: they are mounted over the real ones in a mount namespace of its own.
         let script = format!(
-            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow && exec {program}",
+            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow && \
+             if [ -e {2} ]; then mount --bind {2} /etc/sudoers; fi && exec {program}",
             self.path("passwd").display(),
-            self.path("shadow").display()
+            self.path("shadow").display(),
+            self.path("sudoers").display()
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
@@ -349,7 +359,12 @@ impl Sshd {
 
     /// How many processes run for open connections.
     pub(crate) fn session_processes(&self) -> usize {
-        processes::descendants(self.pid()).len()
+        self.session_pids().len()
+    }
+
+    /// What runs for open connections.
+    pub(crate) fn session_pids(&self) -> Vec<u32> {
+        processes::descendants(self.pid())
     }
 
     /// Ends the sessions and leaves the daemon.
