@@ -3,15 +3,17 @@
 //! Pure: validates and builds text, never runs anything. Every value that a person gave is validated and quoted here.
 
 mod mask;
+mod rotation;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::{ServiceManager, ServiceVerb, Signal};
+use crate::model::{Role, ServiceManager, ServiceVerb, Signal};
 use crate::quote::quote;
 
 pub use mask::mask;
+pub use rotation::KeyRotation;
 
 /// Longest command that a person may send.
 pub const COMMAND_LIMIT_BYTES: usize = 64 * 1024;
@@ -63,6 +65,8 @@ pub enum Action {
         sudo: bool,
         timeout_ms: u64,
     },
+    /// Several steps with logins between them; only the fleet can do it.
+    RotateKey(KeyRotation),
 }
 
 /// What of a server decides about the command.
@@ -196,6 +200,16 @@ impl Action {
                 ServiceVerb::Reload => "reload_service",
             },
             Self::RunCommand { .. } => "run_command",
+            Self::RotateKey(_) => "rotate_key",
+        }
+    }
+
+    /// Who may ask for it.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        match self {
+            Self::RotateKey(_) => Role::Admin,
+            Self::KillProcess { .. } | Self::Service { .. } | Self::RunCommand { .. } => Role::Operator,
         }
     }
 
@@ -222,6 +236,7 @@ impl Action {
                     format!("Run {short}")
                 }
             }
+            Self::RotateKey(rotation) => rotation.title(),
         }
     }
 
@@ -263,6 +278,7 @@ impl Action {
                 };
                 Ok(Plan { command, timeout: Duration::from_millis(*timeout_ms) })
             }
+            Self::RotateKey(rotation) => rotation.plan(),
         }
     }
 }

@@ -79,7 +79,7 @@ fn has_ended(operation: &Value) -> bool {
 }
 
 /// Waits for the end; shows the output of a single server as it comes.
-async fn follow(client: &Client, begun: Value, live: bool) -> Result<Value, CliError> {
+pub(super) async fn follow(client: &Client, begun: Value, live: bool) -> Result<Value, CliError> {
     let path = format!("{OPERATIONS}/{}", segment(text(&begun, "id"))?);
     let mut operation = begun;
     let mut shown = Shown::default();
@@ -153,7 +153,7 @@ fn ending(result: &Value) -> String {
     }
 }
 
-fn show_all(operation: &Value, no_fold: bool) -> Result<(), CliError> {
+pub(super) fn show_all(operation: &Value, no_fold: bool) -> Result<(), CliError> {
     let mut groups: BTreeMap<(usize, String), Vec<&Value>> = BTreeMap::new();
     let mut order: Vec<String> = Vec::new();
     for (index, result) in results(operation).iter().enumerate() {

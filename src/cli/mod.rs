@@ -165,7 +165,7 @@ async fn command(
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
-        Command::Key(command) => command.run(&client, output).await,
+        Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Serve(_) | Command::Doctor | Command::Version => Ok(()),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Operations, Planned, Running};
 use crate::actions::{Action, Plan, mask};
+use crate::fleet::Hand;
 use crate::model::{Caller, Event, OperationStatus, RecordId, ServerId, TargetStatus};
 use crate::ssh::{ExecRequest, Output, Piece, SshError, printable};
 use crate::store::audit::{self, Entry};
@@ -21,6 +22,9 @@ const PIECES: usize = 64;
 /// Open pages hear of new output at most this often for one target.
 const TELL_EVERY: Duration = Duration::from_millis(150);
 
+/// A reason with what to do about it.
+const REASON_CHARS: usize = 1000;
+
 /// Longest pause between two attempts to write.
 const LONGEST_WRITE_PAUSE: Duration = Duration::from_secs(30);
 
@@ -33,6 +37,7 @@ struct Leg {
     position: u32,
     server: ServerId,
     name: String,
+    action: Action,
     plan: Plan,
 }
 
@@ -63,6 +68,7 @@ pub(super) async fn run(
             position,
             server: planned.server,
             name: planned.name,
+            action: action.clone(),
             plan,
         };
         legs.spawn(leg.run());
@@ -124,16 +130,15 @@ impl Leg {
         };
         self.tell();
         let (tap, pieces) = mpsc::channel(PIECES);
-        let request = ExecRequest::new(self.plan.command.clone()).timeout(self.plan.timeout).tap(tap);
         let started = Instant::now();
         let outcome = tokio::select! {
             biased;
             // Dropping the future ends the command on the server.
             () = self.running.cancel.cancelled() => None,
-            outcome = async { tokio::join!(hand.exec(request), self.listen(pieces)).0 } => Some(outcome),
+            outcome = async { tokio::join!(self.perform(&hand, tap), self.listen(pieces)).0 } => Some(outcome),
         };
         let mut ending = match outcome {
-            Some(outcome) => Ending::of(outcome, &self.plan),
+            Some(outcome) => Ending::of(outcome, &self.plan).of_steps(&self.action),
             None => Ending::without(TargetStatus::Cancelled, "cancelled while it ran; the command was ended"),
         };
         if ending.output.wall.is_zero() {
@@ -142,6 +147,21 @@ impl Leg {
             (ending.output.stdout, ending.output.stderr) = self.running.ledger.printed(self.position);
         }
         self.finish(Some(record), ending).await;
+    }
+
+    /// One command, or what only the fleet can do.
+    async fn perform(&self, hand: &Hand, tap: mpsc::Sender<Piece>) -> Result<Output, SshError> {
+        match &self.action {
+            Action::RotateKey(rotation) => {
+                let fleet = &self.operations.inner.fleet;
+                // Boxed: logins and readings inside make it large, and every target carries it.
+                Ok(Box::pin(fleet.rotate_key(&self.caller, self.server, rotation, tap)).await)
+            }
+            Action::KillProcess { .. } | Action::Service { .. } | Action::RunCommand { .. } => {
+                let request = ExecRequest::new(self.plan.command.clone()).timeout(self.plan.timeout).tap(tap);
+                hand.exec(request).await
+            }
+        }
     }
 
     /// Takes the output to the ledger while the command runs.
@@ -288,6 +308,14 @@ impl Ending {
             }
             Err(error) => Self::without(TargetStatus::Failed, &format!("{error} {}", error.advice())),
         }
+    }
+
+    /// Where several steps were done, its own sentence says more than an exit status.
+    fn of_steps(mut self, action: &Action) -> Self {
+        if matches!(action, Action::RotateKey(_)) && !self.output.stderr.is_empty() {
+            self.error = Some(printable::line(&self.output.stderr, REASON_CHARS));
+        }
+        self
     }
 
     fn complete(&self, mut record: CommandRecord) -> CommandRecord {

@@ -166,7 +166,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Fleet`] for an unknown server, [`OperationError::NoTargets`], [`OperationError::TooManyTargets`].
     pub fn plan(&self, caller: &Caller, new: &NewOperation) -> Result<Vec<Planned>, OperationError> {
-        auth::require(caller, Role::Operator)?;
+        auth::require(caller, new.action.role())?;
         let targets = self.targets(caller, new)?;
         Ok(targets.iter().map(|target| self.planned(caller, &new.action, target)).collect())
     }

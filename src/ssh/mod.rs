@@ -10,8 +10,8 @@
 //! Nothing here knows the store: a target carries the pinned host key, and the errors carry the key that was seen.
 //! All that a server sends is bounded, and cleaned by [`printable`] before a person reads it.
 
-mod agent_keys;
 mod agent;
+mod agent_keys;
 pub mod algorithms;
 mod auth;
 pub mod authorized;

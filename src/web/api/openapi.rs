@@ -98,6 +98,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("KeyInput", schema::<keys::KeyInput>()?),
         ("KeyImport", schema::<keys::KeyImport>()?),
         ("KeyPatch", schema::<keys::KeyPatch>()?),
+        ("RotationInput", schema::<keys::RotationInput>()?),
         ("CertificateInput", schema::<keys::CertificateInput>()?),
         ("KeyList", list_of("Key")),
         ("AuditEntry", open_object("sequence, at, actor, address, action, subject, result, detail")),

@@ -127,7 +127,7 @@ pub struct OperationJson {
 }
 
 impl OperationJson {
-    fn of(view: &OperationView, with_results: bool) -> Self {
+    pub(super) fn of(view: &OperationView, with_results: bool) -> Self {
         let operation = &view.operation;
         let count = |wanted: &dyn Fn(TargetStatus) -> bool| {
             view.targets.iter().filter(|target| wanted(target.target.status)).count()
@@ -208,7 +208,8 @@ pub struct OperationInput {
     dry_run: bool,
 }
 
-fn planned(planned: &Planned) -> Value {
+/// One target of a dry run.
+pub(super) fn planned(planned: &Planned) -> Value {
     match &planned.plan {
         Ok(plan) => {
             json!({ "server_id": planned.server, "server_name": planned.name, "command": plan.command })

@@ -77,6 +77,7 @@ impl ConfirmPage {
             Some(Action::KillProcess { .. }) => Tab::Processes,
             Some(Action::Service { .. }) => Tab::Services,
             Some(Action::RunCommand { .. }) => Tab::Commands,
+            Some(Action::RotateKey(_)) => Tab::Configuration,
             None => Tab::Overview,
         };
         let mut chrome = super::chrome(viewer, state, tab, now);
@@ -131,6 +132,8 @@ impl Question {
                     ("timeout_s", (timeout_ms / 1000).to_string()),
                 ];
             }
+            // Asked for and confirmed on the page of the key.
+            Action::RotateKey(_) => {}
         }
         question
     }
