@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::servers::{self, StoredServer};
 
-use super::findings::{findings, look_for_readings};
+use super::findings::{findings, look_for_checksums, look_for_readings};
 use super::input::{self, ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 use super::keys::{BroughtKey, free_name};
 use super::registry::Entry;
@@ -60,7 +60,7 @@ pub struct NewServer {
     /// Name or id of the enrolled server over which this one is reached.
     pub jump_host: Option<String>,
     /// `socks5://user:password@host:port` or `http://…`.
-    pub proxy: Option<String>,
+    pub proxy: Option<Secret<String>>,
     /// The limit of each step of connecting, 1,000 to 120,000 ms.
     pub connect_timeout_ms: Option<u64>,
     /// The second identity, for actions; the first then only reads.
@@ -137,16 +137,19 @@ impl Fleet {
         let mut action_steps = None;
         if let Some(connection) = done.connection.take() {
             self.count_logins(&entry, 1);
+            let mut checksums = look_for_checksums(&connection).await;
             connection.close().await;
             if acts_apart && let Some(target) = self.target_of(&entry, Purpose::Actions).await? {
                 let acted = preflight(&target, None).await;
                 if let Some(connection) = acted.connection {
                     self.count_logins(&entry, 1);
+                    checksums = look_for_checksums(&connection).await;
                     connection.close().await;
                 }
                 action_steps = Some(acted.steps);
             }
-            let found = findings(&done.steps, action_steps.as_deref(), self.inner.clock.now());
+            let mut found = findings(&done.steps, action_steps.as_deref(), self.inner.clock.now());
+            found.spots.extend(checksums);
             self.keep_findings(&entry, found).await?;
             self.server_changed(caller, entry.id);
         }
@@ -376,12 +379,14 @@ impl Fleet {
                 _ => Err(failed_preflight(done.steps)),
             };
         };
+        let mut checksums = look_for_checksums(&connection).await;
         let mut action_steps = None;
         if let Some(target) = self.action_candidate(caller, candidate).await? {
             let acted = preflight(&target, None).await;
             match acted.connection {
                 Some(connection) => {
                     more_logins += 1;
+                    checksums = look_for_checksums(&connection).await;
                     connection.close().await;
                 }
                 None if new.unchecked => {}
@@ -389,7 +394,8 @@ impl Fleet {
             }
             action_steps = Some(acted.steps);
         }
-        let findings = findings(&done.steps, action_steps.as_deref(), self.inner.clock.now());
+        let mut findings = findings(&done.steps, action_steps.as_deref(), self.inner.clock.now());
+        findings.spots.extend(checksums);
         Ok(Reached { connection: Some(connection), findings, more_logins })
     }
 

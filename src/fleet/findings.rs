@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::state::ServerState;
 use crate::collect::{ShellProbe, shell};
-use crate::model::{BlindSpot, Findings, Gap, Sections, Timestamp};
-use crate::ssh::Connection;
+use crate::model::{BlindSpot, Findings, Gap, SecretKind, Sections, Timestamp};
 use crate::ssh::preflight::{Outcome, Stage, Step};
+use crate::ssh::{Connection, ExecRequest};
 
 /// A first reading of a loaded machine takes seconds.
 const FIRST_READING_LIMIT: Duration = Duration::from_secs(20);
+const TOOLS_LIMIT: Duration = Duration::from_secs(10);
+/// The answer is one word.
+const TOOLS_OUTPUT_BYTES: usize = 1024;
 
 /// Where no shell answered: whether the readings come through all the same, as with a key that may do nothing else.
 /// Then the stages say so.
@@ -40,6 +43,19 @@ async fn can_be_read(connection: &Connection) -> bool {
         probe.read(Sections::BASE).await.ok()
     };
     tokio::time::timeout(FIRST_READING_LIMIT, reading).await.is_ok_and(|reading| reading.is_some())
+}
+
+/// Whether the server can prove what it received. None: it can, or it does not say.
+pub(super) async fn look_for_checksums(connection: &Connection) -> Option<BlindSpot> {
+    const ASK: &str = "for t in sha256sum sha256 shasum openssl; do command -v $t >/dev/null 2>&1 && exit 0; done; \
+                       busybox sha256sum /dev/null >/dev/null 2>&1 || echo none";
+    let request = ExecRequest::new(ASK).timeout(TOOLS_LIMIT).output_limit(TOOLS_OUTPUT_BYTES);
+    let output = connection.exec(request).await.ok()?;
+    (output.stdout == b"none\n").then(|| BlindSpot {
+        subject: "Checksums".to_owned(),
+        reason: "There is no SHA-256 tool, so what is uploaded is checked by its size only.".to_owned(),
+        fix: Some("apt-get install coreutils".to_owned()),
+    })
 }
 
 /// What is worth keeping of the stages. With a second identity its word counts for sudo and Docker.
@@ -73,14 +89,20 @@ pub fn blind_spots(state: &ServerState) -> Vec<BlindSpot> {
         reason: gap.reason.clone(),
         fix: fix_of(gap).map(ToOwned::to_owned),
     });
-    state.findings.spots.iter().cloned().chain(of_readings).collect()
+    let told_by_readings = |spot: &BlindSpot| {
+        spot.subject == Stage::Proc.title() && state.gaps.iter().any(|gap| gap.section == "processes")
+    };
+    let answered =
+        |spot: &BlindSpot| spot.subject == Stage::Sudo.title() && state.way.keeps(SecretKind::SudoPassword);
+    let of_login = state.findings.spots.iter().filter(|spot| !told_by_readings(spot) && !answered(spot));
+    of_login.cloned().chain(of_readings).collect()
 }
 
 /// The line that brings back a missing section.
 fn fix_of(gap: &Gap) -> Option<&'static str> {
     let reason = gap.reason.as_str();
-    if reason.contains("hidepid") {
-        return Some("mount -o remount,hidepid=0 /proc");
+    match gap.section.as_str() {
+        "processes" if reason.contains("hidepid") => Some("mount -o remount,hidepid=0 /proc"),
+        _ => None,
     }
-    None
 }

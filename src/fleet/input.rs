@@ -66,7 +66,7 @@ pub struct WayEdit {
     /// Name or id of an enrolled server.
     pub jump: Option<Option<String>>,
     /// `socks5://user:password@host:port` or `http://…`.
-    pub proxy: Option<Option<String>>,
+    pub proxy: Option<Option<Secret<String>>>,
     /// 1,000 to 120,000 ms; `Some(None)` is the default.
     pub connect_timeout_ms: Option<Option<u64>>,
     pub action: Option<Option<ActionLoginEdit>>,

@@ -134,7 +134,7 @@ impl Fleet {
                 jump.as_deref().map(|reference| self.jump_of(caller, server, reference)).transpose()?;
         }
         if let Some(proxy) = &edit.proxy {
-            decide_proxy(&mut decided, proxy.as_deref())?;
+            decide_proxy(&mut decided, proxy.as_ref().map(|text| text.expose().as_str()))?;
         }
         if decided.way.jump.is_some() && decided.way.proxy.is_some() {
             return Err(FleetError::invalid(

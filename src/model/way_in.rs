@@ -153,6 +153,17 @@ impl ProxyAddress {
     }
 }
 
+impl ProxyAddress {
+    /// The address as it is given, password and all. None: without a user there is nobody to have one.
+    #[must_use]
+    pub fn with_password(&self, password: &Secret<String>) -> Option<Secret<String>> {
+        let user = utf8_percent_encode(self.user.as_deref()?, IN_USER).to_string();
+        let password = Secret::new(utf8_percent_encode(password.expose(), IN_USER).to_string());
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        Some(Secret::new(format!("{}://{user}:{}@{host}:{}", self.scheme, password.expose(), self.port)))
+    }
+}
+
 /// What stands for itself in the user part of an address.
 const IN_USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -207,6 +218,10 @@ mod tests {
             assert_eq!(proxy.to_string(), shown);
             assert_eq!(found.as_ref().map(|secret| secret.expose().as_str()), password, "{text}");
             assert_eq!(ProxyAddress::parse(&proxy.to_string()).unwrap().0, proxy);
+            if let Some(found) = found {
+                let whole = proxy.with_password(&found).unwrap();
+                assert_eq!(ProxyAddress::parse(whole.expose()).unwrap(), (proxy, Some(found)));
+            }
         }
     }
 

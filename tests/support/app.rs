@@ -86,11 +86,16 @@ impl TestApp {
 
     /// Stops everything and starts again on the same directory.
     pub(crate) async fn restart(self) -> Self {
+        let agent = self.ssh_agent.clone();
+        self.restart_with(agent).await
+    }
+
+    /// As [`TestApp::restart`], with another ssh-agent or none.
+    pub(crate) async fn restart_with(self, ssh_agent: Option<PathBuf>) -> Self {
         in_time("the end of the actions", self.services.operations.stop()).await;
         in_time("the end of the fleet", self.services.fleet.stop()).await;
         in_time("the end of the history", self.history.clone().close()).await.unwrap();
         let (dir, clock) = (Arc::clone(&self.dir), Arc::clone(&self.services.clock));
-        let ssh_agent = self.ssh_agent.clone();
         drop(self);
         Self::start_in(dir, clock, ssh_agent).await
     }

@@ -247,7 +247,7 @@ pub struct ServerInput {
     /// `socks5://user:password@host:port` or `http://…`; the password is kept, sealed.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
-    proxy: Option<Option<String>>,
+    proxy: Option<Option<Secret<String>>>,
     /// The limit of each step of connecting, 1,000 to 120,000; 10,000 by default.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>)]
@@ -445,7 +445,7 @@ pub struct ServerPatch {
     /// `null` removes it.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
-    proxy: Option<Option<String>>,
+    proxy: Option<Option<Secret<String>>>,
     /// 1,000 to 120,000; `null` is the default.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>)]

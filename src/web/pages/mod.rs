@@ -14,6 +14,7 @@ pub mod operations;
 pub mod remote;
 pub mod server;
 pub mod settings;
+pub mod ways;
 
 use askama::Template;
 use askama::filters::HtmlSafe;

@@ -163,7 +163,7 @@ fn tab_pages(folder: &Folder) {
         ),
     );
     let configuration = |role: Role, keys: &HostKeys| {
-        let form = ConfigurationForm::of(&state.server);
+        let form = ConfigurationForm::of(&state);
         ConfigurationPage::new(&viewer(role), &state, keys, &[], &form, &[], now())
     };
     folder.page("configuration", &configuration(Role::Admin, &keys));

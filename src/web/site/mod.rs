@@ -8,6 +8,7 @@ mod keys;
 mod looking;
 mod operating;
 mod settings;
+mod ways;
 
 pub(super) use looking::server_fragments;
 pub(super) use operating::{command_fragments, fragments_of_operation};
@@ -84,7 +85,8 @@ fn field_problems(error: &FleetError) -> Option<Vec<FieldProblem>> {
         FleetError::NoSuchKey(_) => ("identity", error.to_string()),
         _ => return None,
     };
-    Some(vec![FieldProblem { field: field.to_owned(), sentence: doors::sentence(&sentence) }])
+    let field = ways::form_field(field).to_owned();
+    Some(vec![FieldProblem { field, sentence: doors::sentence(&sentence) }])
 }
 
 /// What was done before this page was asked for: `?done=WORD`, one of our own words only.
@@ -95,6 +97,7 @@ fn done(request: &Request) -> Option<Notice> {
         "removed" => "The server and its history are removed. The audit log keeps what was done.",
         "cancelled" => "Cancelled: nothing more is sent, and what runs is being ended.",
         "host-key" => "The host key is approved.",
+        "tested" => "The way there was tried step by step; what cannot be seen is listed below.",
         "password" => "Your password is changed; your other sessions are ended.",
         "token-revoked" => "The token is revoked.",
         "key-made" => "The key is made. Put its line on the servers that it shall open.",
