@@ -136,7 +136,10 @@ impl CommandsPage {
             form,
             command_max_chars: COMMAND_LIMIT_BYTES,
             is_root,
-            user: state.server.username.clone().unwrap_or_else(|| "root".to_owned()),
+            user: match &state.way.action {
+                Some(action) => action.username.clone(),
+                None => state.server.username.clone().unwrap_or_else(|| "root".to_owned()),
+            },
             list: List::new(fetched, pager, now),
         }
     }
