@@ -177,7 +177,7 @@ async fn another_default_key_changes_no_server_that_is_there() {
     assert_eq!(made.send().await.expect(200)["is_default"], true);
     let old = app.get("/api/v1/keys/default").by(&admin).send().await.expect(200);
     assert_eq!((&old["is_default"], &old["used_by"][0]["named"]), (&json!(false), &json!(true)));
-    assert_eq!(app.state("web-1").key.unwrap().to_string(), old["id"].as_str().unwrap());
+    assert_eq!(app.state("web-1").way.login.key.unwrap().to_string(), old["id"].as_str().unwrap());
     let tested = app.post("/api/v1/fleet/servers/web-1/test").by(&admin).send().await.expect(200);
     assert_eq!(tested["ok"], true, "{tested}");
     let now = app.services.fleet.default_public_key(Caller::roundsman().organization).await.unwrap();

@@ -187,7 +187,7 @@ async fn command(
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
         Command::Cp(command) => command.run(&client, output).await,
-        Command::Key(command) => command.run(&client, output).await,
+        Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,

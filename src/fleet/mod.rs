@@ -51,6 +51,7 @@ pub use metrics::{
     LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
 };
 pub use raw::{RawReading, RawState};
+pub use rotation::RotationScope;
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;

@@ -238,6 +238,14 @@ impl Poller {
                 failures
             }
             Ok(Ended::Stopped) => failures,
+            Ok(Ended::GaveWay { until }) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    () = self.entry.wake.notified() => {}
+                    () = connection.closed() => {}
+                }
+                failures
+            }
             // The session connects again by itself; only when it cannot is the server unreachable.
             Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => failures,
             Ok(Ended::Probe(error)) => {
@@ -298,7 +306,10 @@ impl Poller {
                 self.facts_at = Some(started);
             }
             match tokio::time::timeout(limit, probe.read(sections)).await {
-                Ok(Ok(snapshot)) => self.arrived(snapshot, sections, started),
+                Ok(Ok(snapshot)) => {
+                    self.entry.live().channels_allowed = connection.map(Connection::channels_allowed);
+                    self.arrived(snapshot, sections, started);
+                }
                 Ok(Err(error)) => return Ended::Probe(error),
                 Err(_) => return Ended::Silent { after: limit },
             }

@@ -46,9 +46,9 @@ pub(super) struct Shared {
     observed: Observed,
     kill: CancellationToken,
     server_id: String,
+    budget: Arc<Budget>,
     /// Key exchanges and logins under way with servers behind this one.
     pub(super) handshakes: Arc<Semaphore>,
-    budget: Arc<Budget>,
     /// Commands that run on although they were to end: the server allows no channel to end them with.
     unended: Mutex<Vec<Ending>>,
     local_closes: AtomicU32,
@@ -89,8 +89,8 @@ impl Connection {
             observed,
             kill,
             server_id,
-            handshakes: Arc::new(Semaphore::new(super::jump::MAX_HANDSHAKES)),
             budget: Budget::new(),
+            handshakes: Arc::new(Semaphore::new(super::jump::MAX_HANDSHAKES)),
             unended: Mutex::default(),
             local_closes: AtomicU32::new(0),
             runs: AtomicU32::new(0),

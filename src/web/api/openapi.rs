@@ -70,7 +70,12 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
         ("OperationInput", schema::<operations::OperationInput>()?),
-        ("ActionInput", open_object("action; pid, start_ticks, signal; service; command, sudo, timeout_s")),
+        (
+            "ActionInput",
+            open_object(
+                "action; pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment, stdin, container, label",
+            ),
+        ),
         (
             "CommandRecord",
             open_object(
@@ -122,6 +127,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("KeyInput", schema::<keys::KeyInput>()?),
         ("KeyImport", schema::<keys::KeyImport>()?),
         ("KeyPatch", schema::<keys::KeyPatch>()?),
+        ("RotationInput", schema::<keys::RotationInput>()?),
         ("CertificateInput", schema::<keys::CertificateInput>()?),
         ("KeyList", list_of("Key")),
         ("AuditEntry", open_object("sequence, at, actor, address, action, subject, result, detail")),

@@ -311,9 +311,9 @@ fn key_pages(folder: &Folder) {
     let keys = [detail.key.clone(), weak.clone()];
     let forms = KeyForms::default();
     folder.page("keys", &KeysPage::new(&admin, &keys, Some(&detail), &forms, now()));
-    folder.page("key", &KeyPage::new(&admin, &detail, &forms, now()));
+    folder.page("key", &KeyPage::new(&admin, &detail, &keys, &forms, now()));
     let unused = crate::fleet::KeyDetail { key: weak, used_by: Vec::new(), unfinished: Vec::new(), ..detail };
-    folder.page("key-unused", &KeyPage::new(&admin, &unused, &forms, now()));
+    folder.page("key-unused", &KeyPage::new(&admin, &unused, &keys, &forms, now()));
 }
 
 fn door_pages(folder: &Folder) {
