@@ -9,6 +9,7 @@ mod connect;
 mod doctor;
 mod error;
 mod exec;
+mod host_keys;
 mod keys;
 mod known_hosts;
 mod machine;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use connect::{NotOpened, Opened, Opening, StandAlone};
+pub use connect::{NotOpened, Opened, Opening, Resealing, StandAlone};
 pub use error::{CliError, report};
 
 use crate::config::Flags;
@@ -86,6 +87,11 @@ pub enum Command {
     /// SSH keys that Roundsman keeps
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Host keys of the servers: by whose word they are trusted, and what is weak
+    HostKeys(host_keys::HostKeys),
+    /// Lines of known_hosts files that Roundsman takes as approved, or refuses
+    #[command(subcommand)]
+    KnownHosts(host_keys::KnownHostsCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -153,6 +159,9 @@ async fn command(
         Command::Doctor => {
             return doctor::run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
         }
+        Command::Key(keys::KeyCommand::Reseal(command)) => {
+            return command.run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
+        }
         Command::Serve(_) => return Err(CliError::usage("serve is not a command of a client")),
         _ => {}
     }
@@ -166,6 +175,8 @@ async fn command(
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
         Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::HostKeys(command) => command.run(&client, output).await,
+        Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Serve(_) | Command::Doctor | Command::Version => Ok(()),

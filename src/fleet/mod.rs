@@ -8,9 +8,11 @@ mod filter;
 mod findings;
 mod hands;
 mod health;
+mod hostkeys;
 mod input;
 mod key_view;
 mod keys;
+mod known;
 mod logins;
 mod packed;
 mod poller;
@@ -36,9 +38,11 @@ pub use filter::ServerFilter;
 pub use findings::blind_spots;
 pub use hands::{ActionTarget, Hand};
 pub use health::used_percent;
+pub use hostkeys::{HostKeyReport, HostKeyState};
 pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
 pub use keys::ImportedKey;
+pub use known::{ImportReport, KnownHostLine, LineOutcome, LineReport};
 pub use rotation::RotationScope;
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
@@ -68,6 +72,8 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
+    #[error("no imported known_hosts line has the id '{0}'")]
+    NoSuchKnownHost(String),
     #[error("there is a key named '{0}' already; choose another name")]
     KeyNameTaken(String),
     /// Nothing was deleted.

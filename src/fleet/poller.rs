@@ -407,7 +407,9 @@ impl Poller {
             return;
         }
         let (health, seen) = match error {
-            SshError::HostKeyChanged { seen, .. } => (Health::Critical, Some((**seen).clone())),
+            SshError::HostKeyChanged { seen, .. } | SshError::HostKeyRevoked { seen, .. } => {
+                (Health::Critical, Some((**seen).clone()))
+            }
             SshError::HostKeyUnknown { seen, .. } => (Health::Unreachable, Some((**seen).clone())),
             _ => (Health::Unreachable, None),
         };

@@ -180,7 +180,7 @@ fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
         FleetError::Auth(error) => of_auth(error),
-        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) => {
+        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchKnownHost(_) => {
             Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
         }
         FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {

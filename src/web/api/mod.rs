@@ -1,6 +1,7 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
 mod events;
+pub(super) mod host_keys;
 pub(super) mod keys;
 mod metrics;
 mod openapi;
@@ -36,6 +37,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
+    routes.extend(host_keys::routes());
     routes.extend(events::routes());
     routes
 }

@@ -8,6 +8,7 @@ pub mod doors;
 pub mod enrol;
 pub mod fleet;
 pub mod form;
+pub mod host_keys;
 pub mod keys;
 pub mod operation;
 pub mod operations;
