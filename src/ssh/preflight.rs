@@ -13,8 +13,9 @@ use crate::model::Layer;
 use super::connect::{Leg, connect_through};
 use super::connection::Connection;
 use super::error::SshError;
-use super::exec::{ExecRequest, Output};
+use super::exec::Output;
 use super::hostkey::HostKey;
+use super::request::ExecRequest;
 use super::target::{Route, Target};
 use super::{known_hosts, printable};
 
