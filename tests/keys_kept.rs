@@ -1,5 +1,5 @@
 //! The keys that Roundsman keeps: made, imported in every form, named, certified, used, deleted; never given back.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
