@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests: format, lints, documentation, unit tests, tests against real sshd's, pages through the whole filter.
 #
-#   scripts/test.sh          everything but the browser and the lab
-#   scripts/test.sh --all    also the browser tests, the lab tests and the check of dependencies
+#   scripts/test.sh          everything but Prometheus, the browser and the lab
+#   scripts/test.sh --all    also Prometheus, the browser tests, the lab tests and the check of dependencies
 #
 # Installs what it needs with apt when run as root; else says what is missing. Can be run again at any time.
 set -euo pipefail
@@ -38,7 +38,7 @@ export PATH
 # program:package, as Debian names them.
 needed='cc:gcc sshd:openssh-server ssh-keygen:openssh-client dropbear:dropbear-bin dropbearkey:dropbear-bin
 busybox:busybox-static curl:curl setsid:util-linux ss:iproute2'
-[ "$all" = no ] || needed="$needed chromium:chromium node:nodejs npm:npm"
+[ "$all" = no ] || needed="$needed chromium:chromium node:nodejs npm:npm prometheus:prometheus promtool:prometheus"
 
 # The packages of the programs that are not there.
 missing() {
@@ -95,6 +95,16 @@ rust_tests() {
     fi
 }
 
+# A real Prometheus that scrapes Roundsman and is sent to by it.
+prometheus_tests() {
+    say "Prometheus"
+    cargo test --locked --test export_prometheus 2>&1 | tee target/prometheus.log
+    local count
+    count=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' target/prometheus.log | tail -n 1)
+    [ "${count:-0}" -gt 0 ] || fail "no test with Prometheus ran"
+    passed=$((passed + count))
+}
+
 browser_tests() {
     say "Browser tests"
     if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed; then
@@ -103,6 +113,8 @@ browser_tests() {
     fi
     # The Rust tests have built it.
     [ -x target/debug/roundsman ] || fail "target/debug/roundsman is missing"
+    # Months of history for the charts, written by the program's own code.
+    cargo build --locked --quiet --example seed_history
     (cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec) 2>&1 | tee target/browser.log
     local count
     count=$(sed -n 's/^ℹ pass \([0-9]*\)$/\1/p; s/^# pass \([0-9]*\)$/\1/p' target/browser.log | tail -n 1)
@@ -132,6 +144,7 @@ if [ "$all" = yes ]; then
     else
         say "Dependencies: licences and bans of deny.toml were checked by tests/supply.rs; cargo-deny is not installed"
     fi
+    prometheus_tests
     browser_tests
     lab_tests
 fi

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ENVIRONMENT, runtime_pointer};
+use crate::export::{Export, Options, Sources};
 use crate::fleet::{Fleet, FleetSettings, Polling};
 use crate::history::History;
 use crate::model::{Caller, OrganizationId};
@@ -118,14 +119,31 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
     let auth = Auth::new(store.clone(), Arc::clone(&clock));
     let settings =
         FleetSettings { default_interval: config.interval, polling, ssh_agent: config.ssh_agent.clone() };
-    let fleet = Fleet::start(store.clone(), vault, history.clone(), Arc::clone(&clock), settings)
+    let fleet = Fleet::start(store.clone(), vault.clone(), history.clone(), Arc::clone(&clock), settings)
         .await
         .map_err(anyhow::Error::from)?;
+    let sources = Sources {
+        store: store.clone(),
+        vault,
+        history: history.clone(),
+        fleet: fleet.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let options = Options {
+        data: config.data.clone(),
+        metrics_without_login: config.metrics_without_login,
+        remote_write: config.remote_write.clone(),
+    };
+    let export = Export::new(sources, options).map_err(anyhow::Error::from)?;
     let operations = Operations::start(store, fleet.clone(), Arc::clone(&clock), config.allow_local_actions)
         .await
         .map_err(anyhow::Error::from)?;
     let started_at = clock.now();
-    Ok(Open { services: Services { auth, fleet, operations, clock, started_at }, history, _lock: lock })
+    if polling == Polling::On {
+        export.start();
+    }
+    let services = Services { auth, fleet, operations, export, clock, started_at };
+    Ok(Open { services, history, _lock: lock })
 }
 
 /// The master key under which the secrets are: a change of it that was cut off is brought to its end, or undone.
@@ -188,6 +206,7 @@ impl Open {
     /// Actions first, while there are connections to end them over; then pollers, so that nothing is appended afterwards; then what they appended goes to disk.
     async fn close(self) {
         self.services.operations.stop().await;
+        self.services.export.stop().await;
         self.services.fleet.stop().await;
         if let Err(error) = self.history.close().await {
             tracing::error!(%error, "the last readings could not be written");

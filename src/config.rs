@@ -2,6 +2,8 @@
 //!
 //! A [`Config`] that exists is valid. Nothing here touches the data directory.
 
+mod remote_write;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::Secret;
+pub use remote_write::{RemoteAuth, RemoteWrite};
 
 /// Where the file is looked for when `--config` does not name one.
 pub const DEFAULT_FILE: &str = "/etc/roundsman/config.toml";
@@ -55,6 +58,10 @@ pub struct Config {
     pub master_key: Option<Secret<String>>,
     /// Socket of the ssh-agent whose keys servers may use. None: no server logs in with an agent.
     pub ssh_agent: Option<PathBuf>,
+    /// `/metrics` answers whoever asks from this machine itself, without login.
+    pub metrics_without_login: bool,
+    /// None: readings are passed on to nobody.
+    pub remote_write: Option<RemoteWrite>,
 }
 
 /// What the command line said; `None` leaves it to the environment and the file.
@@ -78,6 +85,8 @@ struct File {
     interval: Option<String>,
     log_format: Option<LogFormat>,
     ssh_agent: Option<PathBuf>,
+    metrics_without_login: Option<bool>,
+    remote_write: Option<remote_write::Table>,
 }
 
 /// Reads one variable of the environment; tests pass a table.
@@ -148,6 +157,10 @@ impl Config {
             admin_password: secret(environment, "ROUNDSMAN_ADMIN_PASSWORD")?,
             master_key: secret(environment, "ROUNDSMAN_MASTER_KEY")?,
             ssh_agent: ssh_agent(environment, file.ssh_agent)?,
+            metrics_without_login: boolean(environment, "ROUNDSMAN_METRICS_WITHOUT_LOGIN")?
+                .or(file.metrics_without_login)
+                .unwrap_or(false),
+            remote_write: file.remote_write.map(remote_write::Table::validated).transpose()?,
         })
     }
 }

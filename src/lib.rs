@@ -17,6 +17,7 @@
 //! | 2 | [`auth`] | who may come in, and as whom |
 //! | 3 | [`fleet`] | enrolment, live state, one poller a server, health |
 //! | 4 | [`operations`] | one action on one or many servers, tracked target by target |
+//! | 5 | [`export`] | what leaves the house: tables, Prometheus, remote-write, backups; what is kept how long |
 //! | 6 | [`services`] | the handles that pages, API and command line receive |
 //! | 7 | [`web`] | pages, REST API, live updates, the accept loop |
 //! | 7 | [`cli`] | the command line |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod export;
 pub mod fleet;
 pub mod history;
 pub mod model;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::Auth;
 use crate::clock::Clock;
+use crate::export::Export;
 use crate::fleet::Fleet;
 use crate::model::Timestamp;
 use crate::operations::Operations;
@@ -17,6 +18,7 @@ pub struct Services {
     pub auth: Auth,
     pub fleet: Fleet,
     pub operations: Operations,
+    pub export: Export,
     pub clock: Arc<dyn Clock>,
     pub started_at: Timestamp,
 }

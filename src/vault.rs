@@ -18,12 +18,13 @@ use zeroize::Zeroizing;
 
 use crate::model::Secret;
 
+/// Name of the master key's file in the data directory.
+pub const KEY_FILE: &str = "master.key";
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 /// A key is 45 bytes with its line end; what is longer is something else.
 const KEY_FILE_BYTES: u64 = 1024;
-/// In the data directory.
-const KEY_FILE: &str = "master.key";
+/// The next master key while it takes the place of the present one, in the data directory.
 const PENDING: &str = "master.key.next";
 /// First byte of a sealed value, so that another cipher can follow one day.
 const VERSION: u8 = 1;
@@ -45,6 +46,8 @@ pub enum VaultError {
 #[derive(Clone)]
 pub struct Vault {
     cipher: XChaCha20Poly1305,
+    /// The key in base64, for a backup that is to bring it.
+    text: Secret<String>,
 }
 
 impl fmt::Debug for Vault {
@@ -155,11 +158,28 @@ impl Vault {
             .map_err(|error| VaultError::KeyFile { path, cause: error.to_string() })
     }
 
+    /// As [`Vault::open`], but makes nothing. None: there is no key.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn existing(data: &Path, given: Option<&Secret<String>>) -> Result<Option<Self>, VaultError> {
+        if given.is_none() && !data.join(KEY_FILE).exists() {
+            return Ok(None);
+        }
+        Self::open(data, given).map(Some)
+    }
+
+    /// The master key in base64. It leaves this process only sealed under a passphrase.
+    #[must_use]
+    pub const fn key_text(&self) -> &Secret<String> {
+        &self.text
+    }
+
     fn from_text(text: &str) -> Result<Self, VaultError> {
         let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| VaultError::KeyFormat)?);
         let cipher =
             XChaCha20Poly1305::new_from_slice(bytes.as_slice()).map_err(|_| VaultError::KeyFormat)?;
-        Ok(Self { cipher })
+        Ok(Self { cipher, text: Secret::new(text.trim().to_owned()) })
     }
 
     /// Encrypts `text` for the row `row`.

@@ -294,7 +294,7 @@ async fn a_jump_host_that_does_not_let_us_in() {
     let identity = Identity::Key(keys::generate_ed25519("wrong").unwrap().0);
     let route = Bastion::route("bastion", Target { identity, ..jump.target() });
     let target = Target { route, ..sshd.target() };
-    let reason = "the jump host bastion: 127.0.0.1";
+    let reason = "The jump host bastion: 127.0.0.1";
     let result = fails(&target, at(Stage::Route, reason, "ssh-copy-id -f -i KEY.pub")).await;
     assert!(result.step(Stage::Route).unwrap().detail.contains("refused the login"));
     assert_eq!(sshd.log().matches("Connection ").count(), 0);
@@ -306,17 +306,29 @@ async fn a_jump_host_whose_key_nobody_approved() {
     let route = Bastion::route("bastion", Target { pinned: None, ..jump.target() });
     let target = Target { route, ..sshd.target() };
     let result =
-        fails(&target, at(Stage::Route, "the jump host bastion: The host key of", "approve the key")).await;
+        fails(&target, at(Stage::Route, "The jump host bastion: The host key of", "approve the key")).await;
     assert_eq!(result.seen, None);
 }
 
 #[tokio::test]
 async fn a_jump_host_that_forwards_nothing() {
-    let jump = Sshd::start_with("AllowTcpForwarding no").await;
+    let restricted = Sshd::start().await;
+    let (private, line) = keys::generate_ed25519("restricted").unwrap();
+    restricted.authorize(&format!("restrict {line}"));
+    let jumps = [
+        (Sshd::start_with("AllowTcpForwarding no").await, None),
+        (Sshd::start_with("PermitOpen none").await, None),
+        (Sshd::dropbear_with(" -j").await, None),
+        (restricted, Some(Identity::Key(private))),
+    ];
     let sshd = Sshd::start().await;
-    let target = Target { route: Bastion::route("bastion", jump.target()), ..sshd.target() };
-    let reason = "the jump host bastion does not allow forwarding to it";
-    fails(&target, at(Stage::Tcp, reason, "On bastion set `AllowTcpForwarding yes`")).await;
+    for (jump, identity) in jumps {
+        let mut through = jump.target();
+        through.identity = identity.unwrap_or(through.identity);
+        let target = Target { route: Bastion::route("bastion", through), ..sshd.target() };
+        let reason = "the jump host bastion does not allow forwarding to it";
+        fails(&target, at(Stage::Tcp, reason, "On bastion set `AllowTcpForwarding yes`")).await;
+    }
 }
 
 #[tokio::test]
@@ -341,7 +353,7 @@ async fn a_proxy_that_is_not_there_or_refuses() {
         ..sshd.target()
     };
     let gone = through(free_port(), ProxyKind::Http);
-    fails(&gone, at(Stage::Route, "the proxy http://127.0.0.1:", "systemctl start")).await;
+    fails(&gone, at(Stage::Route, "The proxy http://127.0.0.1:", "systemctl start")).await;
     let silent = Target {
         connect_timeout: Duration::from_secs(1),
         ..through(listener_that_says(b"").await, ProxyKind::Socks5)
@@ -351,7 +363,7 @@ async fn a_proxy_that_is_not_there_or_refuses() {
     fails(&other, at(Stage::Route, "is not such a proxy", "Check the proxy's kind")).await;
     for (reply, reason) in [
         (1, "could not connect to it ('general failure')"),
-        (2, "does not allow connections to it"),
+        (2, "does not allow forwarding to it"),
         (3, "has no way to it"),
         (4, "has no way to it"),
         (5, "was refused there: nothing listens on the port"),

@@ -1,5 +1,4 @@
 //! Host keys on the wire: pinned, certified, revoked; no credential leaves before the host is trusted.
-#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

@@ -4,10 +4,12 @@
 mod support;
 
 use roundsman::model::Secret;
-use roundsman::ssh::{AgentProblem, CertificateProblem, Connection, Identity, SshError, Target, connect};
+use roundsman::ssh::{
+    AgentProblem, CertificateProblem, Connection, Identity, SshError, Target, connect, keys,
+};
 use support::credentials::{Agent, KeyRing};
-use support::in_time;
 use support::sshd::{PASSWORD, Sshd};
+use support::{eventually, in_time};
 
 async fn dial(target: &Target) -> Result<Connection, SshError> {
     in_time("a connection or an error", Box::pin(connect(target, &mut |_| {}))).await
@@ -43,10 +45,9 @@ async fn user_certificates_of_every_kind_of_key_log_in() {
         ring.key(name, kind);
         ring.sign("ca", name, &["-n", "root"]);
         dial(&certified(&sshd, &ring, name)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let log = sshd.log();
-        assert!(log.contains(&format!("ID {name} ")), "{log}");
+        sshd.wait_for_log(&format!("ID {name} ")).await;
     }
-    assert_eq!(sshd.logins(), 4);
+    eventually("the logins are logged", || sshd.logins() == 4).await;
 }
 
 #[tokio::test]
@@ -124,7 +125,7 @@ async fn of_an_agent_with_ten_keys_only_the_chosen_one_is_offered() {
         sshd.authorize(&ring.text(&format!("{chosen}.pub")));
         dial(&agent_target(&sshd, &agent, ring.text(&format!("{chosen}.pub")))).await.unwrap();
     }
-    assert_eq!(sshd.logins(), 2);
+    eventually("the logins are logged", || sshd.logins() == 2).await;
     assert!(!sshd.log().contains("Failed") && !sshd.log().contains("Too many"), "{}", sshd.log());
     let error = dial(&agent_target(&sshd, &agent, ring.text("key1.pub"))).await.unwrap_err();
     let SshError::AuthRefused { offered, .. } = &error else { panic!("{error:?}") };
@@ -148,7 +149,7 @@ async fn a_certificate_of_an_agent_logs_in() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_missing_locked_or_without_the_key_says_so() {
+async fn an_agent_that_is_missing_locked_frozen_or_without_the_key_says_so() {
     let ring = KeyRing::new();
     ring.key("key", &["ed25519"]);
     ring.key("wanted", &["ed25519"]);
@@ -172,6 +173,11 @@ async fn an_agent_that_is_missing_locked_or_without_the_key_says_so() {
     agent.add(&ring, &["-x"]);
     assert_eq!(problem(dial(&target).await.unwrap_err()), AgentProblem::Empty);
     assert_eq!(sshd.login_attempts(), 0, "{}", sshd.log());
+    let frozen = tokio::net::UnixListener::bind(ring.path("frozen.sock")).unwrap();
+    let identity = Identity::Agent { socket: ring.path("frozen.sock"), public_key: ring.text("key.pub") };
+    let error = dial(&Target { identity, ..sshd.target() }).await.unwrap_err();
+    assert!(error.to_string().contains("it does not answer (no answer in 5 s)"), "{error}");
+    drop(frozen);
     let wrong = agent_target(&sshd, &agent, "not a key".to_owned());
     assert_eq!(problem(dial(&wrong).await.unwrap_err()), AgentProblem::NotAKey);
 }
@@ -187,7 +193,7 @@ async fn one_try_is_enough_for_every_identity() {
     let file = Identity::KeyFile { path: ring.path("rsa"), passphrase: None };
     dial(&Target { identity: file, ..sshd.target() }).await.unwrap();
     dial(&sshd.password_target(PASSWORD)).await.unwrap();
-    assert_eq!(sshd.logins(), 4);
+    eventually("the logins are logged", || sshd.logins() == 4).await;
 }
 
 #[tokio::test]
@@ -227,7 +233,7 @@ async fn key_files_of_every_kind_and_form_log_in() {
             logins += 1;
         }
     }
-    assert_eq!(sshd.logins(), logins);
+    eventually("the logins are logged", || sshd.logins() == logins).await;
 }
 
 #[tokio::test]
@@ -235,8 +241,71 @@ async fn a_password_goes_through_pams_one_hidden_prompt() {
     let config = "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\nMaxAuthTries 2";
     let sshd = Sshd::with_password(config).await;
     dial(&sshd.password_target(PASSWORD)).await.unwrap();
-    assert!(sshd.log().contains("Accepted keyboard-interactive"), "{}", sshd.log());
+    sshd.wait_for_log("Accepted keyboard-interactive").await;
     let error = dial(&sshd.password_target("wrong horse")).await.unwrap_err();
     assert!(matches!(&error, SshError::AuthRefused { .. }), "{error:?}");
     assert!(!format!("{error:?} {error}").contains("wrong horse"));
+}
+
+#[tokio::test]
+async fn keys_that_openssl_made_log_in() {
+    let ring = KeyRing::new();
+    let sshd = Sshd::start().await;
+    let kinds: [(&str, &[&str]); 3] = [
+        ("ed25519", &["-algorithm", "ed25519"]),
+        ("ec", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]),
+        ("rsa", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
+    ];
+    for (name, kind) in kinds {
+        let sealed: &[&str] = &["-aes-256-cbc", "-pass", "pass:open sesame"];
+        for (more, passphrase) in [(&[][..], None), (sealed, Some("open sesame"))] {
+            let mut openssl = std::process::Command::new("openssl");
+            let made = openssl.arg("genpkey").args(kind).args(more).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            let path = ring.path(name);
+            std::fs::write(&path, made.stdout).unwrap();
+            let passphrase = passphrase.map(|text| Secret::new(text.to_owned()));
+            let text = Secret::new(ring.text(name));
+            let line = keys::public_line(&text, passphrase.as_ref());
+            sshd.authorize(&line.unwrap_or_else(|error| panic!("{name} {more:?}: {error}")));
+            let identity = Identity::KeyFile { path, passphrase };
+            dial(&Target { identity, ..sshd.target() }).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn dropbear_takes_keys_of_every_kind_and_those_of_an_agent() {
+    let ring = KeyRing::new();
+    let agent = Agent::start(&ring).await;
+    let dropbear = Sshd::dropbear().await;
+    for (name, kind) in
+        [("ed25519", &["ed25519"][..]), ("ecdsa", &["ecdsa"]), ("rsa", &["rsa", "-b", "2048"])]
+    {
+        ring.key(name, kind);
+        agent.add(&ring, &[name]);
+        let line = ring.text(&format!("{name}.pub"));
+        dropbear.authorize(&line);
+        let kept = Target { identity: Identity::Key(ring.private(name)), ..dropbear.target() };
+        dial(&kept).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        dial(&agent_target(&dropbear, &agent, line)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    eventually("the logins are logged", || dropbear.logins() == 6).await;
+}
+
+#[tokio::test]
+async fn the_algorithms_of_openssh_6_6_are_enough() {
+    let ring = KeyRing::new();
+    ring.key("host", &["rsa", "-b", "2048"]);
+    ring.key("key", &["rsa", "-b", "2048"]);
+    let config = format!(
+        "HostKey {}\nHostKeyAlgorithms ssh-rsa\nKexAlgorithms curve25519-sha256@libssh.org\nCiphers aes128-ctr\n\
+         MACs hmac-sha2-256",
+        ring.path("host").display()
+    );
+    let sshd = Sshd::start_with(&config).await;
+    sshd.authorize(&ring.text("key.pub"));
+    let identity = Identity::Key(ring.private("key"));
+    let target = Target { identity, pinned: Some(ring.public("host")), ..sshd.target() };
+    dial(&target).await.unwrap();
 }

@@ -1,9 +1,9 @@
 //! Reach: jump hosts, proxies, IPv6; each hop is named when it is the trouble, and none holds up another.
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use roundsman::ssh::{
     Connection, ExecRequest, Hop, Identity, ProxyKind, Refusal, Route, Session, SessionState, SshError,
     Target, connect, keys,
 };
+use support::namespaces::{Namespaces, ip};
 use support::reach::{Bastion, PROXY_LOGIN, WorkingProxy};
 use support::sshd::Sshd;
 use support::{eventually, in_time};
@@ -94,7 +95,7 @@ async fn of_several_hops_the_one_that_fails_is_named() {
     ] {
         let error = dial(&target).await.unwrap_err();
         assert_eq!(error.hop(), Some(&Hop::JumpHost(name.to_owned())), "{error:?}");
-        assert!(error.to_string().starts_with(&format!("the jump host {name}: ")), "{error}");
+        assert!(error.to_string().starts_with(&format!("The jump host {name}: ")), "{error}");
         assert_eq!(error.layer(), Some(Layer::Authentication));
         assert!(!error.needs_a_person());
     }
@@ -142,9 +143,17 @@ async fn an_end_behind_a_jump_host_leaves_the_jump_host_alone() {
 
 #[tokio::test]
 async fn a_tunnel_that_nobody_reads_does_not_block_the_jump_host() {
-    let port = after_the_banner(|mut socket| async move {
-        let junk = vec![0; 64 * 1024];
-        while socket.write_all(&junk).await.is_ok() {}
+    let (stopped, mut floods) = tokio::sync::mpsc::unbounded_channel();
+    let port = after_the_banner(move |mut socket| {
+        let stopped = stopped.clone();
+        async move {
+            let junk = vec![0; 64 * 1024];
+            let mut sent = 0;
+            while socket.write_all(&junk).await.is_ok() {
+                sent += junk.len();
+            }
+            let _the_test_may_be_over = stopped.send(sent);
+        }
     })
     .await;
     let (jump, sshd) = (Sshd::start().await, Sshd::start().await);
@@ -161,6 +170,9 @@ async fn a_tunnel_that_nobody_reads_does_not_block_the_jump_host() {
     }
     works(&dial(&Target { route, ..sshd.target() }).await.unwrap()).await;
     assert_eq!(bastion.logins(), 1);
+    // The flood was cut off at a bound: 8 MiB of backlog, and what buffers on the way hold.
+    let sent = in_time("the end of the flood", floods.recv()).await.unwrap();
+    assert!((4 << 20..64 << 20).contains(&sent), "{sent} bytes");
     closed.add_permits(1);
     let error = in_time("an error", flooded.connection()).await.unwrap_err();
     assert_eq!(error.layer(), Some(Layer::KeyExchange), "{error:?}");
@@ -210,6 +222,30 @@ async fn servers_that_stall_after_their_banner_give_way_to_others() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_is_given_up_leaves_nothing_behind() {
+    let (hung_up, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let port = after_the_banner(move |mut socket| {
+        let hung_up = hung_up.clone();
+        async move {
+            let _until_they_hang_up = socket.read_to_end(&mut Vec::new()).await;
+            let _the_test_may_be_over = hung_up.send(());
+        }
+    })
+    .await;
+    let (jump, sshd) = (Sshd::start().await, Sshd::start().await);
+    let (bastion, _ends) = session(jump.target(), &open_gate());
+    for route in [Route::Direct, Route::Jump(Arc::new(bastion.clone()))] {
+        let (attempt, ends) = session(Target { port, route, ..sshd.target() }, &open_gate());
+        let begun =
+            |state: &SessionState| matches!(state, SessionState::Connecting { layer: Layer::KeyExchange });
+        in_time("the key exchange", attempt.state().wait_for(begun)).await.unwrap();
+        drop(ends);
+        in_time("the end at the other side", seen.recv()).await.unwrap();
+    }
+    works(&bastion.connection().await.unwrap()).await;
+}
+
+#[tokio::test]
 async fn a_proxy_resolves_the_name_and_carries_the_connection() {
     let sshd = Sshd::start().await;
     for kind in [ProxyKind::Socks5, ProxyKind::Http] {
@@ -235,7 +271,7 @@ async fn a_proxy_that_wants_a_login_says_so_and_the_password_is_nowhere() {
             let error = dial(&target).await.unwrap_err();
             let SshError::HopRefuses { refusal, .. } = &error else { panic!("{error:?}") };
             assert_eq!(*refusal, expected);
-            assert!(error.needs_a_person() && error.to_string().contains("the proxy "), "{error}");
+            assert!(error.needs_a_person() && error.to_string().starts_with("The proxy "), "{error}");
             assert!(!format!("{error:?} {error} {} {target:?}", error.advice()).contains("secret guess"));
         }
     }
@@ -259,73 +295,14 @@ async fn an_ipv6_address_is_reached_directly_and_over_every_kind_of_hop() {
     assert_eq!(http.asked()[0], format!("[::1] {}", sshd.port()));
 }
 
-/// Network namespaces in a row, each linked to the next only; the first to this one. Removed when dropped.
-struct Namespaces {
-    names: Vec<String>,
-    net: u32,
-}
-
-impl Namespaces {
-    fn in_a_row(count: u32) -> Self {
-        let process = std::process::id();
-        // 198.18.0.0/15 is for tests between networks (RFC 2544): a /28 of it for this process.
-        let net = (198 << 24) + (18 << 16) + ((process & 0x0fff) << 4);
-        let names = (1..=count).map(|number| format!("rm{process}n{number}")).collect();
-        let made = Self { names, net };
-        for number in 0..count {
-            made.link(number);
-        }
-        made
-    }
-
-    /// The address of a namespace on the link to the one before it.
-    fn address(&self, number: u32) -> String {
-        std::net::Ipv4Addr::from(self.net + 4 * number + 2).to_string()
-    }
-
-    fn link(&self, number: u32) {
-        let name = &self.names[number as usize];
-        let before = std::net::Ipv4Addr::from(self.net + 4 * number + 1);
-        let (near, far) = (format!("{name}a"), format!("{name}b"));
-        ip(&format!("netns add {name}"));
-        ip(&format!("link add {near} type veth peer name {far}"));
-        ip(&format!("link set {far} netns {name}"));
-        ip(&format!("-n {name} addr add {}/30 dev {far}", self.address(number)));
-        ip(&format!("-n {name} link set {far} up"));
-        ip(&format!("-n {name} link set lo up"));
-        let inside = match number.checked_sub(1).and_then(|before| self.names.get(before as usize)) {
-            Some(previous) => {
-                ip(&format!("link set {near} netns {previous}"));
-                format!("-n {previous} ")
-            }
-            None => String::new(),
-        };
-        ip(&format!("{inside}addr add {before}/30 dev {near}"));
-        ip(&format!("{inside}link set {near} up"));
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for name in &self.names {
-            let _one_may_never_have_been_made = Command::new("ip").args(["netns", "del", name]).output();
-        }
-    }
-}
-
-fn ip(words: &str) {
-    let done = Command::new("ip").args(words.split(' ')).output().expect("iproute2 is installed");
-    assert!(done.status.success(), "ip {words}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
 #[tokio::test]
 async fn a_server_two_networks_away_is_reached_over_two_jump_hosts() {
     let nets = Namespaces::in_a_row(3);
     let mut daemons = Vec::new();
     for number in 0..3 {
-        daemons.push(Sshd::in_namespace(&nets.names[number as usize], &nets.address(number)).await);
+        daemons.push(Sshd::in_namespace(nets.name(number), &nets.address(number)).await);
     }
-    let target = |number: u32| Target { host: nets.address(number), ..daemons[number as usize].target() };
+    let target = |number: usize| Target { host: nets.address(number), ..daemons[number].target() };
     let short = Target { connect_timeout: Duration::from_secs(1), ..target(2) };
     let error = dial(&short).await.unwrap_err();
     assert_eq!(error.layer(), Some(Layer::Tcp), "there is a way around the jump hosts: {error}");
@@ -334,7 +311,7 @@ async fn a_server_two_networks_away_is_reached_over_two_jump_hosts() {
     works(&dial(&chain).await.unwrap()).await;
 
     // Nobody has this address: the jump host waits for an answer for seconds, and we no longer than we said.
-    ip(&format!("-n {} route add 203.0.113.7/32 dev {}a", nets.names[0], nets.names[1]));
+    ip(&format!("-n {} route add 203.0.113.7/32 dev {}", nets.name(0), nets.link_to(1)));
     let nobody = Target { host: "203.0.113.7".to_owned(), ..short };
     let error = dial(&through("outer", target(0), nobody)).await.unwrap_err();
     assert!(matches!(&error, SshError::TimedOut { layer: Layer::Tcp, after_ms: 1000, .. }), "{error:?}");

@@ -50,7 +50,7 @@ fn assert_headers(answer: &Answer, what: &str) {
 async fn without_login_only_the_doors_health_and_static_files_answer() {
     let app = TestApp::start().await;
     let public: Vec<&str> =
-        ["/login", "/setup/{secret}", "/static/{*file}", "/favicon.ico", "/api/health"].into();
+        ["/login", "/setup/{secret}", "/static/{*file}", "/favicon.ico", "/api/health", "/metrics"].into();
     for route in web::table() {
         let answer = ask(&app, &route, &Who::Nobody).await;
         assert_headers(&answer, &format!("{route:?}"));

@@ -1,8 +1,11 @@
 //! Requests to the REST API, over the control socket or an address.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode, Url, header, redirect};
 use serde_json::Value;
@@ -13,6 +16,8 @@ use crate::model::Secret;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Enrolment waits for a server that may be slow in each of its stages.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// A backup of years of a large fleet over a slow line.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// A list of 5,000 servers is about 10 MiB; an answer above this is not one of Roundsman's.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Servers asked for at once when listing all.
@@ -87,6 +92,52 @@ impl Client {
         self.ask(Method::DELETE, path, None).await.map(drop)
     }
 
+    /// Writes the body of an answer to `sink` as it comes, however long it is: POST with a body, GET without.
+    ///
+    /// # Errors
+    /// What the server refuses; [`CliError::Failed`] when the answer breaks off or cannot be written.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+        sink: &mut impl Write,
+    ) -> Result<(), CliError> {
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let mut response = self.send(method, path, body, DOWNLOAD_LIMIT).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let text = self.read(response).await?;
+            let value = serde_json::from_slice(&text).map_err(|_| not_roundsman(&self.place))?;
+            return Err(refused(status, value));
+        }
+        while let Some(part) = response.chunk().await.map_err(|error| {
+            CliError::failed(format!("the answer broke off: {}; see Roundsman's log", root_cause(&error)))
+        })? {
+            sink.write_all(&part)?;
+        }
+        Ok(())
+    }
+
+    /// Sends `source`, of `size_bytes`, as the body of a PUT.
+    ///
+    /// # Errors
+    /// What the server refuses; [`CliError::Failed`] when the connection breaks.
+    pub(super) async fn upload(
+        &self,
+        path: &str,
+        size_bytes: u64,
+        source: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Value, CliError> {
+        let request = self.request(Method::PUT, path, DOWNLOAD_LIMIT)?;
+        let request =
+            request.header(header::CONTENT_LENGTH, size_bytes).body(reqwest::Body::wrap_stream(source));
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let text = self.read(response).await?;
+        let value = serde_json::from_slice(&text).map_err(|_| not_roundsman(&self.place))?;
+        if status.is_success() { Ok(value) } else { Err(refused(status, value)) }
+    }
+
     /// All items of a paged list.
     ///
     /// # Errors
@@ -119,18 +170,7 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, CliError> {
-        let url = self
-            .base
-            .join(path.trim_start_matches('/'))
-            .map_err(|error| CliError::failed(error.to_string()))?;
-        let mut request = self.http.request(method, url).header(header::ACCEPT, "application/json");
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose());
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let response = self.send(method, path, body, ANSWER_LIMIT).await?;
         let status = response.status();
         let date =
             response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
@@ -147,6 +187,38 @@ impl Client {
         }
         let value: Value = serde_json::from_slice(&text).map_err(|_| not_roundsman(&self.place))?;
         if status.is_success() { Ok(Answer { body: value, date }) } else { Err(refused(status, value)) }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<reqwest::Response, CliError> {
+        let mut request = self.request(method, path, limit)?;
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.map_err(|error| self.unreachable(&error))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> Result<reqwest::RequestBuilder, CliError> {
+        let url = self
+            .base
+            .join(path.trim_start_matches('/'))
+            .map_err(|error| CliError::failed(error.to_string()))?;
+        let request =
+            self.http.request(method, url).header(header::ACCEPT, "application/json").timeout(limit);
+        Ok(match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        })
     }
 
     async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, CliError> {

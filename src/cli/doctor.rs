@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use clap::Args;
 use jiff::fmt::rfc2822;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use super::Global;
 use super::client::{Client, segment};
 use super::connect::{Connected, StandAlone, connect, data_of};
 use super::error::CliError;
+use super::integrity;
 use super::machine::free_bytes;
 use super::output::{Output, bytes, list, span, text};
 use crate::clock::{Clock, SystemClock};
@@ -53,7 +55,7 @@ impl Outcome {
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     check: &'static str,
     outcome: Outcome,
     detail: String,
@@ -62,7 +64,7 @@ struct Finding {
 }
 
 impl Finding {
-    fn ok(check: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn ok(check: &'static str, detail: impl Into<String>) -> Self {
         Self { check, outcome: Outcome::Ok, detail: detail.into(), fix: None }
     }
 
@@ -70,19 +72,36 @@ impl Finding {
         Self { check, outcome: Outcome::Warning, detail: detail.into(), fix: Some(fix.into()) }
     }
 
-    fn problem(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn problem(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { check, outcome: Outcome::Problem, detail: detail.into(), fix: Some(fix.into()) }
     }
 }
 
+/// Options of `doctor`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Options {
+    /// Also read all data: both databases, the checksum of every sample, the audit chain, every stored secret
+    #[arg(long)]
+    integrity: bool,
+}
+
 pub(super) async fn run(
     global: &Global,
+    options: &Options,
     stand_alone: &dyn StandAlone,
     output: &Output,
 ) -> Result<(), CliError> {
     let mut findings = Vec::new();
+    if options.integrity && data_of(global)?.is_none() {
+        return Err(CliError::usage(
+            "--integrity reads the files of the data directory: run it on that machine",
+        ));
+    }
     if let Some(data) = data_of(global)?.filter(|data| data.exists()) {
         findings.extend(data_directory(&data));
+        if options.integrity {
+            findings.extend(integrity::findings(&data));
+        }
     }
     match connect(global, stand_alone).await {
         Err(error @ CliError::Usage(_)) => return Err(error),

@@ -4,17 +4,23 @@
 //! here but by [`crate::app`].
 
 mod add;
+mod audit;
+mod backup;
 mod client;
 mod connect;
+mod cp;
 mod doctor;
 mod error;
 mod exec;
 mod host_keys;
+mod import;
+mod integrity;
 mod keys;
 mod known_hosts;
 mod machine;
 mod output;
 mod private_key;
+mod restore;
 mod servers;
 mod tokens;
 mod users;
@@ -73,6 +79,8 @@ pub enum Command {
     Serve(Serve),
     /// Enrol a server
     Add(Box<add::Add>),
+    /// Add many servers: from ssh_config, an Ansible inventory, CSV, JSON or lines of user@host
+    Import(Box<import::Import>),
     /// List servers
     List(servers::List),
     /// Show one server
@@ -81,6 +89,8 @@ pub enum Command {
     Remove(servers::Remove),
     /// Run a command on one or many servers
     Exec(exec::Exec),
+    /// Copy a file to a server or from one
+    Cp(cp::Cp),
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
@@ -99,7 +109,14 @@ pub enum Command {
     #[command(subcommand)]
     User(users::UserCommand),
     /// Find out what is wrong with this installation, and how to put it right
-    Doctor,
+    Doctor(doctor::Options),
+    /// Write everything that is kept into one file, while Roundsman runs
+    Backup(backup::Backup),
+    /// Make a data directory out of a backup
+    Restore(restore::RestoreCommand),
+    /// Who did what, and whether the log of it is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print the version
     Version,
 }
@@ -154,32 +171,39 @@ async fn command(
     output: &Output,
 ) -> Result<ExitCode, CliError> {
     let Arguments { global, command } = arguments;
-    match command {
+    let command = match command {
         Command::Version => return output.version(VERSION).map(|()| ExitCode::SUCCESS),
-        Command::Doctor => {
-            return doctor::run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
+        Command::Doctor(options) => {
+            return doctor::run(&global, &options, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
+        }
+        Command::Restore(command) => {
+            return command.run(&global, output).await.map(|()| ExitCode::SUCCESS);
         }
         Command::Key(keys::KeyCommand::Reseal(command)) => {
             return command.run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
         }
         Command::Serve(_) => return Err(CliError::usage("serve is not a command of a client")),
-        _ => {}
-    }
+        command => command,
+    };
     let Connected { client, opened } = connect(&global, stand_alone).await?;
     let mut code = ExitCode::SUCCESS;
     let done = match command {
         Command::Exec(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Op(command) => command.run(&client, output).await,
         Command::Add(command) => command.run(&client, output).await,
+        Command::Import(command) => command.run(&client, output).await.map(|status| code = status),
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
         Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
         Command::HostKeys(command) => command.run(&client, output).await,
         Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::Cp(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
-        Command::Serve(_) | Command::Doctor | Command::Version => Ok(()),
+        Command::Backup(command) => command.run(&client, output).await,
+        Command::Audit(command) => command.run(&client, output).await,
+        Command::Serve(_) | Command::Doctor(_) | Command::Restore(_) | Command::Version => Ok(()),
     };
     if let Some(opened) = opened {
         opened.close().await;

@@ -87,6 +87,13 @@ pub struct Checked {
     pub seen: Option<HostKeyView>,
 }
 
+/// A server that is stored.
+pub(super) struct Enrolled {
+    pub state: ServerState,
+    /// False: it was stored unchecked.
+    pub was_reached: bool,
+}
+
 /// The way to a server that is being enrolled.
 struct Candidate {
     target: Target,
@@ -185,6 +192,11 @@ impl Fleet {
     /// [`FleetError::HostKeyUnknown`] until its host key is approved, [`FleetError::Preflight`] when a stage
     /// fails, [`FleetError::NameTaken`], [`FleetError::Invalid`]. In each case nothing is stored.
     pub async fn add(&self, caller: &Caller, new: NewServer) -> Result<ServerState, FleetError> {
+        Ok(self.enrol(caller, new).await?.state)
+    }
+
+    /// As [`Fleet::add`], and says whether the server was reached.
+    pub(super) async fn enrol(&self, caller: &Caller, new: NewServer) -> Result<Enrolled, FleetError> {
         auth::require(caller, Role::Admin)?;
         let server = self.draft(caller, &new)?;
         let mut candidate = self.candidate(caller, &new).await?;
@@ -199,9 +211,10 @@ impl Fleet {
         let entry = Arc::new(self.entry_of(stored)?);
         self.inner.registry.insert(Arc::clone(&entry));
         self.count_logins(&entry, reached.more_logins);
+        let was_reached = reached.connection.is_some();
         self.poll(&entry, reached.connection).await?;
         self.server_changed(caller, entry.id);
-        Ok(self.state_of(&entry))
+        Ok(Enrolled { state: self.state_of(&entry), was_reached })
     }
 
     /// Enrols the machine that Roundsman runs on, unless it is there already or was removed on purpose.

@@ -10,7 +10,7 @@ use crate::model::{InvalidServer, LoginMethod, Port, Secret, Server, ServerName,
 /// Free key=value pairs of a server.
 pub type Metadata = BTreeMap<String, String>;
 
-const DESCRIPTION_CHARS: usize = 1000;
+pub const DESCRIPTION_CHARS: usize = 1000;
 const WORD_CHARS: usize = 63;
 const TAGS: usize = 64;
 const METADATA_ENTRIES: usize = 64;
@@ -133,7 +133,7 @@ impl ServerEdit {
     }
 }
 
-fn free_text(field: &'static str, text: &str, limit: usize) -> Result<String, FleetError> {
+pub fn free_text(field: &'static str, text: &str, limit: usize) -> Result<String, FleetError> {
     if text.chars().count() > limit || text.chars().any(|c| c.is_control() && c != '\n') {
         return Err(FleetError::invalid(
             field,
@@ -143,7 +143,7 @@ fn free_text(field: &'static str, text: &str, limit: usize) -> Result<String, Fl
     Ok(text.trim().to_owned())
 }
 
-fn word(field: &'static str, text: Option<&str>) -> Result<Option<String>, FleetError> {
+pub fn word(field: &'static str, text: Option<&str>) -> Result<Option<String>, FleetError> {
     match text.map(str::trim) {
         None | Some("") => Ok(None),
         Some(text) => free_text(field, text, WORD_CHARS).map(Some),
@@ -222,7 +222,7 @@ fn tags(list: &[String]) -> Result<Vec<Tag>, FleetError> {
     Ok(tags)
 }
 
-fn metadata(pairs: &Metadata) -> Result<Metadata, FleetError> {
+pub fn metadata(pairs: &Metadata) -> Result<Metadata, FleetError> {
     let bad = |message: String| FleetError::invalid("metadata", message);
     if pairs.len() > METADATA_ENTRIES {
         return Err(bad(format!("a server has at most {METADATA_ENTRIES} metadata entries")));

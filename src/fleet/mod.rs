@@ -3,19 +3,25 @@
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
 mod acting;
+mod aggregate;
+mod counts;
 mod enrol;
+mod files;
 mod filter;
 mod findings;
 mod hands;
 mod health;
 mod hostkeys;
+pub mod import;
 mod input;
 mod key_view;
 mod keys;
 mod known;
 mod logins;
+mod metrics;
 mod packed;
 mod poller;
+mod raw;
 mod registry;
 mod rotation;
 mod servers;
@@ -33,16 +39,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use acting::Lease;
+pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
+pub use counts::Counted;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use findings::blind_spots;
 pub use hands::{ActionTarget, Hand};
-pub use health::used_percent;
+pub use health::{Thresholds, thresholds, used_percent};
 pub use hostkeys::{HostKeyReport, HostKeyState};
 pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
 pub use keys::ImportedKey;
 pub use known::{ImportReport, KnownHostLine, LineOutcome, LineReport};
+pub use metrics::{
+    LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
+};
+pub use raw::{RawReading, RawState};
 pub use rotation::RotationScope;
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
@@ -54,6 +66,7 @@ use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
+use counts::Counts;
 use logins::LoginBook;
 use poller::{Poller, Shared};
 use registry::{Entry, Registry};
@@ -74,6 +87,8 @@ pub enum FleetError {
     NoSuchKey(String),
     #[error("no imported known_hosts line has the id '{0}'")]
     NoSuchKnownHost(String),
+    #[error("there is no import '{0}'; the results of the last few are kept until Roundsman restarts")]
+    NoSuchImport(String),
     #[error("there is a key named '{0}' already; choose another name")]
     KeyNameTaken(String),
     /// Nothing was deleted.
@@ -81,6 +96,9 @@ pub enum FleetError {
     KeyInUse { name: String, places: String },
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
+    /// `near`: names that it may be a slip of.
+    #[error("there is no metric '{name}'{}; GET /api/v1/metrics lists them", metrics::perhaps(near))]
+    NoSuchMetric { name: String, near: Vec<String> },
     #[error("{message}")]
     Invalid { field: &'static str, message: String },
     /// Nothing was stored. The same request with `host_key` set to the line in `seen` approves it.
@@ -92,9 +110,14 @@ pub enum FleetError {
     /// Nothing was stored.
     #[error("{message}")]
     Preflight { message: String, steps: Vec<Step> },
+    /// Lines of an import cannot be done, and they were not to be left out. Nothing was added.
+    #[error("{wrong} lines cannot be imported, so nothing was added; put them right, or skip them")]
+    ImportRefused { wrong: usize, plan: Box<import::Plan> },
     /// Other servers need this one.
     #[error("{0}")]
     InUse(String),
+    #[error(transparent)]
+    Transfer(#[from] crate::ssh::transfer::TransferError),
     /// The question has no answer for this server now.
     #[error("{0}")]
     Unavailable(String),
@@ -152,6 +175,7 @@ struct Inner {
     wiring: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     pollers: TaskTracker,
+    imports: import::Jobs,
 }
 
 impl fmt::Debug for Fleet {
@@ -181,6 +205,7 @@ impl Fleet {
             clock: Arc::clone(&clock),
             events: events.clone(),
             gate: Arc::new(Semaphore::new(DIALS)),
+            counts: Counts::default(),
             epoch: Instant::now(),
         });
         let fleet = Self {
@@ -198,6 +223,7 @@ impl Fleet {
                 wiring: tokio::sync::Mutex::new(()),
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
+                imports: import::Jobs::default(),
             }),
         };
         fleet.ensure_default_key().await?;

@@ -10,9 +10,11 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Counts;
 use super::health::{Verdict, judge};
 use super::logins::LoginBook;
 use super::packed::{PackedProcesses, PackedServices};
+use super::raw::RawReading;
 use super::registry::{Entry, Live, Registry};
 use super::state::{ProcessTable, ServiceTable, UserTable};
 use crate::clock::Clock;
@@ -56,6 +58,7 @@ pub struct Shared {
     pub events: broadcast::Sender<Event>,
     /// Dials at the same time.
     pub gate: Arc<Semaphore>,
+    pub counts: Counts,
     /// Start of the schedule; every server has a phase after it.
     pub epoch: Instant,
 }
@@ -79,7 +82,7 @@ pub struct Poller {
     entry: Arc<Entry>,
     shared: Arc<Shared>,
     stop: CancellationToken,
-    previous: Option<Snapshot>,
+    previous: Option<Arc<Snapshot>>,
     previous_processes: Option<rates::ProcessTimes>,
     details_at: Option<Instant>,
     facts_at: Option<Instant>,
@@ -304,7 +307,7 @@ impl Poller {
             }
             let next = self.next_reading(started);
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep_until(next) => self.shared.counts.begun(next.elapsed()),
                 () = self.entry.wake.notified() => {}
                 () = lost(connection) => return Ended::Probe(ProbeError::Closed),
                 () = wanted(connection) => return Ended::GaveWay { until: next },
@@ -339,7 +342,7 @@ impl Poller {
     fn arrived(&mut self, mut snapshot: Snapshot, sections: Sections, started: Instant) {
         let now = self.shared.clock.now();
         let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
-        let mut samples = rates::samples(self.previous.as_ref(), &snapshot);
+        let mut samples = rates::samples(self.previous.as_deref(), &snapshot);
         samples.push(Sample { key: SeriesKey::plain("response_time_ms"), value: elapsed_ms });
         let processes = snapshot.processes.is_some().then(|| {
             let all = rates::processes(self.previous_processes.as_ref(), &snapshot);
@@ -347,6 +350,7 @@ impl Poller {
             ProcessTable { taken_at: now, total, processes: rates::top(all, TOP_PROCESSES) }
         });
         self.readings += 1;
+        self.shared.counts.reading();
         let (number, organization) = {
             let live = self.entry.live();
             (live.server.number, live.server.organization)
@@ -354,12 +358,17 @@ impl Poller {
         self.shared.history.append(number, now, &samples);
         self.previous_processes = rates::ProcessTimes::of(&snapshot).or(self.previous_processes.take());
         let changed = self.keep(&mut snapshot, sections, &samples, processes, now);
+        let snapshot = Arc::new(snapshot);
+        self.previous = Some(Arc::clone(&snapshot));
+        {
+            let mut live = self.entry.live();
+            live.raw = Some(RawReading::after(live.raw.as_ref(), now, snapshot));
+        }
         let server = self.entry.id;
         self.publish(Event::Reading { organization, server, at: now, samples: Arc::from(samples) });
         if changed {
             self.publish_health(now);
         }
-        self.previous = Some(snapshot);
         self.entry.checks.send_modify(|count| *count += 1);
     }
 
@@ -411,7 +420,9 @@ impl Poller {
 
     fn count_logins(&self, session: &Session, before: u64) -> u64 {
         let logins = session.logins();
-        self.shared.logins.count(&self.entry, logins.saturating_sub(before), self.shared.clock.now());
+        let new = logins.saturating_sub(before);
+        self.shared.counts.logins(u32::try_from(new).unwrap_or(u32::MAX));
+        self.shared.logins.count(&self.entry, new, self.shared.clock.now());
         logins
     }
 
@@ -441,6 +452,7 @@ impl Poller {
     }
 
     fn unreachable(&self, health: Health, layer: Option<Layer>, reason: String) {
+        self.shared.counts.failed(layer);
         unreachable(&self.entry, &self.shared, health, layer, reason);
     }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::acting::ActingSlot;
 use super::health::Standing;
 use super::packed::{PackedProcesses, PackedServices};
+use super::raw::RawReading;
 use super::state::{Figures, HostKeyView, ServerState, UserTable};
 use crate::history::History;
 use crate::model::{
@@ -34,6 +35,8 @@ pub struct Live {
     pub last_seen_at: Option<Timestamp>,
     pub last_health_check_at: Option<Timestamp>,
     pub figures: Arc<Figures>,
+    /// The last reading as it came. None: none yet.
+    pub raw: Option<RawReading>,
     pub facts: Option<Arc<Facts>>,
     pub filesystems: Arc<[Filesystem]>,
     pub interfaces: Arc<[Interface]>,
@@ -105,6 +108,7 @@ impl Entry {
             last_seen_at: None,
             last_health_check_at: None,
             figures: Arc::default(),
+            raw: None,
             facts: None,
             filesystems: Arc::from([]),
             interfaces: Arc::from([]),

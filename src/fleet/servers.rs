@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth;
-use crate::history::Point;
 use crate::model::{
-    Caller, Event, Facts, Labels, MetricName, Reachability, Role, SecretKind, ServerNumber, Status,
-    Timestamp, Transport, WayIn,
+    Caller, Event, Facts, MetricName, Reachability, Role, SecretKind, ServerNumber, Status, Transport, WayIn,
 };
 use crate::ssh::{Connection, HostKey};
 use crate::store::StoreError;
@@ -107,23 +105,6 @@ impl Fleet {
             });
             FleetError::Unavailable(format!("the {section} of {} are not known: {reason}", live.server.name))
         })
-    }
-
-    /// The history of one metric: a list of points for each of its series.
-    ///
-    /// # Errors
-    /// [`FleetError::History`] for a range or a number of points that cannot be meant.
-    pub async fn metrics(
-        &self,
-        caller: &Caller,
-        reference: &str,
-        metric: MetricName,
-        range: (Timestamp, Timestamp),
-        points: usize,
-    ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
-        auth::require(caller, Role::Viewer)?;
-        let number = self.number(caller, reference)?;
-        Ok(self.inner.history.range_all(number, &metric, range.0, range.1, points).await?)
     }
 
     fn number(&self, caller: &Caller, reference: &str) -> Result<ServerNumber, FleetError> {

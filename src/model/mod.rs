@@ -7,6 +7,7 @@ mod event;
 mod ids;
 mod operation;
 mod reading;
+mod retention;
 mod sample;
 mod secret;
 mod server;
@@ -15,13 +16,14 @@ mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
-pub use event::Event;
+pub use event::{Direction, Event};
 pub use ids::{
     InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId,
     UserId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::ProcessUsage;
+pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
     CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
     Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature,

@@ -256,7 +256,7 @@ pub enum Reachability {
 }
 
 /// A server's number in the history; given once, never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct ServerNumber(pub u32);
 
 /// A managed machine as it is stored.

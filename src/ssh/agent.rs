@@ -3,6 +3,7 @@
 //! Only that key is asked for; what else the agent holds is counted, for the sentence, and never offered.
 
 use std::path::Path;
+use std::time::Duration;
 
 use russh::AgentAuthError;
 use russh::client::{AuthResult, Handle};
@@ -10,12 +11,17 @@ use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{HashAlg, PublicKey};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::auth::{Failed, describe_certificate, describe_key, rsa_hash};
 use super::certificate::Certificate;
 use super::error::{AgentProblem, SshError, path_text};
 use super::handler::Gatekeeper;
 use super::hostkey::HostKey;
+
+/// An agent is a process on this machine. Only signing may take long, where it asks a person first; the limit of the login
+/// ends that.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the agent is to sign with.
 enum Chosen {
@@ -61,14 +67,13 @@ pub(super) async fn log_in(
 ) -> Result<(Result<AuthResult, russh::Error>, String), Failed> {
     let problem = |problem| SshError::AgentUnusable { socket: path_text(socket), problem };
     let chosen = Chosen::parse(line).ok_or_else(|| problem(AgentProblem::NotAKey))?;
-    let mut agent = AgentClient::connect_uds(socket)
-        .await
-        .map_err(|error| problem(AgentProblem::NotThere { detail: said(&error) }))?;
-    if let Some(binding) = handle.agent_session_binding() {
-        // Keys that are for some hosts only are shown after this; agents that do not know it say no, and need it not.
-        let _older_agents_refuse = agent.bind_session(binding, false).await;
-    }
-    look_for(&mut agent, &chosen).await.map_err(problem)?;
+    let mut agent = match timeout(ANSWER_LIMIT, open(socket, handle, &chosen)).await {
+        Ok(opened) => opened.map_err(problem)?,
+        Err(_) => {
+            let detail = format!("no answer in {} s", ANSWER_LIMIT.as_secs());
+            return Err(problem(AgentProblem::NotThere { detail }).into());
+        }
+    };
     let offered = format!("{} of the ssh-agent", chosen.describe());
     let outcome = match &chosen {
         Chosen::Key(key) => {
@@ -91,6 +96,23 @@ pub(super) async fn log_in(
             Err(problem(AgentProblem::RefusedToSign { wanted: chosen.describe() }).into())
         }
     }
+}
+
+/// Connects, and makes sure that the key is there.
+async fn open(
+    socket: &Path,
+    handle: &Handle<Gatekeeper>,
+    chosen: &Chosen,
+) -> Result<AgentClient<UnixStream>, AgentProblem> {
+    let mut agent = AgentClient::connect_uds(socket)
+        .await
+        .map_err(|error| AgentProblem::NotThere { detail: said(&error) })?;
+    if let Some(binding) = handle.agent_session_binding() {
+        // Keys that are for some hosts only are shown after this; agents that do not know it say no, and need it not.
+        let _older_agents_refuse = agent.bind_session(binding, false).await;
+    }
+    look_for(&mut agent, chosen).await?;
+    Ok(agent)
 }
 
 async fn sign_in(

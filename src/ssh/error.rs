@@ -84,7 +84,7 @@ impl fmt::Display for Cause {
             Self::NoCommonAlgorithm { kind, offered } => {
                 write!(f, "no common {kind} algorithm; the server offers only {offered}")
             }
-            Self::Relay { by, refusal } => f.write_str(&refusal.told(by)),
+            Self::Relay { by, refusal } => f.write_str(&refusal.told(&by.to_string())),
             Self::Broken { detail } => write!(f, "the exchange failed ({detail})"),
         }
     }
@@ -138,11 +138,11 @@ pub enum SshError {
     AgentUnusable { socket: String, problem: AgentProblem },
 
     /// A jump host or a proxy on the way is the trouble; the server itself was not reached. Trying again later is safe.
-    #[error("{hop}: {error}")]
+    #[error("{}: {error}", hop.at_the_start())]
     OnTheWay { hop: Hop, error: Box<SshError> },
 
     /// A proxy answers, and makes no connections for us at all. Trying again with another login or kind is safe.
-    #[error("{}.", refusal.told(hop))]
+    #[error("{}.", refusal.told(&hop.at_the_start()))]
     HopRefuses { hop: Hop, refusal: Refusal },
 
     /// The connection was there and is gone. What was running may or may not have run.

@@ -79,8 +79,10 @@ impl Connection {
             Ok(Err(_)) => Err(SshError::OnTheWay { hop: hop.clone(), error: Box::new(self.lost()) }),
             Err(_) => {
                 // Let it finish: an opening that nobody waits for would leave a channel open for ever.
+                let jump = self.clone();
                 tokio::spawn(async move {
                     if let Ok(channel) = opening.await {
+                        jump.count_local_close();
                         let _lost_is_as_good = channel.close().await;
                     }
                 });
@@ -213,8 +215,10 @@ struct Carry {
 
 #[derive(Clone, Copy)]
 enum Ended {
-    /// They have closed the channel, or it went with the jump host's connection.
+    /// They have closed the channel.
     Closed,
+    /// It went with the jump host's connection.
+    WithJumpHost,
     /// Nobody here uses the tunnel any more.
     Dropped,
     Overrun,
@@ -225,14 +229,16 @@ impl Carry {
         let (jump, dropped) = (self.jump.clone(), self.state.dropped.clone());
         let ended = tokio::select! {
             ended = self.receive(&mut read) => ended,
-            () = jump.closed() => Ended::Closed,
+            () = jump.closed() => Ended::WithJumpHost,
             () = dropped.cancelled() => Ended::Dropped,
         };
         let cause = match ended {
             Ended::Overrun => {
                 Some(format!("over {BACKLOG_BYTES} bytes from {} were waiting to be read", self.hop))
             }
-            Ended::Closed if jump.is_closed() => {
+            Ended::WithJumpHost => {
+                // The library drops its channels before it says why it ended.
+                let _said_or_not = timeout(CLOSE_LIMIT, jump.closed()).await;
                 Some(format!("the connection to {} ended: {}", self.hop, jump.why_closed()))
             }
             Ended::Closed | Ended::Dropped => None,
@@ -244,7 +250,7 @@ impl Carry {
         self.sender = None;
         self.state.ended.cancel();
         match ended {
-            Ended::Closed => {}
+            Ended::Closed | Ended::WithJumpHost => {}
             Ended::Dropped if timeout(CLOSE_LIMIT, finish(&mut read, &write)).await.is_ok() => {}
             Ended::Dropped | Ended::Overrun => {
                 jump.count_local_close();
@@ -266,11 +272,11 @@ impl Carry {
                 }
                 // sshd keeps the channel open until we say the same, which whoever reads this end brings about.
                 ChannelMsg::Eof => self.sender = None,
-                ChannelMsg::Close => break,
+                ChannelMsg::Close => return Ended::Closed,
                 _ => {}
             }
         }
-        Ended::Closed
+        Ended::WithJumpHost
     }
 }
 

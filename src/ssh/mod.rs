@@ -30,6 +30,7 @@ mod jump;
 pub mod keyring;
 pub mod keys;
 pub mod known_hosts;
+mod offer;
 pub mod preflight;
 pub mod printable;
 mod proxy;
@@ -38,6 +39,7 @@ pub mod request;
 pub mod session;
 pub mod stream;
 pub mod target;
+pub mod transfer;
 mod way;
 mod wire;
 

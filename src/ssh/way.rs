@@ -24,6 +24,16 @@ impl fmt::Display for Hop {
     }
 }
 
+impl Hop {
+    /// As a sentence begins with it.
+    pub(super) fn at_the_start(&self) -> String {
+        match self {
+            Self::JumpHost(name) => format!("The jump host {name}"),
+            Self::Proxy(address) => format!("The proxy {address}"),
+        }
+    }
+}
+
 /// Why a hop made no connection to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -64,11 +74,10 @@ impl Refusal {
         )
     }
 
-    /// One clause, without a full stop.
-    pub(super) fn told(&self, by: &Hop) -> String {
+    /// One clause, without a full stop. `by` names the hop.
+    pub(super) fn told(&self, by: &str) -> String {
         let what = match self {
-            Self::Forbidden if matches!(by, Hop::JumpHost(_)) => "does not allow forwarding to it",
-            Self::Forbidden => "does not allow connections to it",
+            Self::Forbidden => "does not allow forwarding to it",
             Self::NoConnection { said } if said.is_empty() => {
                 "could not connect to it (the name is unknown there, nothing listens, or there is no way)"
             }

@@ -52,13 +52,17 @@ impl AsyncWrite for Carrier {
     }
 }
 
+/// The library asks for the four bytes of a packet's length, then for the packet. Reading more at once, and keeping it only
+/// while it waits, saves most of the system calls and no memory is held by a silent connection.
+const READ_AHEAD_BYTES: usize = 4096;
+
 /// A carrier that fails every read and write, waiting ones too, once its token is cancelled.
 ///
 /// The library has no way to end a session whose peer is frozen: a write waits for the socket, and dropping the
 /// handle waits for the write.
 pub(super) struct Wire {
     carrier: Carrier,
-    /// Read while the banner was looked for, and given again to whoever reads next.
+    /// Read already, and given to whoever reads next.
     replay: Bytes,
     /// How much of what is written next was sent already.
     already_sent: usize,
@@ -105,7 +109,19 @@ impl AsyncRead for Wire {
             buf.put_slice(&this.replay.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.carrier).poll_read(cx, buf)
+        if buf.remaining() >= READ_AHEAD_BYTES {
+            return Pin::new(&mut this.carrier).poll_read(cx, buf);
+        }
+        let mut ahead = [0; READ_AHEAD_BYTES];
+        let mut read = ReadBuf::new(&mut ahead);
+        std::task::ready!(Pin::new(&mut this.carrier).poll_read(cx, &mut read))?;
+        let length = read.filled().len().min(buf.remaining());
+        let (now, later) = read.filled().split_at(length);
+        buf.put_slice(now);
+        if !later.is_empty() {
+            this.replay = Bytes::copy_from_slice(later);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

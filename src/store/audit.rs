@@ -1,7 +1,7 @@
 //! Audit entries: append-only, each with the hash of the one before.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
@@ -146,17 +146,44 @@ pub fn newest(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Checks the whole chain. None: intact; else the sequence number of the first entry that does not fit.
+/// Action of the entry that stands for removed ones.
+const REMOVED: &str = "audit.remove";
+
+/// What an [`REMOVED`] entry says in its detail: which entries went, and the hash that the next one continues.
+#[derive(Debug, Serialize, Deserialize)]
+struct Anchor {
+    first: i64,
+    last: i64,
+    /// Of entry `last`, in hexadecimal.
+    hash: String,
+}
+
+/// What a look at the whole chain found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Chain {
+    pub entries: u64,
+    /// Sequence number of the first entry there is. None: there is none.
+    pub first: Option<i64>,
+    pub last: Option<i64>,
+    /// The first entry that does not fit: it was changed, or one before it is missing without a trace.
+    pub broken_at: Option<i64>,
+}
+
+/// Checks the whole chain. Entries that retention removed are accounted for: the first one that is left continues the
+/// hash that a later entry of the chain names.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn first_broken(c: &Connection) -> Result<Option<i64>, StoreError> {
+pub fn verify(c: &Connection) -> Result<Chain, StoreError> {
     let mut statement = c.prepare(
         "SELECT sequence, organization_id, at, actor, address, action, subject, result, detail, previous_hash, hash
          FROM audit ORDER BY sequence",
     )?;
     let mut rows = statement.query([])?;
+    let mut chain_found = Chain::default();
     let mut previous: Vec<u8> = Vec::new();
+    let mut before_first: Vec<u8> = Vec::new();
+    let mut anchored = true;
     while let Some(row) = rows.next()? {
         let sequence: i64 = row.get(0)?;
         let organization: String = row.get(1)?;
@@ -172,12 +199,81 @@ pub fn first_broken(c: &Connection) -> Result<Option<i64>, StoreError> {
         let stored_previous: Vec<u8> = row.get(9)?;
         let stored: Vec<u8> = row.get(10)?;
         let at = Timestamp::from_millis(row.get(2)?);
-        if stored_previous != previous || chain(&previous, at, &entry) != stored {
-            return Ok(Some(sequence));
+        if chain_found.entries == 0 {
+            anchored = stored_previous.is_empty();
+            chain_found.first = Some(sequence);
+            previous.clone_from(&stored_previous);
+            before_first.clone_from(&stored_previous);
         }
+        if stored_previous != previous || chain(&previous, at, &entry) != stored {
+            chain_found.broken_at = Some(sequence);
+            return Ok(chain_found);
+        }
+        anchored = anchored || accounts_for(&entry, chain_found.first, &before_first);
         previous = stored;
+        chain_found.entries += 1;
+        chain_found.last = Some(sequence);
     }
-    Ok(None)
+    if !anchored {
+        chain_found.broken_at = chain_found.first;
+    }
+    Ok(chain_found)
+}
+
+/// Whether this entry says that everything before `first` was removed, up to the hash that `first` continues.
+fn accounts_for(entry: &Entry, first: Option<i64>, before_first: &[u8]) -> bool {
+    let anchor = || serde_json::from_str::<Anchor>(&entry.detail).ok();
+    entry.action == REMOVED
+        && anchor()
+            .zip(first)
+            .is_some_and(|(anchor, first)| anchor.last < first && anchor.hash == hex(before_first))
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The last of the oldest entries that are all from before `cutoff`, looking at `limit` at most. None: the oldest entry
+/// is not.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn last_before(c: &Connection, cutoff: Timestamp, limit: u32) -> Result<Option<i64>, StoreError> {
+    let mut statement = c.prepare_cached("SELECT sequence, at FROM audit ORDER BY sequence LIMIT ?1")?;
+    let mut rows = statement.query([limit])?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        // A clock that was set back leaves later entries with earlier times: only the beginning of the chain goes.
+        if row.get::<_, i64>(1)? >= cutoff.as_millis() {
+            break;
+        }
+        last = Some(row.get(0)?);
+    }
+    Ok(last)
+}
+
+/// Removes the entries up to `last`, and leaves one that accounts for them. How many went.
+///
+/// # Errors
+/// [`StoreError::NotFound`] when there is no such entry.
+pub fn remove_up_to(tx: &Transaction<'_>, at: Timestamp, last: i64) -> Result<usize, StoreError> {
+    let (first, hash): (i64, Vec<u8>) = tx.query_row(
+        "SELECT (SELECT min(sequence) FROM audit), hash FROM audit WHERE sequence = ?1",
+        [last],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let anchor = Anchor { first, last, hash: hex(&hash) };
+    let detail = serde_json::to_string(&anchor).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let entry =
+        Entry::by(&Caller::roundsman(), REMOVED, &format!("entries {first} to {last}")).detail(detail);
+    append(tx, at, &entry)?;
+    Ok(tx.execute("DELETE FROM audit WHERE sequence <= ?1", [last])?)
 }
 
 #[cfg(test)]
@@ -196,9 +292,31 @@ mod tests {
             append(&tx, Timestamp::from_millis(5), &entry).unwrap();
         }
         tx.commit().unwrap();
-        assert_eq!(first_broken(&connection).unwrap(), None);
+        let broken = |c: &Connection| verify(c).unwrap().broken_at;
+        assert_eq!(broken(&connection), None);
         connection.execute("DROP TRIGGER audit_never_changes", []).unwrap();
         connection.execute("UPDATE audit SET subject = 'x' WHERE subject = 'b'", []).unwrap();
-        assert_eq!(first_broken(&connection).unwrap(), Some(2));
+        assert_eq!(broken(&connection), Some(2));
+    }
+
+    #[test]
+    fn entries_that_retention_removed_are_accounted_for_and_others_are_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("roundsman.db");
+        drop(super::super::Store::open(&path).unwrap());
+        let mut connection = Connection::open(&path).unwrap();
+        let at = Timestamp::from_millis;
+        let tx = connection.transaction().unwrap();
+        for time in 1..=6 {
+            append(&tx, at(time), &Entry::by(&Caller::roundsman(), "server.add", "x")).unwrap();
+        }
+        assert_eq!(last_before(&tx, at(1), 100).unwrap(), None);
+        assert_eq!(last_before(&tx, at(100), 2).unwrap(), Some(2), "no more than asked for");
+        assert_eq!(remove_up_to(&tx, at(100), 2).unwrap(), 2);
+        assert_eq!(remove_up_to(&tx, at(100), 3).unwrap(), 1);
+        let whole = verify(&tx).unwrap();
+        assert_eq!((whole.entries, whole.first, whole.last, whole.broken_at), (5, Some(4), Some(8), None));
+        tx.execute("DELETE FROM audit WHERE sequence = 4", []).unwrap();
+        assert_eq!(verify(&tx).unwrap().broken_at, Some(5), "nobody accounts for entry 4");
     }
 }

@@ -4,16 +4,19 @@
 //! a transaction, so that callers compose them in one.
 
 pub mod audit;
+pub mod backup;
 pub mod keys;
 pub mod known_hosts;
 pub mod logins;
 pub mod operations;
 pub mod sealed;
 pub mod servers;
+pub mod timeline;
 pub mod users;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -93,6 +96,24 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct Store {
     writer: mpsc::Sender<Job>,
     readers: Arc<Readers>,
+    written: Arc<Written>,
+}
+
+/// Transactions since the start.
+#[derive(Debug, Default)]
+struct Written {
+    writes: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What the writer has done since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreCounts {
+    pub writes: u64,
+    /// Transactions that were undone: refused by their own caller, or by the disk.
+    pub failures: u64,
+    /// Transactions that wait for the writer now.
+    pub waiting: u64,
 }
 
 struct Readers {
@@ -136,7 +157,8 @@ impl Store {
             })
             .map_err(|error| StoreError::Open { path: path.to_owned(), cause: error.to_string() })?;
         let permits = Arc::new(Semaphore::new(READERS));
-        Ok(Self { writer, readers: Arc::new(Readers { idle: Mutex::new(idle), permits }) })
+        let readers = Arc::new(Readers { idle: Mutex::new(idle), permits });
+        Ok(Self { writer, readers, written: Arc::default() })
     }
 
     /// Runs `work` in one transaction; it is on disk when this returns Ok, and undone when `work` fails.
@@ -150,8 +172,11 @@ impl Store {
         F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
+        let written = Arc::clone(&self.written);
         let job: Job = Box::new(move |connection| {
             let outcome = in_transaction(connection, work);
+            written.writes.fetch_add(1, Ordering::Relaxed);
+            written.failures.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
             // The caller may have gone away; the transaction is complete either way.
             drop(answer.send(outcome));
         });
@@ -172,6 +197,16 @@ impl Store {
         });
         self.writer.send(job).await.map_err(|_| StoreError::Closed)?;
         result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// What the writer has done since the start.
+    #[must_use]
+    pub fn counts(&self) -> StoreCounts {
+        StoreCounts {
+            writes: self.written.writes.load(Ordering::Relaxed),
+            failures: self.written.failures.load(Ordering::Relaxed),
+            waiting: WRITE_QUEUE.saturating_sub(self.writer.capacity()) as u64,
+        }
     }
 
     /// Runs `work` on a connection that cannot write.
@@ -241,6 +276,10 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found > 0 && found < known {
         let copy = path.with_extension(format!("db.before-{known}"));
+        if copy.exists() {
+            // Of an attempt that was cut short; it holds the same, or a part of it.
+            drop(std::fs::remove_file(&copy));
+        }
         connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
     }
     Migrations::from_slice(MIGRATIONS)

@@ -10,9 +10,11 @@ use super::pages::doors::ErrorPage;
 use super::routes::{html, see_other, with_type};
 use crate::actions::ActionError;
 use crate::auth::AuthError;
+use crate::export::ExportError;
 use crate::fleet::FleetError;
 use crate::history::HistoryError;
 use crate::operations::OperationError;
+use crate::ssh::transfer::TransferError;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub enum Failure {
     Fleet(FleetError),
     Operation(OperationError),
     History(HistoryError),
+    Export(ExportError),
     Invalid(String),
     NotFound(String),
     Method { allowed: String },
@@ -74,6 +77,17 @@ impl From<HistoryError> for Failure {
     }
 }
 
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Auth(error) => Self::Auth(error),
+            ExportError::Fleet(error) => error.into(),
+            ExportError::History(error) => Self::History(error),
+            other => Self::Export(other),
+        }
+    }
+}
+
 /// A failure as it leaves the house.
 #[derive(Debug)]
 pub struct Problem {
@@ -114,6 +128,7 @@ pub fn problem(failure: &Failure) -> Problem {
         Failure::Fleet(error) => of_fleet(error),
         Failure::Operation(error) => of_operation(error),
         Failure::History(error) => of_history(error),
+        Failure::Export(error) => of_export(error),
         Failure::Invalid(message) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
         Failure::NotFound(message) => Problem::new(StatusCode::NOT_FOUND, "not-found", message),
         Failure::Method { allowed } => {
@@ -176,19 +191,48 @@ fn of_auth(error: &AuthError) -> Problem {
     }
 }
 
+fn of_transfer(error: &TransferError, detail: String) -> Problem {
+    match error {
+        TransferError::Missing { .. } => Problem::new(StatusCode::NOT_FOUND, "no-such-file", detail),
+        TransferError::TooLarge { .. } => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail),
+        TransferError::Path { .. }
+        | TransferError::Directory { .. }
+        | TransferError::NoDirectory { .. }
+        | TransferError::Refused { .. }
+        | TransferError::Here { .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not-transferred", detail)
+                .with("field", json!("path"))
+        }
+        TransferError::Ssh(_)
+        | TransferError::Truncated { .. }
+        | TransferError::Altered
+        | TransferError::Stalled { .. }
+        | TransferError::BrokenOff { .. } => Problem::new(StatusCode::BAD_GATEWAY, "broken-off", detail),
+    }
+}
+
 fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
         FleetError::Auth(error) => of_auth(error),
-        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchKnownHost(_) => {
-            Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
-        }
+        FleetError::NoSuchServer(_)
+        | FleetError::NoSuchKey(_)
+        | FleetError::NoSuchKnownHost(_)
+        | FleetError::NoSuchImport(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
         FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
             Problem::new(StatusCode::CONFLICT, "name-taken", detail)
         }
         FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
+        FleetError::NoSuchMetric { near, .. } => {
+            Problem::new(StatusCode::NOT_FOUND, "no-such-metric", detail).with("near", json!(near))
+        }
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        FleetError::ImportRefused { plan, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "import-refused", detail)
+                .with("counts", json!(plan.counts()))
+                .with("lines", json!(plan.lines))
         }
         FleetError::HostKeyUnknown { seen, steps } => {
             Problem::new(StatusCode::CONFLICT, "host-key-unknown", detail)
@@ -201,6 +245,7 @@ fn of_fleet(error: &FleetError) -> Problem {
                 .with("steps", json!(steps))
         }
         FleetError::InUse(_) => Problem::new(StatusCode::CONFLICT, "in-use", detail),
+        FleetError::Transfer(error) => of_transfer(error, detail),
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),
@@ -231,11 +276,39 @@ fn of_operation(error: &OperationError) -> Problem {
     }
 }
 
+fn of_export(error: &ExportError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        ExportError::Auth(error) => of_auth(error),
+        ExportError::Fleet(error) => of_fleet(error),
+        ExportError::History(error) => of_history(error),
+        ExportError::Invalid(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail),
+        ExportError::Retention(error) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+            .with("field", json!(error.field)),
+        // A scrape has to fail, so that Prometheus sees that the server is down.
+        ExportError::NotRead(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail),
+        ExportError::FirstOrganization => Problem::new(StatusCode::FORBIDDEN, "forbidden", detail),
+        ExportError::Busy | ExportError::NoSpace { .. } => {
+            Problem::new(StatusCode::CONFLICT, "unavailable", detail)
+        }
+        ExportError::SealedKey(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+            .with("field", json!("passphrase")),
+        ExportError::Store(_) | ExportError::Vault(_) | ExportError::RemoteWrite(_) | ExportError::Io(_) => {
+            internal(&detail)
+        }
+    }
+}
+
 fn of_history(error: &HistoryError) -> Problem {
     match error {
-        HistoryError::BadPoints { .. } | HistoryError::BadRange | HistoryError::TooManyPoints { .. } => {
+        HistoryError::BadPoints { .. }
+        | HistoryError::BadRange
+        | HistoryError::BadPercentile(_)
+        | HistoryError::BadRetention { .. }
+        | HistoryError::TooManyPoints { .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", error.to_string())
         }
+        HistoryError::UnknownMetric(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", error.to_string()),
         other => internal(&other.to_string()),
     }
 }
@@ -246,7 +319,9 @@ fn of_history(error: &HistoryError) -> Problem {
 pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
     let problem = problem(failure);
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let program = path.starts_with("/api/") || path == "/live" || accept.starts_with("application/json");
+    let program = path.starts_with("/api/")
+        || matches!(path, "/live" | "/metrics")
+        || accept.starts_with("application/json");
     let mut response = if program {
         problem_json(&problem)
     } else if matches!(failure, Failure::Auth(AuthError::Unauthenticated)) {

@@ -10,16 +10,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::ws::{WebSocket, Ws};
 use warp::{Filter, Rejection};
 
 use super::error::{self, Failure};
-use super::request::{Access, Head, Peer, Request, admit, require_same_origin};
+use super::request::{Access, BODY_LIMIT_BYTES, Head, Peer, Request, admit, require_same_origin};
 use crate::model::shown;
 use crate::services::Services;
 
@@ -28,6 +29,9 @@ const SOCKET_MESSAGE_LIMIT_BYTES: usize = 16 * 1024;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
 type Handler = Arc<dyn Fn(Request, Services) -> Answer + Send + Sync>;
+/// The body of an upload, as it comes.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+type Receiver = Arc<dyn Fn(Request, BodyStream, Services) -> Answer + Send + Sync>;
 type Attendance = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Attendant = Arc<dyn Fn(Request, Services, WebSocket) -> Attendance + Send + Sync>;
 
@@ -35,6 +39,8 @@ type Attendant = Arc<dyn Fn(Request, Services, WebSocket) -> Attendance + Send +
 #[derive(Clone)]
 enum Action {
     Reply(Handler),
+    /// The body is not read before the handler reads it.
+    Upload(Receiver),
     Socket(Attendant),
 }
 
@@ -60,6 +66,8 @@ pub struct Route {
     pub path: &'static str,
     pub access: Access,
     pub doc: Doc,
+    /// Largest body that is read for it.
+    pub body_limit_bytes: usize,
     action: Action,
 }
 
@@ -76,7 +84,8 @@ impl Route {
         A: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
         let handler: Handler = Arc::new(move |request, services| Box::pin(handler(request, services)));
-        Self { method, path, access, doc: Doc::default(), action: Action::Reply(handler) }
+        let action = Action::Reply(handler);
+        Self { method, path, access, doc: Doc::default(), body_limit_bytes: BODY_LIMIT_BYTES, action }
     }
 
     pub fn get<F, A>(path: &'static str, access: Access, handler: F) -> Self
@@ -95,6 +104,26 @@ impl Route {
         Self::new(Method::POST, path, access, handler)
     }
 
+    /// As [`Self::new`], for a body that is larger than what is held in memory. A browser proves where it comes from by
+    /// its header, because the body is not looked into.
+    pub fn upload<F, A>(method: Method, path: &'static str, access: Access, handler: F) -> Self
+    where
+        F: Fn(Request, BodyStream, Services) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Response, Failure>> + Send + 'static,
+    {
+        let handler: Receiver =
+            Arc::new(move |request, body, services| Box::pin(handler(request, body, services)));
+        let doc = Doc::default();
+        Self {
+            method,
+            path,
+            access,
+            doc,
+            body_limit_bytes: BODY_LIMIT_BYTES,
+            action: Action::Upload(handler),
+        }
+    }
+
     /// A WebSocket: the Origin is checked and messages are bounded before `attendant` sees it.
     pub fn socket<F, A>(path: &'static str, access: Access, attendant: F) -> Self
     where
@@ -103,12 +132,20 @@ impl Route {
     {
         let attendant: Attendant =
             Arc::new(move |request, services, socket| Box::pin(attendant(request, services, socket)));
-        Self { method: Method::GET, path, access, doc: Doc::default(), action: Action::Socket(attendant) }
+        let action = Action::Socket(attendant);
+        let (method, doc) = (Method::GET, Doc::default());
+        Self { method, path, access, doc, body_limit_bytes: BODY_LIMIT_BYTES, action }
     }
 
     #[must_use]
     pub const fn summary(mut self, summary: &'static str) -> Self {
         self.doc.summary = summary;
+        self
+    }
+
+    #[must_use]
+    pub const fn body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit_bytes = bytes;
         self
     }
 
@@ -222,9 +259,14 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
                 let services = services.clone();
                 let head = Head { method, path: path.as_str().to_owned(), params, raw_query, headers, peer };
                 async move {
+                    let begun = tokio::time::Instant::now();
+                    let http = services.export.clone();
                     let (path, headers) = (head.path.clone(), head.headers.clone());
                     let outcome = dispatch(&routes, head, body, upgrade, services).await;
-                    finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)))
+                    let answer =
+                        finish(outcome.unwrap_or_else(|failure| error::respond(&failure, &path, &headers)));
+                    http.http().count(answer.status().as_u16(), begun.elapsed());
+                    answer
                 }
             },
         )
@@ -234,7 +276,7 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
 async fn dispatch<B: Buf>(
     routes: &[Route],
     head: Head,
-    body: impl Stream<Item = Result<B, warp::Error>>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     upgrade: Option<Ws>,
     services: Services,
 ) -> Result<Response, Failure> {
@@ -245,14 +287,18 @@ async fn dispatch<B: Buf>(
         allowed.sort_unstable();
         return Err(Failure::Method { allowed: allowed.join(", ") });
     };
-    let request = admit(head, body, route.access, &services).await?;
+    if let Action::Upload(handler) = &route.action {
+        let nothing = futures_util::stream::empty::<Result<Bytes, warp::Error>>();
+        let request = admit(head, nothing, route.access, route.body_limit_bytes, &services).await?;
+        let body = body.map(|part| part.map(|mut part| part.copy_to_bytes(part.remaining())));
+        return finished(tokio::spawn(handler(request, Box::pin(body), services)).await);
+    }
+    let request = admit(head, body, route.access, route.body_limit_bytes, &services).await?;
     match &route.action {
         // A task of its own: what was begun is brought to its end even if the client hangs up, else rows and
         // live state could part.
-        Action::Reply(handler) => match tokio::spawn(handler(request, services)).await {
-            Ok(answer) => answer,
-            Err(error) => Err(Failure::Internal(format!("a handler broke off: {error}"))),
-        },
+        Action::Reply(handler) => finished(tokio::spawn(handler(request, services)).await),
+        Action::Upload(_) => Err(Failure::Internal("an upload came to the wrong place".to_owned())),
         Action::Socket(attendant) => {
             let upgrade = upgrade.ok_or(Failure::UpgradeRequired)?;
             require_same_origin(&request.headers)?;
@@ -263,6 +309,10 @@ async fn dispatch<B: Buf>(
             Ok(upgrade.on_upgrade(move |socket| attendant(request, services, socket)).into_response())
         }
     }
+}
+
+fn finished(answer: Result<Result<Response, Failure>, tokio::task::JoinError>) -> Result<Response, Failure> {
+    answer.unwrap_or_else(|error| Err(Failure::Internal(format!("a handler broke off: {error}"))))
 }
 
 fn nothing_here(path: &str) -> Response {
@@ -318,6 +368,23 @@ pub fn with_type(status: StatusCode, media_type: &'static str, body: Bytes) -> R
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// A file in parts, as they come; the browser keeps it under `name`.
+#[must_use]
+pub fn download(
+    media_type: &'static str,
+    name: &str,
+    mut parts: mpsc::Receiver<std::io::Result<Bytes>>,
+) -> Response {
+    let stream = futures_util::stream::poll_fn(move |context| parts.poll_recv(context));
+    let mut response = warp::reply::stream(stream).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
     response
 }
 

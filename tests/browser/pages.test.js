@@ -8,6 +8,7 @@ const PAGES = {
   fleet: "/",
   "fleet-table": "/?view=table",
   enrol: "/servers/new",
+  import: "/import",
   overview: "/servers/web-1",
   metrics: "/servers/web-1/metrics",
   processes: "/servers/web-1/processes",

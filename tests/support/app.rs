@@ -18,6 +18,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use roundsman::auth::{Auth, Origin};
 use roundsman::clock::{Clock, SystemClock};
+use roundsman::export::{Export, Options, Sources};
 use roundsman::fleet::{Fleet, FleetSettings, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
 use roundsman::model::{Caller, OrganizationId, Role, Secret, ServerId, UserId};
@@ -64,6 +65,10 @@ pub(crate) struct TestApp {
     dir: Arc<TempDir>,
 }
 
+fn new_dir() -> Arc<TempDir> {
+    Arc::new(tempfile::Builder::new().prefix("roundsman-app-").tempdir().unwrap())
+}
+
 impl TestApp {
     /// With the clock of the machine; servers are read every second.
     pub(crate) async fn start() -> Self {
@@ -71,17 +76,17 @@ impl TestApp {
     }
 
     pub(crate) async fn start_at(clock: Arc<dyn Clock>) -> Self {
-        Self::start_on(clock, None).await
+        Self::start_with(clock, Options::default()).await
     }
 
     /// With an ssh-agent behind this socket.
     pub(crate) async fn with_agent(socket: &Path) -> Self {
-        Self::start_on(Arc::new(SystemClock), Some(socket.to_owned())).await
+        Self::start_in(new_dir(), Arc::new(SystemClock), Some(socket.to_owned()), Options::default()).await
     }
 
-    async fn start_on(clock: Arc<dyn Clock>, ssh_agent: Option<PathBuf>) -> Self {
-        let dir = tempfile::Builder::new().prefix("roundsman-app-").tempdir().unwrap();
-        Self::start_in(Arc::new(dir), clock, ssh_agent).await
+    /// With these options of exports; the data directory among them is the test's own.
+    pub(crate) async fn start_with(clock: Arc<dyn Clock>, options: Options) -> Self {
+        Self::start_in(new_dir(), clock, None, options).await
     }
 
     /// Stops everything and starts again on the same directory.
@@ -97,17 +102,22 @@ impl TestApp {
         in_time("the end of the history", self.history.clone().close()).await.unwrap();
         let (dir, clock) = (Arc::clone(&self.dir), Arc::clone(&self.services.clock));
         drop(self);
-        Self::start_in(dir, clock, ssh_agent).await
+        Self::start_in(dir, clock, ssh_agent, Options::default()).await
     }
 
-    async fn start_in(dir: Arc<TempDir>, clock: Arc<dyn Clock>, ssh_agent: Option<PathBuf>) -> Self {
+    async fn start_in(
+        dir: Arc<TempDir>,
+        clock: Arc<dyn Clock>,
+        ssh_agent: Option<PathBuf>,
+        options: Options,
+    ) -> Self {
         let vault = Vault::open(dir.path(), None).unwrap();
         let store = Store::open(&dir.path().join("roundsman.db")).unwrap();
         let history = History::open(&dir.path().join("history.db"), Arc::clone(&clock)).unwrap();
         let auth = Auth::new(store.clone(), Arc::clone(&clock));
         let fleet = Fleet::start(
             store.clone(),
-            vault,
+            vault.clone(),
             history.clone(),
             Arc::clone(&clock),
             FleetSettings {
@@ -120,7 +130,17 @@ impl TestApp {
         let fleet = fleet.await.unwrap();
         let operations =
             Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
-        let services = Services { auth, fleet, operations, clock, started_at };
+        let sources = Sources {
+            store: store.clone(),
+            vault,
+            history: history.clone(),
+            fleet: fleet.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let options = Options { data: dir.path().to_owned(), ..options };
+        let export = Export::new(sources, options).unwrap();
+        export.start();
+        let services = Services { auth, fleet, operations, export, clock, started_at };
         let filter = web::site(&services);
         Self { services, store, history, filter, stop: CancellationToken::new(), ssh_agent, dir }
     }

@@ -13,6 +13,7 @@
 
 pub(crate) mod app;
 pub(crate) mod credentials;
+pub(crate) mod namespaces;
 pub(crate) mod processes;
 pub(crate) mod program;
 pub(crate) mod reach;

@@ -44,6 +44,8 @@ pub(crate) struct Sshd {
     client_key: Secret<String>,
     host_key: HostKey,
     own_accounts: bool,
+    /// More of dropbear's command line.
+    options: &'static str,
     /// The network namespace that it runs in, by the name that `ip netns` knows.
     namespace: Option<String>,
 }
@@ -66,7 +68,14 @@ impl Sshd {
 
     /// dropbear; root logs in with the key of [`Sshd::target`] or with [`PASSWORD`].
     pub(crate) async fn dropbear() -> Self {
-        Self::prepare(Program::Dropbear, true, "").running().await
+        Self::dropbear_with("").await
+    }
+
+    /// dropbear with more options of its command line, each with a space before it.
+    pub(crate) async fn dropbear_with(options: &'static str) -> Self {
+        let mut dropbear = Self::prepare(Program::Dropbear, true, "");
+        dropbear.options = options;
+        dropbear.running().await
     }
 
     /// OpenSSH whose root has a login shell that runs `script` and then the command, as a login shell does.
@@ -104,6 +113,7 @@ impl Sshd {
             client_key,
             host_key: HostKey::parse(&host_line).unwrap(),
             own_accounts,
+            options: "",
             namespace: None,
             dir,
         };
@@ -194,10 +204,11 @@ impl Sshd {
             Program::Dropbear => {
                 let key = self.path("dropbear_key");
                 format!(
-                    "/usr/sbin/dropbear -F -E -r {} -p 127.0.0.1:{} -P {}",
+                    "/usr/sbin/dropbear -F -E -r {} -p 127.0.0.1:{} -P {}{}",
                     key.display(),
                     self.port,
-                    self.path("pid").display()
+                    self.path("pid").display(),
+                    self.options
                 )
             }
         };

@@ -1,12 +1,20 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod aggregated;
+mod aliases;
+mod backup;
+mod csv;
 mod events;
+mod files;
 pub(super) mod host_keys;
+mod import;
 pub(super) mod keys;
 mod metrics;
 mod openapi;
 mod operations;
 mod people;
+mod prometheus;
+mod range;
 mod servers;
 mod ways;
 
@@ -33,12 +41,18 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(files::routes());
+    routes.extend(import::routes());
     routes.extend(metrics::routes());
+    routes.extend(aggregated::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());
     routes.extend(events::routes());
+    routes.extend(aliases::routes());
+    routes.extend(prometheus::routes());
+    routes.extend(backup::routes());
     routes
 }
 

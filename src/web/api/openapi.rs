@@ -10,9 +10,10 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
+use super::import::ImportInput;
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
-use super::{Alive, host_keys, keys, operations, people};
+use super::{Alive, aggregated, backup, host_keys, keys, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -51,6 +52,20 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ActionLoginInput", schema::<ActionLoginInput>()?),
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
+        ("ImportInput", schema::<ImportInput>()?),
+        (
+            "ImportReport",
+            open_object(
+                "format, is_clean, counts, lines: at (file, line), verdict (add, exists, duplicate, invalid, unsupported, note), \
+                 remarks; id of the import, where one was begun",
+            ),
+        ),
+        (
+            "ImportProgress",
+            open_object(
+                "id, state (running, completed, interrupted), started_at, total, added, unchecked, failed, items",
+            ),
+        ),
         ("ResultJson", schema::<operations::ResultJson>()?),
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
@@ -66,6 +81,15 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("CommandList", list_of("CommandRecord")),
         ("Token", schema::<people::TokenJson>()?),
         ("TokenList", list_of("Token")),
+        ("BackupInput", schema::<backup::BackupInput>()?),
+        ("AuditChain", open_object("entries, first, last, broken_at")),
+        (
+            "Targets",
+            json!({ "type": "array", "items": { "type": "object", "properties": {
+                "targets": { "type": "array", "items": { "type": "string" } },
+                "labels": { "type": "object", "additionalProperties": { "type": "string" } },
+            } } }),
+        ),
         ("TokenInput", schema::<people::TokenInput>()?),
         ("PasswordInput", schema::<people::PasswordInput>()?),
         (
@@ -141,9 +165,31 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         (
             "Metrics",
             open_object(
-                "server_id, metric, title, unit, label_name, from, to, series: label and points of \
-                 [Unix milliseconds, average, minimum, maximum]",
+                "server_id, metric, title, unit, label_name, thresholds, from, to, level, span_ms, series: label and points \
+                 of [Unix milliseconds, average, minimum, maximum]",
             ),
+        ),
+        ("MetricRanges", schema::<metrics::MetricRanges>()?),
+        ("MetricRangeJson", schema::<metrics::MetricRangeJson>()?),
+        ("ServerRange", schema::<metrics::ServerRange>()?),
+        ("SeriesJson", schema::<metrics::SeriesJson>()?),
+        ("ThresholdsJson", schema::<metrics::ThresholdsJson>()?),
+        ("AggregatedMetrics", schema::<aggregated::AggregatedMetrics>()?),
+        ("AggregatedMetric", schema::<aggregated::AggregatedMetric>()?),
+        ("AggregateJson", schema::<aggregated::AggregateJson>()?),
+        ("TopJson", schema::<aggregated::TopJson>()?),
+        ("Timeline", schema::<crate::operations::Timeline>()?),
+        ("Mark", schema::<crate::operations::Mark>()?),
+        ("MarkKind", schema::<crate::operations::MarkKind>()?),
+        (
+            "OlderSummary",
+            open_object(
+                "timestamp, total_servers, online_servers, offline_servers, avg_cpu_percent, …, servers",
+            ),
+        ),
+        (
+            "OlderSamples",
+            json!({ "type": "array", "items": open_object("server_id, timestamp, and each metric by its name") }),
         ),
         ("Metric", open_object("name, title, unit, label_name")),
         ("Catalogue", list_of("Metric")),

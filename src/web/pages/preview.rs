@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use askama::Template;
 
+use super::charts::{ChartQuery, ChartsPage, Choosable};
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
 use super::host_keys::{HostKeyQuery, HostKeysPage, KnownHostsForm};
+use super::import::{ImportForm, ImportPage, ProgressPage};
 use super::keys::{KeyForms, KeyPage, KeysPage};
 use super::operation::OperationPage;
 use super::operations::OperationsPage;
@@ -28,6 +30,7 @@ use super::settings::{SettingsData, SettingsPage};
 use super::{KeptKey, Notice, NoticeKind};
 use crate::actions::Action;
 use crate::fleet::ServerState;
+use crate::fleet::import::{ImportState, ItemState, JobItem, Place, Plan, Progress, Surroundings, plan};
 use crate::model::{Health, Role, ServiceVerb, Signal, TargetStatus};
 use crate::web::assets;
 
@@ -133,7 +136,19 @@ fn tab_pages(folder: &Folder) {
         offered: Some(key("uNiVztksCsDhcc0u9e8BrooFoMgS0tTjTP5mxGp1sGY")),
     };
     let query = ProcessQuery::default();
-    folder.page("metrics", &MetricsPage::new(&admin, &state, now()));
+    let charts = |text: &str| {
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).unwrap();
+        ChartQuery::from_pairs(pairs)
+    };
+    let page = |text: &str| {
+        MetricsPage::new(&admin, &state, &charts(text), &[], vec!["web-3".to_owned()], &[], now())
+    };
+    folder.page("metrics", &page(""));
+    folder.page("metrics-compared", &page("with=web-3,db-1&compare=day&layout=multiples&range=7d"));
+    folder.page("metrics-table", &page("view=table"));
+    for (name, text) in [("charts", ""), ("charts-servers", "server=web-2,web-3&metric=load1")] {
+        folder.page(name, &ChartsPage::new(&admin, &charts(text), &Choosable::default(), 3, now()));
+    }
     folder.page(
         "processes",
         &ProcessesPage::new(
@@ -238,6 +253,55 @@ fn other_pages(folder: &Folder) {
     folder.page("settings-token", &SettingsPage::new(&admin, &made, now()));
 }
 
+fn import_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    let text = "root@10.0.0.1 name=web-1 tags=web,eu\ndeploy@10.0.0.2:2222 jump=gate.example.com tags=\"db servers\"\n10.0.0.1\nbad:0\n\
+                10.0.0.3 identity=/home/joe/.ssh/work proxy=socks5://proxy:1080\n";
+    let form = ImportForm { text: text.to_owned(), unchecked: true, ..ImportForm::default() };
+    let page = |form: &ImportForm, plan: Option<&Plan>| ImportPage::new(&admin, form, plan, now());
+    folder.page("import", &page(&ImportForm::default(), None));
+    folder.page("import-plan", &page(&form, Some(&plan(&form.text, None, &Surroundings::default()))));
+    let config = "Include work\nHost gate\n  ForwardAgent yes\nHost inner\n  ProxyJump gate\nHost tor\n  ProxyCommand torsocks %h\n";
+    let form = ImportForm { text: config.to_owned(), ..ImportForm::default() };
+    folder.page("import-ssh-config", &page(&form, Some(&plan(&form.text, None, &Surroundings::default()))));
+    for (name, state) in [("import-running", ImportState::Running), ("import-done", ImportState::Completed)] {
+        folder.page(name, &ProgressPage::new(&admin, &import_progress(state), now()));
+    }
+}
+
+fn import_progress(state: ImportState) -> Progress {
+    let server_id = Sample::named("web-1").state().server.id;
+    let item = |line: u32, name: &str, state: ItemState| JobItem {
+        at: Place { file: None, line },
+        name: name.to_owned(),
+        address: format!("root@{name}.example.com:22"),
+        state,
+    };
+    let failed = ItemState::Failed {
+        message: "10.0.0.3:22 cannot be reached, TCP: the connection was refused: nothing listens there."
+            .to_owned(),
+        fingerprint: None,
+    };
+    let last =
+        if state == ImportState::Running { ItemState::Waiting } else { ItemState::Unchecked { server_id } };
+    let items = vec![
+        item(1, "web-1", ItemState::Added { server_id }),
+        item(2, "db-1", failed),
+        item(4, "db-2", last),
+    ];
+    let unchecked = usize::from(state == ImportState::Completed);
+    Progress {
+        id: "018f".to_owned(),
+        state,
+        started_at: now(),
+        total: 3,
+        added: 1,
+        unchecked,
+        failed: 1,
+        items,
+    }
+}
+
 fn key_pages(folder: &Folder) {
     let (admin, detail) = (viewer(Role::Admin), key_detail());
     let mut weak = detail.key.clone();
@@ -285,5 +349,6 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     acting_pages(&folder);
     other_pages(&folder);
     key_pages(&folder);
+    import_pages(&folder);
     door_pages(&folder);
 }

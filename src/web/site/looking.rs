@@ -6,8 +6,8 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::pages::fleet::{FleetPage, FleetQuery};
 use super::super::pages::server::{
-    HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage,
-    Tab, head_fragment, overview_fragments, processes_fragments, services_fragments,
+    HostKey, HostKeys, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage, Tab,
+    head_fragment, overview_fragments, processes_fragments, services_fragments,
 };
 use super::super::pages::{Fragment, Notice};
 use super::super::request::{Access, Request};
@@ -23,7 +23,6 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/", Access::VIEWER, fleet),
         Route::get("/servers/{id}", Access::VIEWER, overview),
-        Route::get("/servers/{id}/metrics", Access::VIEWER, metrics),
         Route::get("/servers/{id}/processes", Access::VIEWER, processes),
         Route::get("/servers/{id}/services", Access::VIEWER, services_tab),
     ]
@@ -72,11 +71,6 @@ pub(super) fn overview_page(
     let mut page = OverviewPage::new(&viewer(request)?, state, &host_keys(state), services.clock.now());
     page.chrome.notice = notice;
     show(status, &page)
-}
-
-async fn metrics(request: Request, services: Services) -> Result<Response, Failure> {
-    let state = services.fleet.get(request.caller()?, request.param(0))?;
-    show(StatusCode::OK, &MetricsPage::new(&viewer(&request)?, &state, services.clock.now()))
 }
 
 async fn processes(request: Request, services: Services) -> Result<Response, Failure> {

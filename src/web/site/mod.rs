@@ -2,9 +2,11 @@
 
 mod acting;
 mod changing;
+mod charts;
 mod doors;
 mod enrolling;
 mod host_keys;
+mod import;
 mod keys;
 mod looking;
 mod operating;
@@ -33,7 +35,9 @@ const DEFAULT_KEY: &str = "default";
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
+    routes.extend(charts::routes());
     routes.extend(enrolling::routes());
+    routes.extend(import::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(changing::routes());
@@ -58,6 +62,7 @@ pub(super) fn viewer(request: &Request) -> Result<Viewer, Failure> {
         role: caller.role,
         csrf_token: request.csrf_token.clone(),
         organization_name: "default".to_owned(),
+        alarm: request.alarm.clone(),
     })
 }
 

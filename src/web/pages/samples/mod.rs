@@ -35,6 +35,7 @@ pub(crate) fn viewer(role: Role) -> Viewer {
         role,
         csrf_token: "csrf-token-of-the-test".to_owned(),
         organization_name: "Default".to_owned(),
+        alarm: None,
     }
 }
 

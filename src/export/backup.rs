@@ -1,0 +1,210 @@
+//! A backup of the running instance: consistent copies, history first, put into one file.
+//!
+//! Readings and changes go on meanwhile. The copies lie in a directory of their own beside the data until they are
+//! sent, and are gone afterwards, whatever happened.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::manifest::{CONTROL, Content, FORMAT, HISTORY, KEY, MANIFEST, Manifest, MasterKey};
+use super::sealed_key::SealedKey;
+use super::{Export, ExportError};
+use crate::auth;
+use crate::model::{Caller, OrganizationId, Role, Secret, Timestamp};
+use crate::store::audit::{self, Entry};
+use crate::store::{StoreError, backup as copies};
+
+/// Beginning of the name of the directory where copies lie; what an earlier run left is removed.
+const STAGE: &str = "backup-in-progress-";
+/// Parts of the file on their way to the caller, and how large each is: a slow caller holds up nothing else.
+const PARTS: usize = 16;
+const PART_BYTES: usize = 64 * 1024;
+/// Left free on the disk beyond the copies, so that the running instance can go on writing.
+const SPARE_BYTES: u64 = 64 << 20;
+
+/// A finished backup that waits to be sent.
+#[derive(Debug)]
+pub struct Backup {
+    pub manifest: Manifest,
+    stage: Stage,
+    _turn: OwnedSemaphorePermit,
+}
+
+/// A directory that goes when this does.
+#[derive(Debug)]
+struct Stage(PathBuf);
+
+impl Stage {
+    fn make(data: &Path, now: Timestamp) -> io::Result<Self> {
+        for old in fs::read_dir(data)?.flatten() {
+            if old.file_name().to_string_lossy().starts_with(STAGE) {
+                fs::remove_dir_all(old.path())?;
+            }
+        }
+        let path = data.join(format!("{STAGE}{}", now.as_millis()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "the copies of a backup could not be removed");
+        }
+    }
+}
+
+impl Export {
+    /// Makes a backup; `passphrase` is given where it is to bring the master key. Takes as long as writing both
+    /// databases once.
+    ///
+    /// # Errors
+    /// [`ExportError::Auth`]; [`ExportError::FirstOrganization`]; [`ExportError::Busy`] while another one is made;
+    /// [`ExportError::NoSpace`]; [`ExportError::SealedKey`] for a poor passphrase; else what cannot be read or written.
+    pub async fn backup(
+        &self,
+        caller: &Caller,
+        passphrase: Option<Secret<String>>,
+        version: &'static str,
+    ) -> Result<Backup, ExportError> {
+        auth::require(caller, Role::Admin)?;
+        if caller.organization != OrganizationId::DEFAULT {
+            return Err(ExportError::FirstOrganization);
+        }
+        let turn = Arc::clone(&self.inner.backups).try_acquire_owned().map_err(|_| ExportError::Busy)?;
+        let sources = &self.inner.sources;
+        // What is in memory goes to the file first, so that the copy ends now and not a second ago.
+        sources.history.sync().await?;
+        let servers = sources.fleet.summary(&Caller::roundsman())?.total_servers;
+        let data = self.inner.options.data.clone();
+        let (now, vault) = (sources.clock.now(), sources.vault.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            let stage = Stage::make(&data, now)?;
+            let sealed =
+                passphrase.map(|passphrase| SealedKey::seal(vault.key_text(), &passphrase)).transpose()?;
+            let manifest = fill(&data, &stage.0, sealed.as_ref(), (now, version, servers))?;
+            Ok::<_, ExportError>((manifest, stage))
+        });
+        let (manifest, stage) = made.await.map_err(|error| ExportError::Io(io::Error::other(error)))??;
+        let bytes: u64 = manifest.files.iter().map(|file| file.size_bytes).sum();
+        let with = match manifest.master_key {
+            MasterKey::LeftOut => "without the master key",
+            MasterKey::UnderPassphrase => "with the master key under a passphrase",
+        };
+        let entry = Entry::by(caller, "backup.create", "everything").detail(format!("{bytes} bytes, {with}"));
+        sources
+            .store
+            .write(move |tx| audit::append(tx, now, &entry))
+            .await
+            .map_err(|error: StoreError| error)?;
+        tracing::info!(bytes, with, "a backup was made");
+        Ok(Backup { manifest, stage, _turn: turn })
+    }
+}
+
+/// Copies everything into the stage and describes it.
+fn fill(
+    data: &Path,
+    stage: &Path,
+    sealed: Option<&SealedKey>,
+    (now, version, servers): (Timestamp, &'static str, u32),
+) -> Result<Manifest, ExportError> {
+    require_space(data)?;
+    // History first: a server that is added in between is in the control data then, and merely has no samples.
+    copies::copy(&data.join(HISTORY), &stage.join(HISTORY))?;
+    copies::copy(&data.join(CONTROL), &stage.join(CONTROL))?;
+    let mut files = vec![Content::of(stage, CONTROL)?, Content::of(stage, HISTORY)?];
+    if let Some(sealed) = sealed {
+        let text = serde_json::to_vec_pretty(sealed).map_err(io::Error::other)?;
+        fs::write(stage.join(KEY), text)?;
+        files.push(Content::of(stage, KEY)?);
+    }
+    Ok(Manifest {
+        format: FORMAT,
+        version: version.to_owned(),
+        created_at: now,
+        control_schema: copies::schema(&stage.join(CONTROL))?,
+        history_schema: copies::schema(&stage.join(HISTORY))?,
+        servers,
+        master_key: if sealed.is_some() { MasterKey::UnderPassphrase } else { MasterKey::LeftOut },
+        files,
+    })
+}
+
+/// A copy that fills the disk would stop the instance that it is to protect.
+fn require_space(data: &Path) -> Result<(), ExportError> {
+    let size = |name: &str| fs::metadata(data.join(name)).map_or(0, |meta| meta.len());
+    let files = [CONTROL, HISTORY].map(|name| size(name) + size(&format!("{name}-wal")));
+    let needed_bytes = files.iter().sum::<u64>() + SPARE_BYTES;
+    let disk = rustix::fs::statvfs(data).map_err(io::Error::from)?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes < needed_bytes {
+        return Err(ExportError::NoSpace { needed_bytes, free_bytes });
+    }
+    Ok(())
+}
+
+impl Backup {
+    /// Bytes of the whole file, about.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.manifest.files.iter().map(|file| file.size_bytes).sum()
+    }
+
+    /// The file in parts. An error in the last part means that what came before is not whole.
+    #[must_use]
+    pub fn send(self) -> mpsc::Receiver<io::Result<Bytes>> {
+        let (parts, receiver) = mpsc::channel(PARTS);
+        tokio::task::spawn_blocking(move || {
+            let mut out = io::BufWriter::with_capacity(PART_BYTES, Parts(parts.clone()));
+            let written = self.write(&mut out).and_then(|()| out.flush());
+            if let Err(error) = written {
+                tracing::warn!(%error, "a backup was not sent to its end");
+                // The caller may be gone, which is why it was not.
+                drop(parts.blocking_send(Err(error)));
+            }
+        });
+        receiver
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut tar = tar::Builder::new(out);
+        let manifest = serde_json::to_vec_pretty(&self.manifest).map_err(io::Error::other)?;
+        let header = |size: u64| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size);
+            header.set_mode(0o600);
+            let seconds = self.manifest.created_at.as_millis().div_euclid(1000);
+            header.set_mtime(u64::try_from(seconds).unwrap_or(0));
+            header
+        };
+        tar.append_data(&mut header(manifest.len() as u64), MANIFEST, manifest.as_slice())?;
+        for content in &self.manifest.files {
+            let file = File::open(self.stage.0.join(&content.name))?;
+            tar.append_data(&mut header(content.size_bytes), &content.name, file)?;
+        }
+        tar.finish()
+    }
+}
+
+/// Hands what is written to the task that sends it.
+struct Parts(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Parts {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(part)));
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the receiver is gone"))?;
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
