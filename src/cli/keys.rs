@@ -8,10 +8,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, segment};
+use super::connect::{self, NotOpened, StandAlone};
 use super::error::CliError;
 use super::machine::{confirmed, small_file};
 use super::output::{Output, UNKNOWN, text, text_or_unknown};
-use super::{exec, private_key};
+use super::{Global, exec, private_key};
 
 const KEYS: &str = "/api/v1/keys";
 
@@ -46,6 +47,8 @@ pub enum KeyCommand {
     Rotate(Rotate),
     /// Forget a key for good; refused while a server uses it
     Delete(Delete),
+    /// Replace the master key under which keys and passwords are stored; Roundsman must not be running
+    Reseal(Reseal),
 }
 
 #[derive(Debug, Args)]
@@ -102,6 +105,48 @@ pub struct Rotate {
 }
 
 #[derive(Debug, Args)]
+pub struct Reseal {
+    /// File with the new master key, 32 bytes in base64, readable for its owner only: (umask 077; head -c 32 /dev/urandom | base64 >FILE)
+    #[arg(long, value_name = "FILE")]
+    new_master_key_file: PathBuf,
+}
+
+impl Reseal {
+    pub(super) async fn run(
+        self,
+        global: &Global,
+        stand_alone: &dyn StandAlone,
+        output: &Output,
+    ) -> Result<(), CliError> {
+        let data = connect::data_of(global)?.ok_or_else(|| {
+            CliError::usage("the master key is replaced on the machine of the Roundsman itself, with --data")
+        })?;
+        let shown = data.display();
+        if !data.join("roundsman.db").exists() {
+            return Err(CliError::Unreachable(format!("there is no data of a Roundsman in {shown}")));
+        }
+        let (count, in_file) = match stand_alone.reseal(&data, &self.new_master_key_file).await {
+            Ok(done) => done,
+            Err(NotOpened::Locked) => {
+                return Err(CliError::failed(format!(
+                    "a Roundsman runs on {shown}; stop it first, then try again"
+                )));
+            }
+            Err(NotOpened::Failed(message)) => return Err(CliError::Failed(message)),
+        };
+        if output.json {
+            return output.value(&json!({ "resealed": count }));
+        }
+        output.line(&format!("{count} secrets are sealed with the new master key."))?;
+        output.remark(if in_file {
+            "It stands in master.key of the data directory now. Keep a copy apart from it; backups from before open with the old key only."
+        } else {
+            "Give it to Roundsman in place of the old one (ROUNDSMAN_MASTER_KEY) before the next start; backups from before open with the old key only."
+        })
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct Delete {
     /// Name or id of the key
     name: String,
@@ -131,6 +176,8 @@ impl KeyCommand {
             }
             Self::Certificate(command) => command.run(client, output).await,
             Self::Delete(command) => command.run(client, output).await,
+            // Done before anybody is connected to.
+            Self::Reseal(_) => Ok(()),
         };
         done.map(|()| ExitCode::SUCCESS)
     }

@@ -238,14 +238,6 @@ impl Poller {
                 failures
             }
             Ok(Ended::Stopped) => failures,
-            Ok(Ended::GaveWay { until }) => {
-                tokio::select! {
-                    () = tokio::time::sleep_until(until) => {}
-                    () = self.entry.wake.notified() => {}
-                    () = connection.closed() => {}
-                }
-                failures
-            }
             // The session connects again by itself; only when it cannot is the server unreachable.
             Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => failures,
             Ok(Ended::Probe(error)) => {
@@ -446,7 +438,9 @@ impl Poller {
             return;
         }
         let (health, seen) = match error {
-            SshError::HostKeyChanged { seen, .. } => (Health::Critical, Some((**seen).clone())),
+            SshError::HostKeyChanged { seen, .. } | SshError::HostKeyRevoked { seen, .. } => {
+                (Health::Critical, Some((**seen).clone()))
+            }
             SshError::HostKeyUnknown { seen, .. } => (Health::Unreachable, Some((**seen).clone())),
             _ => (Health::Unreachable, None),
         };

@@ -285,6 +285,7 @@ impl Fleet {
                 "the server does not offer this key now; reload the page and compare the fingerprint again",
             ));
         }
+        self.refuse_revoked(caller, &entry, &approved).await?;
         let before = entry.live().host_key.as_ref().map(HostKey::fingerprint);
         let detail = match before {
             Some(before) => format!("host key {} in place of {before}", approved.fingerprint()),

@@ -215,9 +215,10 @@ fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
         FleetError::Auth(error) => of_auth(error),
-        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchImport(_) => {
-            Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
-        }
+        FleetError::NoSuchServer(_)
+        | FleetError::NoSuchKey(_)
+        | FleetError::NoSuchKnownHost(_)
+        | FleetError::NoSuchImport(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
         FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
             Problem::new(StatusCode::CONFLICT, "name-taken", detail)
         }

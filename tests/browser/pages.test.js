@@ -16,6 +16,9 @@ const PAGES = {
   configuration: "/servers/web-1/configuration",
   commands: "/servers/web-1/commands",
   operations: "/operations",
+  keys: "/keys",
+  key: "/keys/default",
+  "host-keys": "/host-keys",
   settings: "/settings",
 };
 

@@ -6,6 +6,7 @@ mod backup;
 mod csv;
 mod events;
 mod files;
+pub(super) mod host_keys;
 mod import;
 pub(super) mod keys;
 mod metrics;
@@ -47,6 +48,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
+    routes.extend(host_keys::routes());
     routes.extend(events::routes());
     routes.extend(aliases::routes());
     routes.extend(prometheus::routes());

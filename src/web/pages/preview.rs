@@ -12,14 +12,15 @@ use super::charts::{ChartQuery, ChartsPage, Choosable};
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
+use super::host_keys::{HostKeyQuery, HostKeysPage, KnownHostsForm};
 use super::import::{ImportForm, ImportPage, ProgressPage};
 use super::keys::{KeyForms, KeyPage, KeysPage};
 use super::operation::OperationPage;
 use super::operations::OperationsPage;
 use super::remote::Pager;
 use super::samples::{
-    Sample, key_detail, large_fleet, now, operation, preflight, processes, record, seconds_ago, services,
-    settings, small_fleet, summary, viewer,
+    Sample, host_keys, key_detail, known_hosts, large_fleet, now, operation, preflight, processes, record,
+    seconds_ago, services, settings, small_fleet, summary, viewer,
 };
 use super::server::{
     Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage, HostKey,
@@ -312,6 +313,10 @@ fn key_pages(folder: &Folder) {
     let forms = KeyForms::default();
     folder.page("keys", &KeysPage::new(&admin, &keys, Some(&detail), &forms, now()));
     folder.page("key", &KeyPage::new(&admin, &detail, &keys, &forms, now()));
+    let known = KnownHostsForm::default();
+    let query = HostKeyQuery::default();
+    folder.page("host-keys", &HostKeysPage::new(&admin, &host_keys(), &known_hosts(), &query, &known, now()));
+    folder.page("host-keys-empty", &HostKeysPage::new(&admin, &[], &[], &query, &known, now()));
     let unused = crate::fleet::KeyDetail { key: weak, used_by: Vec::new(), unfinished: Vec::new(), ..detail };
     folder.page("key-unused", &KeyPage::new(&admin, &unused, &keys, &forms, now()));
 }

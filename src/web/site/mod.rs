@@ -5,6 +5,7 @@ mod changing;
 mod charts;
 mod doors;
 mod enrolling;
+mod host_keys;
 mod import;
 mod keys;
 mod looking;
@@ -41,6 +42,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(operating::routes());
     routes.extend(changing::routes());
     routes.extend(keys::routes());
+    routes.extend(host_keys::routes());
     routes.extend(settings::routes());
     routes
 }
@@ -110,6 +112,7 @@ fn done(request: &Request) -> Option<Notice> {
         "key-default" => "New servers use this key from now on.",
         "key-certificate" => "The certificate is attached; the next login offers it.",
         "key-certificate-removed" => "The key is offered without a certificate from now on.",
+        "known-host-removed" => "The line is removed. Keys that were approved by it stay approved.",
         "key-deleted" => "The key is deleted.",
         "session-revoked" => "The session is ended.",
         _ => return None,
