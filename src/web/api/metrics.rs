@@ -63,7 +63,7 @@ fn time(request: &Request, name: &str) -> Result<Option<Timestamp>, Failure> {
         .transpose()
 }
 
-fn range(request: &Request, now: Timestamp) -> Result<(Timestamp, Timestamp), Failure> {
+pub(super) fn range(request: &Request, now: Timestamp) -> Result<(Timestamp, Timestamp), Failure> {
     let to = time(request, "to")?.unwrap_or(now);
     let back = match request.query("period").filter(|text| !text.is_empty()) {
         None => DEFAULT_PERIOD,
@@ -75,7 +75,7 @@ fn range(request: &Request, now: Timestamp) -> Result<(Timestamp, Timestamp), Fa
     Ok((from, to))
 }
 
-fn points(request: &Request) -> Result<usize, Failure> {
+pub(super) fn points(request: &Request) -> Result<usize, Failure> {
     match request.query("points").or_else(|| request.query("limit")) {
         None => Ok(DEFAULT_POINTS),
         Some(text) => {

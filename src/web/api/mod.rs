@@ -2,12 +2,16 @@
 
 mod backup;
 mod events;
+mod export;
+mod keeping;
 mod metrics;
 mod openapi;
 mod operations;
 mod people;
 mod prometheus;
 mod servers;
+
+pub(super) use servers::filter;
 
 use http::StatusCode;
 use serde::Serialize;
@@ -38,6 +42,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(events::routes());
     routes.extend(prometheus::routes());
     routes.extend(backup::routes());
+    routes.extend(keeping::routes());
+    routes.extend(export::routes());
     routes
 }
 

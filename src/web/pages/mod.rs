@@ -11,6 +11,7 @@ pub mod form;
 pub mod operation;
 pub mod operations;
 pub mod remote;
+pub mod report;
 pub mod server;
 pub mod settings;
 
