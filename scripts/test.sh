@@ -113,6 +113,8 @@ browser_tests() {
     fi
     # The Rust tests have built it.
     [ -x target/debug/roundsman ] || fail "target/debug/roundsman is missing"
+    # Months of history for the charts, written by the program's own code.
+    cargo build --locked --quiet --example seed_history
     (cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec) 2>&1 | tee target/browser.log
     local count
     count=$(sed -n 's/^ℹ pass \([0-9]*\)$/\1/p; s/^# pass \([0-9]*\)$/\1/p' target/browser.log | tail -n 1)

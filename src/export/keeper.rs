@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Export, ExportError};
 use crate::auth;
+use crate::history;
 use crate::model::{Caller, OrganizationId, Retention, Role, Timestamp};
 use crate::store::audit::{self, Entry};
 use crate::store::retention::{self, Expiring, TableSize};
@@ -56,8 +57,17 @@ impl Export {
             .store
             .read(|c| settings::get::<Retention>(c, OrganizationId::DEFAULT, settings::RETENTION))
             .await?;
-        // A value that an older version stored and this one would refuse must not stop the removal for ever.
-        Ok(stored.unwrap_or_default())
+        // What history obeys stands in its own file.
+        let levels = self.inner.sources.history.retention();
+        Ok(Retention {
+            raw_days: levels.raw_days,
+            m1_days: levels.minute_days,
+            m5_days: levels.five_minutes_days,
+            m15_days: levels.quarter_hour_days,
+            h1_days: levels.hour_days,
+            d1_days: levels.day_days,
+            ..stored.unwrap_or_default()
+        })
     }
 
     /// Changes how long rows are kept; the next round obeys it. What was stored before.
@@ -76,6 +86,16 @@ impl Export {
             tried.map_err(|error| ExportError::Io(std::io::Error::other(error)))??;
         }
         let before = self.kept_for().await?;
+        let levels = history::Retention {
+            raw_days: wanted.raw_days,
+            minute_days: wanted.m1_days,
+            five_minutes_days: wanted.m5_days,
+            quarter_hour_days: wanted.m15_days,
+            hour_days: wanted.h1_days,
+            day_days: wanted.d1_days,
+        };
+        // First, because it knows more rules; setting both again is safe.
+        self.inner.sources.history.set_retention(levels, wanted.archive.clone()).await?;
         let now = self.inner.sources.clock.now();
         let entry = Entry::by(caller, "retention.set", "retention").detail(changes(&before, &wanted));
         let by = caller.actor.to_string();

@@ -20,6 +20,27 @@ const DISK_DEGRADED_PERCENT: f64 = 90.0;
 const DISK_CRITICAL_PERCENT: f64 = 97.0;
 const MEMORY_DEGRADED_PERCENT: f64 = 95.0;
 const MEMORY_CRITICAL_PERCENT: f64 = 99.0;
+/// From where on a metric makes a server degraded, and critical.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    pub degraded: f64,
+    pub critical: f64,
+}
+
+/// The thresholds of a metric, in its unit. None: health does not look at it.
+#[must_use]
+pub fn thresholds(metric: &str) -> Option<Thresholds> {
+    match metric {
+        "memory_percent" => {
+            Some(Thresholds { degraded: MEMORY_DEGRADED_PERCENT, critical: MEMORY_CRITICAL_PERCENT })
+        }
+        "disk_percent" | "filesystem_percent" => {
+            Some(Thresholds { degraded: DISK_DEGRADED_PERCENT, critical: DISK_CRITICAL_PERCENT })
+        }
+        _ => None,
+    }
+}
+
 /// Failed services and filesystems that are named in full; the rest is counted.
 const NAMED: usize = 3;
 

@@ -6,21 +6,24 @@
 //! directory (series, encoding and pattern, length, for each column); the columns.
 //! Reading one series skips the bytes of the others. It never panics on damaged bytes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::column::{self, Encoding};
 use super::head::MAX_TICKS;
+use super::level::Level;
 use super::series::{Kind, SeriesId};
 use super::varint::{self, Reader};
 
 const VERSION: u8 = 1;
 /// Bytes of a chunk that hold at least version, CRC, first and last time.
 pub(super) const HEADER_BYTES: usize = 5 + 10 + 10;
-/// Columns and patterns that a reader believes a chunk to have; twice what a server may have in one
-/// bucket, because chunks are merged where values come late.
-const MAX_COLUMNS: usize = 2 * super::head::MAX_SERIES_PER_SERVER;
-/// Ticks that a reader believes a chunk to have: two full buckets, for the same reason.
-const MAX_CHUNK_TICKS: usize = 2 * MAX_TICKS;
+/// Series that a row may have, of whatever level: twice what a server may have in one bucket, because rows are
+/// joined.
+pub(super) const MAX_SERIES_PER_ROW: usize = 2 * super::head::MAX_SERIES_PER_SERVER;
+/// Columns and patterns that a reader believes a chunk to have: four a series in roll-ups.
+const MAX_COLUMNS: usize = 4 * MAX_SERIES_PER_ROW;
+/// Ticks that a reader believes a chunk to have: six hours of full buckets; the first version had 7,200 a chunk.
+const MAX_CHUNK_TICKS: usize = MAX_TICKS * (Level::Minute.span_ms() / super::head::BUCKET_MS) as usize;
 
 /// Why a chunk cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,32 @@ pub(super) struct Column {
     pub(super) kind: Kind,
     pub(super) ticks: Vec<u32>,
     pub(super) raw: Vec<i64>,
+}
+
+impl Column {
+    /// The same values at other ticks, only at those wanted.
+    fn moved(self, places: &[u32], wanted: impl Fn(u32) -> bool) -> Self {
+        let values = self.ticks.iter().zip(&self.raw);
+        let moved = values
+            .filter_map(|(tick, raw)| Some((*places.get(*tick as usize)?, *raw)))
+            .filter(|(place, _)| wanted(*place));
+        let (ticks, raw) = moved.unzip();
+        Self { ticks, raw, ..self }
+    }
+
+    /// Both together; they have no tick in common.
+    fn joined(mut self, other: Self) -> Self {
+        let in_order = self.ticks.last() < other.ticks.first();
+        self.ticks.extend(other.ticks);
+        self.raw.extend(other.raw);
+        if in_order {
+            return self;
+        }
+        let mut values: Vec<(u32, i64)> = self.ticks.into_iter().zip(self.raw).collect();
+        values.sort_unstable_by_key(|(tick, _)| *tick);
+        let (ticks, raw) = values.into_iter().unzip();
+        Self { ticks, raw, ..self }
+    }
 }
 
 /// Times strictly increase.
@@ -100,40 +129,74 @@ impl Chunk {
 
     /// False: so much that it would be refused when it is read.
     pub(super) fn fits(&self) -> bool {
-        self.times_ms.len() <= MAX_CHUNK_TICKS && self.columns.len() <= MAX_COLUMNS
+        self.times_ms.len() <= MAX_CHUNK_TICKS && self.columns.len() <= MAX_SERIES_PER_ROW
     }
 
     pub(super) fn samples(&self) -> u64 {
         self.columns.iter().map(|column| column.raw.len() as u64).sum()
     }
 
-    /// Adds the ticks of `later` that are later than all of these.
-    pub(super) fn extend(&mut self, later: Self) {
-        let last = self.times_ms.last().copied().unwrap_or(i64::MIN);
-        let skip = later.times_ms.partition_point(|time| *time <= last);
-        let offset = self.times_ms.len();
-        self.times_ms.extend(later.times_ms.iter().skip(skip));
-        for column in later.columns {
-            let from = column.ticks.partition_point(|tick| (*tick as usize) < skip);
-            let ticks = column
-                .ticks
-                .iter()
-                .skip(from)
-                .filter_map(|tick| u32::try_from(*tick as usize - skip + offset).ok());
-            let raw = column.raw.iter().skip(from).copied();
-            match self.columns.iter_mut().find(|known| known.series == column.series) {
-                Some(known) => {
-                    known.ticks.extend(ticks);
-                    known.raw.extend(raw);
+    /// Both together in the order of time. Of a time that both have, `first` counts.
+    pub(super) fn merged(first: Self, second: Self) -> Self {
+        if first.times_ms.last() < second.times_ms.first() {
+            return first.followed_by(second);
+        }
+        let mut times_ms = first.times_ms.clone();
+        times_ms.extend_from_slice(&second.times_ms);
+        times_ms.sort_unstable();
+        times_ms.dedup();
+        let mut columns: BTreeMap<SeriesId, Column> = BTreeMap::new();
+        let mut places = first.places_in(&times_ms);
+        for column in first.columns {
+            columns.insert(column.series, column.moved(&places, |_| true));
+        }
+        let known = places;
+        places = second.places_in(&times_ms);
+        let is_known = |place: u32| known.binary_search(&place).is_ok();
+        for column in second.columns {
+            let moved = column.moved(&places, |place| !is_known(place));
+            match columns.remove(&moved.series) {
+                Some(before) => {
+                    columns.insert(moved.series, before.joined(moved));
                 }
-                None => self.columns.push(Column {
-                    series: column.series,
-                    kind: column.kind,
-                    ticks: ticks.collect(),
-                    raw: raw.collect(),
-                }),
+                None if moved.raw.is_empty() => {}
+                None => {
+                    columns.insert(moved.series, moved);
+                }
             }
         }
+        Self { times_ms, columns: columns.into_values().collect() }
+    }
+
+    /// `later` is wholly later.
+    fn followed_by(mut self, later: Self) -> Self {
+        let offset = u32::try_from(self.times_ms.len()).unwrap_or(u32::MAX);
+        self.times_ms.extend(later.times_ms);
+        let places = self.columns.iter().enumerate().map(|(place, column)| (column.series, place));
+        let places: HashMap<SeriesId, usize> = places.collect();
+        for mut column in later.columns {
+            column.ticks.iter_mut().for_each(|tick| *tick = tick.saturating_add(offset));
+            match places.get(&column.series).and_then(|place| self.columns.get_mut(*place)) {
+                Some(known) => {
+                    known.ticks.extend(column.ticks);
+                    known.raw.extend(column.raw);
+                }
+                None => self.columns.push(column),
+            }
+        }
+        self
+    }
+
+    /// Where each of its ticks is in `times_ms`, which has them all.
+    fn places_in(&self, times_ms: &[i64]) -> Vec<u32> {
+        let mut place = 0_usize;
+        let place_of = |time: &i64| {
+            while times_ms.get(place).is_some_and(|other| other < time) {
+                place += 1;
+            }
+            u32::try_from(place).unwrap_or(u32::MAX)
+        };
+        self.times_ms.iter().map(place_of).collect()
     }
 
     fn put_times(&self, out: &mut Vec<u8>, first: i64) -> Result<(), ChunkError> {
@@ -300,8 +363,50 @@ mod tests {
         })
     }
 
+    /// Every value of a chunk by time and series.
+    fn cells(chunk: &Chunk) -> BTreeMap<(i64, u32), i64> {
+        let cells = chunk.columns.iter().flat_map(|column| {
+            column
+                .ticks
+                .iter()
+                .zip(&column.raw)
+                .map(|(tick, raw)| ((chunk.times_ms[*tick as usize], column.series.0), *raw))
+        });
+        cells.collect()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn two_chunks_become_one_in_the_order_of_time_and_the_first_counts(
+            mut first in chunks(), mut second in chunks(), shift in -100_000_i64..100_000,
+        ) {
+            // Close together, and a few series in common, so that ticks interleave and meet.
+            let (base, other) = (first.times_ms[0], second.times_ms[0]);
+            first.times_ms.iter_mut().for_each(|time| *time = (*time - base) / 1000 * 1000);
+            first.times_ms.dedup();
+            second.times_ms.iter_mut().for_each(|time| *time = (*time - other + shift) / 1000 * 1000);
+            second.times_ms.dedup();
+            for (chunk, step) in [(&mut first, 1), (&mut second, 2)] {
+                let ticks = chunk.times_ms.len() as u32;
+                for (index, column) in chunk.columns.iter_mut().enumerate() {
+                    column.series = SeriesId(index as u32 * step);
+                    column.kind = Kind::Integer;
+                    let kept = column.ticks.partition_point(|tick| *tick < ticks);
+                    column.ticks.truncate(kept);
+                    column.raw.truncate(kept);
+                }
+                chunk.columns.retain(|column| !column.raw.is_empty());
+            }
+            let mut wanted = cells(&second);
+            wanted.retain(|(time, _), _| !first.times_ms.contains(time));
+            wanted.extend(cells(&first));
+            let merged = Chunk::merged(first, second);
+            prop_assert!(merged.times_ms.is_sorted_by(|a, b| a < b));
+            prop_assert!(merged.columns.iter().all(|column| column.ticks.is_sorted_by(|a, b| a < b)));
+            prop_assert_eq!(cells(&merged), wanted);
+        }
 
         #[test]
         fn a_chunk_comes_back_as_it_was_with_its_gaps(chunk in chunks()) {

@@ -9,9 +9,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use rusqlite_migration::{M, Migrations};
 
 use super::error::HistoryError;
-use super::series::{Dictionary, Kind, Series, SeriesId};
+use super::level::Level;
+use super::progress::Progress;
+use super::series::{Changes, Dictionary, Kind, SeriesId, Stored};
 
-const MIGRATIONS: &[M<'_>] = &[M::up(include_str!("migrations/0001_raw.sql"))];
+const MIGRATIONS: &[M<'_>] =
+    &[M::up(include_str!("migrations/0001_raw.sql")), M::up(include_str!("migrations/0002_rollups.sql"))];
 
 /// How long a statement waits for a lock that another process (a backup) holds. Kept under a round of
 /// the writer; the writer tries again anyway.
@@ -20,8 +23,14 @@ const BUSY: Duration = Duration::from_millis(500);
 /// The write-ahead log is cut back to this after a checkpoint; a burst may make it longer for a while.
 const WAL_BYTES: i64 = 16 << 20;
 
-/// Chunks deleted in one transaction: a month and a half of one server, some milliseconds.
+/// Rows looked for in one transaction of a server's removal: some milliseconds.
 const DELETES: usize = 2_000;
+
+/// Statements that a connection keeps prepared: each of a handful for each of eleven tables.
+const STATEMENTS: usize = 64;
+
+/// Setting: the number of the next new series.
+const NEXT_SERIES: &str = "next_series";
 
 /// One of the two journal tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +57,58 @@ impl Journal {
     }
 }
 
-/// Key of a chunk.
+/// A table of rows by span and server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Table {
+    Level(Level),
+    /// Raw chunks that were joined; its rows span what those of [`Level::Minute`] do.
+    Long,
+}
+
+impl Table {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Level(Level::Raw),
+        Self::Long,
+        Self::Level(Level::Minute),
+        Self::Level(Level::FiveMinutes),
+        Self::Level(Level::QuarterHour),
+        Self::Level(Level::Hour),
+        Self::Level(Level::Day),
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Level(level) => level.table(),
+            Self::Long => "long",
+        }
+    }
+
+    /// Whose values it holds.
+    pub(super) const fn level(self) -> Level {
+        match self {
+            Self::Level(level) => level,
+            Self::Long => Level::Raw,
+        }
+    }
+
+    pub(super) const fn span_ms(self) -> i64 {
+        match self {
+            Self::Level(level) => level.span_ms(),
+            Self::Long => Level::Minute.span_ms(),
+        }
+    }
+
+    pub(super) const fn row_of(self, at_ms: i64) -> i64 {
+        at_ms.div_euclid(self.span_ms())
+    }
+}
+
+/// Key of a row.
 pub(super) const fn chunk_key(bucket: i64, server: u32) -> i64 {
     bucket << super::memory::SERVER_BITS | server as i64
 }
 
-/// Bucket and server of a chunk's key.
+/// Row and server of a key.
 pub(super) fn split_key(key: i64) -> (i64, u32) {
     let bits = super::memory::SERVER_BITS;
     (key >> bits, u32::try_from(key & ((1 << bits) - 1)).unwrap_or(0))
@@ -92,6 +147,7 @@ fn copy_before(path: &Path, db: &Connection, known: i64) -> rusqlite::Result<()>
 /// Answers the version of the file. A file of a newer version is not changed.
 fn prepare(db: &Connection) -> rusqlite::Result<i64> {
     db.busy_timeout(BUSY)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     let found = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found <= i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX) {
         db.pragma_update(None, "page_size", 4096)?;
@@ -135,38 +191,82 @@ pub(super) fn each_blob(
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     db.busy_timeout(BUSY)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(db)
 }
 
-pub(super) fn insert_series(db: &Connection, series: &Series) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO series (id, metric, labels, scale, kind) VALUES (?, ?, ?, ?, ?)")?
-        .execute(params![
+/// What the dictionary says of its changes.
+pub(super) fn save_series(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
+    for id in &changes.removed {
+        db.prepare_cached("DELETE FROM series WHERE id = ?")?.execute([id.0])?;
+    }
+    let sql =
+        "INSERT INTO series (id, metric, labels, scale, kind, owner, seen_day) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    for series in &changes.added {
+        let (metric, labels) = (series.key.metric.as_str(), series.key.labels.as_str());
+        db.prepare_cached(sql)?.execute(params![
             series.id.0,
-            series.key.metric.as_str(),
-            series.key.labels.as_str(),
+            metric,
+            labels,
             series.scale,
-            series.kind.code()
+            series.kind.code(),
+            series.owner,
+            series.seen_day
         ])?;
+    }
+    if !changes.is_empty() {
+        put_setting(db, NEXT_SERIES, &changes.next_id.to_string())?;
+    }
+    Ok(())
+}
+
+pub(super) fn save_seen(db: &Connection, seen: &[(SeriesId, i64)]) -> rusqlite::Result<()> {
+    let mut statement =
+        db.prepare_cached("UPDATE series SET seen_day = ?2 WHERE id = ?1 AND seen_day <> ?2")?;
+    for (id, day) in seen {
+        statement.execute(params![id.0, day])?;
+    }
     Ok(())
 }
 
 /// Answers how many rows were none that this program writes.
 pub(super) fn load_series(db: &Connection, dictionary: &mut Dictionary) -> rusqlite::Result<u64> {
-    let mut statement = db.prepare("SELECT id, metric, labels, scale, kind FROM series ORDER BY id")?;
+    let mut statement =
+        db.prepare("SELECT id, metric, labels, scale, kind, owner, seen_day FROM series ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut unknown = 0;
     while let Some(row) = rows.next()? {
         let (id, scale, kind): (i64, i64, i64) = (row.get(0)?, row.get(3)?, row.get(4)?);
-        let labels: String = row.get(2)?;
+        let owner: i64 = row.get(5)?;
         let loaded = match (u32::try_from(id), u32::try_from(scale), Kind::from_code(kind)) {
-            (Ok(id), Ok(scale), Some(kind)) => {
-                dictionary.load(SeriesId(id), row.get(1)?, &labels, kind, scale)
-            }
+            (Ok(id), Ok(scale), Some(kind)) => dictionary.load(Stored {
+                id: SeriesId(id),
+                metric: row.get(1)?,
+                labels: row.get(2)?,
+                kind,
+                scale,
+                owner: u32::try_from(owner).unwrap_or(0),
+                seen_day: row.get(6)?,
+            }),
             _ => false,
         };
         unknown += u64::from(!loaded);
     }
+    let next = setting(db, NEXT_SERIES)?.and_then(|text| text.parse().ok());
+    dictionary.continue_from(next.unwrap_or(1));
     Ok(unknown)
+}
+
+pub(super) fn setting(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT value FROM settings WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
+        .optional()
+}
+
+pub(super) fn put_setting(db: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)")?
+        .execute([name, value])?;
+    Ok(())
 }
 
 pub(super) fn insert_journal(
@@ -210,47 +310,180 @@ pub(super) fn blob_start(db: &Connection, table: &str, key: i64, limit: usize) -
     Ok(start)
 }
 
-pub(super) fn put_chunk(db: &Connection, bucket: i64, server: u32, bytes: &[u8]) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO raw (k, b) VALUES (?, ?)")?
-        .execute(params![chunk_key(bucket, server), bytes])?;
-    Ok(())
+/// Writes a row in place of the one that may be there.
+pub(super) fn put_row(
+    db: &Connection,
+    table: Table,
+    row: i64,
+    server: u32,
+    bytes: &[u8],
+) -> rusqlite::Result<()> {
+    let (name, key) = (table.name(), chunk_key(row, server));
+    let before: Option<i64> = db
+        .prepare_cached(&format!("SELECT length(b) FROM {name} WHERE k = ?"))?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
+    db.prepare_cached(&format!("INSERT OR REPLACE INTO {name} (k, b) VALUES (?, ?)"))?
+        .execute(params![key, bytes])?;
+    let length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+    count(db, table, i64::from(before.is_none()), length - before.unwrap_or(0))
 }
 
-pub(super) fn get_chunk(db: &Connection, bucket: i64, server: u32) -> rusqlite::Result<Option<Vec<u8>>> {
-    db.prepare_cached("SELECT b FROM raw WHERE k = ?")?
-        .query_row([chunk_key(bucket, server)], |row| row.get(0))
+pub(super) fn get_row(
+    db: &Connection,
+    table: Table,
+    row: i64,
+    server: u32,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    db.prepare_cached(&format!("SELECT b FROM {} WHERE k = ?", table.name()))?
+        .query_row([chunk_key(row, server)], |row| row.get(0))
         .optional()
 }
 
-/// Keys of all chunks from a bucket on, newest first.
-pub(super) fn chunk_keys_from(db: &Connection, bucket: i64) -> rusqlite::Result<Vec<i64>> {
-    let mut statement = db.prepare("SELECT k FROM raw WHERE k >= ? ORDER BY k DESC")?;
-    statement.query_map([chunk_key(bucket, 0)], |row| row.get(0))?.collect()
+pub(super) fn delete_row(db: &Connection, table: Table, row: i64, server: u32) -> rusqlite::Result<()> {
+    let deleted: Option<i64> = db
+        .prepare_cached(&format!("DELETE FROM {} WHERE k = ? RETURNING length(b)", table.name()))?
+        .query_row([chunk_key(row, server)], |row| row.get(0))
+        .optional()?;
+    deleted.map_or(Ok(()), |bytes| count(db, table, -1, -bytes))
 }
 
-/// First and last bucket of which a chunk exists.
-pub(super) fn bucket_span(db: &Connection) -> rusqlite::Result<Option<(i64, i64)>> {
-    let (first, last): (Option<i64>, Option<i64>) = db
-        .prepare_cached("SELECT (SELECT min(k) FROM raw), (SELECT max(k) FROM raw)")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// The first rows before `row`, oldest first.
+pub(super) fn rows_before(
+    db: &Connection,
+    table: Table,
+    row: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<(i64, u32)>> {
+    let sql = format!("SELECT k FROM {} WHERE k < ? ORDER BY k LIMIT ?", table.name());
+    let mut statement = db.prepare_cached(&sql)?;
+    let keys = statement.query_map(params![chunk_key(row, 0), limit], |row| row.get(0))?;
+    keys.map(|key| key.map(split_key)).collect()
+}
+
+/// Keys after `after`, in order, with their blobs.
+pub(super) fn blobs_after(
+    db: &Connection,
+    table: Table,
+    after: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
+    let sql = format!("SELECT k, b FROM {} WHERE k > ? ORDER BY k LIMIT ?", table.name());
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![after, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// Size of a page and number of pages that hold nothing.
+pub(super) fn free_pages(db: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let ask = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (page, free) = (ask("page_size")?, ask("freelist_count")?);
+    Ok((page.try_into().unwrap_or(0), free.try_into().unwrap_or(0)))
+}
+
+pub(super) fn journal_rows(db: &Connection) -> rusqlite::Result<u64> {
+    let rows: i64 = db
+        .prepare_cached("SELECT (SELECT count(*) FROM j0) + (SELECT count(*) FROM j1)")?
+        .query_row([], |row| row.get(0))?;
+    Ok(rows.try_into().unwrap_or(0))
+}
+
+/// What SQLite's check complains of; at most `limit` lines.
+pub(super) fn integrity(db: &Connection, limit: usize) -> rusqlite::Result<Vec<String>> {
+    let mut statement = db.prepare(&format!("PRAGMA integrity_check({limit})"))?;
+    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}
+
+fn count(db: &Connection, table: Table, rows: i64, bytes: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE totals SET rows = rows + ?2, bytes = bytes + ?3 WHERE name = ?1")?
+        .execute(params![table.name(), rows, bytes])?;
+    Ok(())
+}
+
+/// Rows and bytes of a table.
+pub(super) fn totals(db: &Connection, table: Table) -> rusqlite::Result<(u64, u64)> {
+    db.prepare_cached("SELECT rows, bytes FROM totals WHERE name = ?")?.query_row([table.name()], |row| {
+        let (rows, bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
+        Ok((rows.try_into().unwrap_or(0), bytes.try_into().unwrap_or(0)))
+    })
+}
+
+pub(super) fn save_next(db: &Connection, server: u32, level: Level, next: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO progress (server, level, next_row) VALUES (?, ?, ?)")?
+        .execute(params![server, i64::try_from(level.index()).unwrap_or(0), next])?;
+    Ok(())
+}
+
+/// Where a server stands at all levels: a level that is missing in the file would begin anew.
+pub(super) fn save_progress(db: &Connection, progress: &Progress, server: u32) -> rusqlite::Result<()> {
+    for level in Level::ROLL_UPS {
+        if let Some(next) = progress.next(server, level) {
+            save_next(db, server, level, next)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the file has none, as after an update from the first version.
+pub(super) fn save_all_progress(db: &mut Connection, memory: &Progress) -> rusqlite::Result<()> {
+    if !progress(db)?.is_empty() {
+        return Ok(());
+    }
+    let tx = db.transaction()?;
+    for server in memory.servers() {
+        save_progress(&tx, memory, server)?;
+    }
+    tx.commit()
+}
+
+/// Server, number of the level, next row.
+pub(super) fn progress(db: &Connection) -> rusqlite::Result<Vec<(u32, u8, i64)>> {
+    let mut statement = db.prepare("SELECT server, level, next_row FROM progress")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+}
+
+/// Servers that have sealed raw chunks, each with its oldest bucket. Reads all keys.
+pub(super) fn first_buckets(db: &Connection) -> rusqlite::Result<Vec<(u32, i64)>> {
+    let mut statement = db.prepare("SELECT k & 1048575, min(k >> 20) FROM raw GROUP BY 1")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Keys of a table from a row on, newest first.
+pub(super) fn keys_from(db: &Connection, table: Table, row: i64) -> rusqlite::Result<Vec<i64>> {
+    let sql = format!("SELECT k FROM {} WHERE k >= ? ORDER BY k DESC", table.name());
+    let mut statement = db.prepare(&sql)?;
+    statement.query_map([chunk_key(row, 0)], |row| row.get(0))?.collect()
+}
+
+/// First and last row of a table.
+pub(super) fn row_span(db: &Connection, table: Table) -> rusqlite::Result<Option<(i64, i64)>> {
+    let name = table.name();
+    let sql = format!("SELECT (SELECT min(k) FROM {name}), (SELECT max(k) FROM {name})");
+    let (first, last): (Option<i64>, Option<i64>) =
+        db.prepare_cached(&sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(first.zip(last).map(|(first, last)| (split_key(first).0, split_key(last).0)))
 }
 
-/// Deletes all chunks of a server, a few at a time. Doing it again does no harm.
-pub(super) fn delete_chunks(db: &mut Connection, server: u32) -> rusqlite::Result<()> {
-    let Some((first, last)) = bucket_span(db)? else { return Ok(()) };
-    let mut buckets = first..=last;
-    loop {
-        let part: Vec<i64> = buckets.by_ref().take(DELETES).collect();
-        if part.is_empty() {
-            return Ok(());
+/// Deletes all rows of a server, a few at a time. Doing it again does no harm.
+pub(super) fn delete_server(db: &mut Connection, server: u32) -> rusqlite::Result<()> {
+    for table in Table::ALL {
+        let Some((first, last)) = row_span(db, table)? else { continue };
+        let mut rows = first..=last;
+        loop {
+            let part: Vec<i64> = rows.by_ref().take(DELETES).collect();
+            if part.is_empty() {
+                break;
+            }
+            let tx = db.transaction()?;
+            for row in part {
+                delete_row(&tx, table, row, server)?;
+            }
+            tx.commit()?;
         }
-        let tx = db.transaction()?;
-        for bucket in part {
-            tx.prepare_cached("DELETE FROM raw WHERE k = ?")?.execute([chunk_key(bucket, server)])?;
-        }
-        tx.commit()?;
     }
+    db.execute("DELETE FROM progress WHERE server = ?", [server])?;
+    Ok(())
 }
 
 /// Values of this server that stand in the journal count no more.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use super::level::Level;
+
 /// Why history could not be opened, read or changed. Trying again is safe for all of them.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
@@ -28,6 +30,16 @@ pub enum HistoryError {
     BadPoints { given: usize, most: usize },
     #[error("the range ends before it begins")]
     BadRange,
+    /// No series of this metric was ever seen, of no server.
+    #[error("there is no history of a metric named '{0}'")]
+    UnknownMetric(String),
+    #[error("a percentile is a number from 0 to 100, not {0}")]
+    BadPercentile(f64),
+    #[error("{} history cannot be kept for {given} days: {why}", level.name())]
+    BadRetention { level: Level, given: u32, why: String },
+    /// Expired values stay until this is mended.
+    #[error("expired values cannot be archived in {}: {cause}", path.display())]
+    Archive { path: PathBuf, cause: std::io::Error },
     #[error("the answer would have over {most} points; ask for fewer points a series")]
     TooManyPoints { most: usize },
     /// A bucket could not be made into a chunk; it stays in memory and in the journal.

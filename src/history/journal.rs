@@ -1,8 +1,8 @@
 //! A journal row: all values of all servers of about one second, as bytes.
 //!
 //! Layout: version (1 byte), CRC-32 of all that follows (4), earliest and latest time in it (ms, 8 bytes
-//! each), then a tick after the other: server, time (ms after the tick before), number of values, and for
-//! each its series (step from the one before, lowest bit: a float) and value. Little endian, varints.
+//! each), then a tick after the other: server (bit 20: the tick came late), time (ms after the tick before),
+//! number of values, and for each its series (step from the one before, lowest bit: a float) and value. Little endian, varints.
 //! A row stands alone: no other row is needed to read it.
 
 use super::series::{Kind, SeriesId};
@@ -14,6 +14,16 @@ pub(super) const FIXED_BYTES: usize = 1 + 4 + 8 + 8;
 
 /// A row is closed at this size, so that one transaction never builds one huge blob.
 pub(super) const ROW_BYTES: usize = 1 << 20;
+
+/// A tick that came after a later one of its server. Server numbers have 20 bits.
+const LATE: u32 = 1 << super::memory::SERVER_BITS;
+
+/// Which server a tick is of, and whether it came after a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) server: u32,
+    pub(super) late: bool,
+}
 
 /// One value in its stored form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +57,11 @@ impl RowBuilder {
         self.body.len()
     }
 
-    pub(super) fn push(&mut self, server: u32, at_ms: i64, values: &[Value]) {
+    pub(super) fn push(&mut self, source: Source, at_ms: i64, values: &[Value]) {
         if self.body.is_empty() {
             self.body.resize(FIXED_BYTES, 0);
         }
+        let server = if source.late { source.server | LATE } else { source.server };
         varint::put(&mut self.body, u64::from(server));
         varint::put_signed(&mut self.body, at_ms.wrapping_sub(self.before_ms));
         self.before_ms = at_ms;
@@ -96,9 +107,9 @@ pub(super) fn span_of(start: &[u8]) -> Option<Span> {
     Some(span)
 }
 
-/// Calls `tick(server, at_ms, values)` for each tick of a row. None: the row is damaged; what came
+/// Calls `tick(source, at_ms, values)` for each tick of a row. None: the row is damaged; what came
 /// before the damage is not reported either, because the checksum is checked first.
-pub(super) fn read(row: &[u8], mut tick: impl FnMut(u32, i64, &[Value])) -> Option<Span> {
+pub(super) fn read(row: &[u8], mut tick: impl FnMut(Source, i64, &[Value])) -> Option<Span> {
     let mut reader = Reader::new(row);
     if reader.byte()? != VERSION {
         return None;
@@ -127,7 +138,7 @@ pub(super) fn read(row: &[u8], mut tick: impl FnMut(u32, i64, &[Value])) -> Opti
             };
             values.push(Value { series: SeriesId(u32::try_from(series).ok()?), kind, raw });
         }
-        tick(server, at_ms, &values);
+        tick(Source { server: server & !LATE, late: server & LATE != 0 }, at_ms, &values);
     }
     Some(span)
 }
@@ -149,16 +160,18 @@ mod tests {
         #[test]
         fn a_row_comes_back_and_a_damaged_one_is_refused(
             ticks in proptest::collection::vec(
-                (any::<u32>(), any::<i64>(), proptest::collection::vec(value(), 0..20)), 1..20),
+                (0_u32..LATE, any::<bool>(), any::<i64>(), proptest::collection::vec(value(), 0..20)), 1..20),
             at: prop::sample::Index, flip in 1_u8..,
         ) {
             let mut builder = RowBuilder::default();
-            for (server, at_ms, values) in &ticks {
-                builder.push(*server, *at_ms, values);
+            for (server, late, at_ms, values) in &ticks {
+                builder.push(Source { server: *server, late: *late }, *at_ms, values);
             }
             let (span, mut row) = builder.finish().unwrap();
             let mut seen = Vec::new();
-            let read_span = read(&row, |server, at_ms, values| seen.push((server, at_ms, values.to_vec())));
+            let read_span = read(&row, |source, at_ms, values| {
+                seen.push((source.server, source.late, at_ms, values.to_vec()));
+            });
             prop_assert_eq!(read_span, Some(span));
             prop_assert_eq!(seen, ticks);
             let position = at.index(row.len());

@@ -7,10 +7,14 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::chunk::Chunk;
-use super::head::{BUCKET_MS, Refusal, Rows, ServerHead, Ticks};
-use super::journal::{ROW_BYTES, RowBuilder, Span, Value};
-use super::series::{Dictionary, Series, SeriesId};
-use crate::model::{Labels, MetricName, Sample, SeriesKey, Timestamp};
+use super::error::HistoryError;
+use super::head::{BUCKET_MS, Moment, Refusal, Rows, Run, ServerHead, Ticks};
+use super::journal::{ROW_BYTES, RowBuilder, Source, Span, Value};
+use super::level::DAY_MS;
+use super::metric;
+use super::progress::Progress;
+use super::series::{Changes, Dictionary, Series, SeriesId};
+use crate::model::{MetricName, Sample, SeriesKey, Timestamp};
 
 /// Bytes that may wait for the journal. When the disk is away for so long that more would wait (over
 /// ten minutes of 1,000 servers), nothing waits any more: the journal is then written anew from the heads.
@@ -20,11 +24,17 @@ pub(super) const MAX_PENDING_BYTES: usize = 32 << 20;
 /// values until the clock reaches it.
 pub(super) const MAX_AHEAD_MS: i64 = 5 * 60 * 1000;
 
-/// New series that one server may bring while the program runs. A hostile server that makes up names
-/// stops here and leaves the dictionary to the others.
-const MAX_MINTED_PER_SERVER: u32 = 16_384;
+/// A tick older than this is refused: what is older is rolled up for good. An agent that reports after an
+/// outage may be a day late.
+pub(super) const MAX_LATE_MS: i64 = 24 * 3_600_000;
 
-/// Server numbers are 20 bits of a chunk's key.
+/// What came after its bucket's end waits so long for more of its kind before it joins what is sealed.
+const LATE_WAIT_MS: i64 = BUCKET_MS / 2;
+
+/// Servers that are named in the health because a limit cut them. More would be no help to anybody.
+const MAX_LIMITED: usize = 16;
+
+/// Server numbers are 20 bits of a row's key.
 pub(super) const SERVER_BITS: u32 = 20;
 
 /// Buckets are sealed in this part of the next one, each server at a moment of its own.
@@ -38,8 +48,10 @@ const GRACE_MS: i64 = 5_000;
 pub struct Dropped {
     /// NaN, infinite, or too large for 64 bits at the metric's scale.
     pub not_storable: u64,
-    /// Not later than the newest tick of the server, or a series twice in one tick.
+    /// A time that the server had already, or a series twice in one tick.
     pub out_of_order: u64,
+    /// Over 24 hours old.
+    pub too_late: u64,
     /// Time before 1970, or over 5 minutes ahead of the clock.
     pub bad_time: u64,
     /// Beyond a limit: series of a server, names, ticks in a bucket.
@@ -61,7 +73,7 @@ pub(super) struct PendingRow {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) rows: Vec<PendingRow>,
-    pub(super) series: Vec<Series>,
+    pub(super) changes: Changes,
     /// Too much waited: the journal must be written anew from the heads.
     pub(super) rejournal: bool,
 }
@@ -71,6 +83,13 @@ pub(super) struct Memory {
     pub(super) servers: HashMap<u32, ServerHead>,
     pub(super) dictionary: Dictionary,
     pub(super) dropped: Dropped,
+    /// Samples that came after a later one of their server and were kept.
+    pub(super) late: u64,
+    /// Servers that reached a limit of names, and how many samples that cost them.
+    pub(super) limited: HashMap<u32, u64>,
+    pub(super) progress: Progress,
+    /// Counts the changes from one journal table to the other.
+    pub(super) generation: u64,
     builder: RowBuilder,
     rows: Vec<PendingRow>,
     rejournal: bool,
@@ -96,17 +115,17 @@ impl Memory {
             tracing::debug!(server, %at, "history: values with an impossible time are dropped");
             return;
         }
-        let head = self.servers.entry(server).or_default();
-        if head.is_late(at_ms) {
-            self.dropped.out_of_order += count;
-            tracing::debug!(server, %at, samples = count, "history: late or repeated values are dropped");
+        if at_ms < now.as_millis().saturating_sub(MAX_LATE_MS) {
+            self.dropped.too_late += count;
+            tracing::debug!(server, %at, "history: values that are over a day old are dropped");
             return;
         }
         let mut values = std::mem::take(&mut self.scratch);
         values.clear();
-        store_all(head, &mut self.dictionary, &mut self.dropped, samples, &mut values);
+        self.store_all(server, now, samples, &mut values);
+        let late = self.servers.get(&server).is_some_and(|head| head.is_late(at_ms));
         let over_limit = self.dropped.over_limit;
-        let lost = push(head, &mut self.dropped, at_ms, &mut values);
+        let lost = self.push(server, at_ms, now.as_millis(), &mut values);
         if lost > 0 {
             self.dropped.lost += lost;
             tracing::warn!(
@@ -119,32 +138,99 @@ impl Memory {
             tracing::debug!(server, %at, "history: values beyond the limits of a server are dropped");
         }
         if !values.is_empty() {
-            self.enqueue(server, at_ms, &values);
+            self.late += if late { values.len() as u64 } else { 0 };
+            self.enqueue(Source { server, late }, at_ms, &values);
         }
         self.scratch = values;
     }
 
+    /// Turns samples into stored values, in their order; what cannot be stored is counted.
+    fn store_all(&mut self, server: u32, now: Timestamp, samples: &[Sample], values: &mut Vec<Value>) {
+        let today = now.as_millis().div_euclid(DAY_MS);
+        let columns = self.servers.get(&server).map(ServerHead::newest_columns).unwrap_or_default();
+        let (dictionary, dropped) = (&mut self.dictionary, &mut self.dropped);
+        let stored = |series: &Series, sample: &Sample| (series.id, series.kind, series.store(sample.value));
+        let mut refused = 0;
+        for (place, sample) in samples.iter().enumerate() {
+            // Readings list their values in the same order each time.
+            let likely = columns.get(place).and_then(|column| dictionary.get(column.series));
+            let known = match likely.filter(|series| series.key == sample.key) {
+                Some(series) => Some(stored(series, sample)),
+                None => dictionary.find(&sample.key).map(|series| stored(series, sample)),
+            };
+            let found = match known {
+                Some(found) => Some(found),
+                None if !sample.value.is_finite() => {
+                    dropped.not_storable += 1;
+                    continue;
+                }
+                None => dictionary.add(&sample.key, server, today).map(|series| stored(series, sample)),
+            };
+            match found {
+                Some((series, kind, Some(raw))) => values.push(Value { series, kind, raw }),
+                Some((_, _, None)) => dropped.not_storable += 1,
+                None => refused += 1,
+            }
+        }
+        if refused > 0 {
+            self.note_limit(server, refused);
+        }
+    }
+
+    fn note_limit(&mut self, server: u32, samples: u64) {
+        self.dropped.over_limit += samples;
+        if let Some(count) = self.limited.get_mut(&server) {
+            *count += samples;
+        } else if self.limited.len() < MAX_LIMITED {
+            self.limited.insert(server, samples);
+            tracing::warn!(
+                server,
+                "history: too many names of metrics and labels; new ones of this server are not kept"
+            );
+        }
+    }
+
+    fn push(&mut self, server: u32, at_ms: i64, now_ms: i64, values: &mut Vec<Value>) -> u64 {
+        if values.is_empty() {
+            return 0;
+        }
+        let moment = Moment { now_ms, generation: self.generation };
+        let mut beyond = 0;
+        let dropped = &mut self.dropped;
+        let head = self.servers.entry(server).or_default();
+        let lost = head.push(at_ms, moment, values, |why| match why {
+            Refusal::OutOfOrder => dropped.out_of_order += 1,
+            Refusal::OverLimit => beyond += 1,
+        });
+        if beyond > 0 {
+            self.note_limit(server, beyond);
+        }
+        lost
+    }
+
     /// A tick from the journal, at start.
-    pub(super) fn restore(&mut self, server: u32, at_ms: i64, values: &[Value]) {
+    pub(super) fn restore(&mut self, source: Source, at_ms: i64, now_ms: i64, values: &[Value]) {
+        let Source { server, late } = source;
         if self.forgotten.contains(&server) {
             return;
         }
-        let head = self.servers.entry(server).or_default();
-        if head.is_late(at_ms) {
+        let sealed = self.servers.get(&server).is_some_and(|head| head.is_sealed(at_ms));
+        // One that came late may be sealed too; it then meets itself there and counts once.
+        if sealed && !late {
             return;
         }
         let mut known = std::mem::take(&mut self.scratch);
         known.clear();
         known.extend(values.iter().filter(|value| self.dictionary.get(value.series).is_some()));
-        self.dropped.lost += push(head, &mut self.dropped, at_ms, &mut known);
+        self.dropped.lost += self.push(server, at_ms, now_ms, &mut known);
         self.scratch = known;
     }
 
-    fn enqueue(&mut self, server: u32, at_ms: i64, values: &[Value]) {
+    fn enqueue(&mut self, source: Source, at_ms: i64, values: &[Value]) {
         if self.rejournal {
             return;
         }
-        self.builder.push(server, at_ms, values);
+        self.builder.push(source, at_ms, values);
         if self.builder.bytes() >= ROW_BYTES {
             self.finish_row();
         }
@@ -171,7 +257,7 @@ impl Memory {
         self.finish_row();
         Taken {
             rows: std::mem::take(&mut self.rows),
-            series: self.dictionary.unsaved(),
+            changes: self.dictionary.unsaved(),
             rejournal: std::mem::take(&mut self.rejournal),
         }
     }
@@ -184,9 +270,11 @@ impl Memory {
     pub(super) fn journal_of(&self, server: u32) -> Vec<PendingRow> {
         let mut rows = Vec::new();
         let mut builder = RowBuilder::default();
-        for ticks in self.servers.get(&server).into_iter().flat_map(ServerHead::all_unsealed) {
-            for row in Rows::of(&ticks.to_chunk()) {
-                builder.push(server, row.at_ms, &row.values);
+        // Marked as late, so that a restart keeps all of them, whatever is sealed.
+        let source = Source { server, late: true };
+        for run in self.servers.get(&server).into_iter().flat_map(ServerHead::runs) {
+            for row in Rows::of(&run.ticks.to_chunk()) {
+                builder.push(source, row.at_ms, &row.values);
                 if builder.bytes() >= ROW_BYTES
                     && let Some((span, bytes)) = std::mem::take(&mut builder).finish()
                 {
@@ -200,28 +288,38 @@ impl Memory {
 
     /// Buckets whose time to be sealed has come, at most `limit`, oldest buckets first.
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<(u32, i64)> {
-        let mut due: Vec<(u32, i64)> = self
+        let now_ms = now.as_millis();
+        let mut due: Vec<(i64, u32)> = self
             .servers
             .iter()
-            .flat_map(|(server, head)| head.unsealed_buckets().map(|bucket| (*server, bucket)))
-            .filter(|(server, bucket)| now.as_millis() >= seal_at_ms(*server, *bucket))
+            .flat_map(|(server, head)| head.runs().map(|run| (*server, run)))
+            .filter(|(server, run)| is_due(*server, run, now_ms))
+            .map(|(server, run)| (run.bucket, server))
             .collect();
-        due.sort_unstable_by_key(|(server, bucket)| (*bucket, *server));
+        due.sort_unstable();
+        due.dedup();
         due.truncate(limit);
-        due
+        due.into_iter().map(|(bucket, server)| (server, bucket)).collect()
     }
 
     pub(super) fn chunk(&self, server: u32, bucket: i64) -> Option<Chunk> {
-        self.servers.get(&server)?.unsealed(bucket).map(Ticks::to_chunk)
+        self.servers.get(&server)?.chunk(bucket)
     }
 
-    /// The oldest bucket of any server that is not sealed.
-    pub(super) fn oldest_unsealed(&self) -> Option<i64> {
-        self.servers.values().filter_map(|head| head.unsealed_buckets().next()).min()
+    /// The oldest bucket of a server that is not sealed.
+    pub(super) fn oldest_unsealed_of(&self, server: u32) -> Option<i64> {
+        self.servers.get(&server)?.unsealed_buckets().next()
+    }
+
+    /// The oldest journal table that holds something that is not sealed.
+    pub(super) fn oldest_generation(&self) -> Option<u64> {
+        self.servers.values().flat_map(ServerHead::runs).map(|run| run.generation).min()
     }
 
     pub(super) fn forget(&mut self, server: u32) {
         self.servers.remove(&server);
+        self.progress.forget(server);
+        self.limited.remove(&server);
         self.forgotten.insert(server);
     }
 
@@ -233,23 +331,49 @@ impl Memory {
         self.closed
     }
 
-    pub(super) fn latest(&self, server: u32) -> Vec<(SeriesKey, Timestamp, f64)> {
+    /// Of values whose time is ahead of the clock none counts while there are others: a clock that was set
+    /// back must not leave a page with what it said before.
+    pub(super) fn latest(&self, server: u32, now: Timestamp) -> Vec<(SeriesKey, Timestamp, f64)> {
         let Some(head) = self.servers.get(&server) else { return Vec::new() };
-        let mut seen = HashSet::new();
-        let mut latest = Vec::new();
+        let ahead_ms = now.as_millis().saturating_add(MAX_AHEAD_MS);
+        let rank = |at_ms: i64| (at_ms <= ahead_ms, at_ms);
+        let mut order: Vec<SeriesId> = Vec::new();
+        let mut latest: HashMap<SeriesId, (i64, i64)> = HashMap::new();
         for ticks in head.all().rev() {
             for column in ticks.columns() {
                 let Some((tick, raw)) = column.last() else { continue };
-                let (Some(at_ms), Some(series)) = (ticks.time_ms(tick), self.dictionary.get(column.series))
-                else {
-                    continue;
-                };
-                if seen.insert(column.series) {
-                    latest.push((series.key.clone(), Timestamp::from_millis(at_ms), series.restore(raw)));
+                let Some(at_ms) = ticks.time_ms(tick) else { continue };
+                let newest = latest.entry(column.series).or_insert_with(|| {
+                    order.push(column.series);
+                    (at_ms, raw)
+                });
+                if rank(at_ms) > rank(newest.0) {
+                    *newest = (at_ms, raw);
                 }
             }
         }
-        latest
+        let found = order.into_iter().filter_map(|id| {
+            let (series, (at_ms, raw)) = (self.dictionary.get(id)?, *latest.get(&id)?);
+            Some((series.key.clone(), Timestamp::from_millis(at_ms), series.restore(raw)))
+        });
+        found.collect()
+    }
+
+    /// The newest value of one series; as [`Self::latest`].
+    pub(super) fn latest_one(
+        &self,
+        server: u32,
+        series: &Series,
+        now: Timestamp,
+    ) -> Option<(Timestamp, f64)> {
+        let head = self.servers.get(&server)?;
+        let ahead_ms = now.as_millis().saturating_add(MAX_AHEAD_MS);
+        let newest = head.all().filter_map(|ticks| {
+            let (tick, raw) = ticks.column(series.id)?.last()?;
+            Some((ticks.time_ms(tick)?, raw))
+        });
+        let (at_ms, raw) = newest.max_by_key(|(at_ms, _)| (*at_ms <= ahead_ms, *at_ms))?;
+        Some((Timestamp::from_millis(at_ms), series.restore(raw)))
     }
 
     /// See [`super::History::recent`].
@@ -267,6 +391,9 @@ impl Memory {
                 }
             }
         }
+        if !values.is_sorted_by_key(|(at_ms, _)| *at_ms) {
+            values.sort_by_key(|(at_ms, _)| *at_ms);
+        }
         let values = values.split_off(values.len().saturating_sub(count));
         let mut out = with_holes(&values);
         out.split_off(out.len().saturating_sub(count))
@@ -283,14 +410,17 @@ impl Memory {
     }
 
     /// Series of this metric, of whatever server.
-    pub(super) fn series_of(&self, metric: &MetricName, labels: Option<&Labels>) -> Vec<Series> {
-        match labels {
-            Some(labels) => {
-                let key = SeriesKey { metric: metric.clone(), labels: labels.clone() };
-                self.dictionary.find(&key).cloned().into_iter().collect()
-            }
-            None => self.dictionary.of_metric(metric).cloned().collect(),
-        }
+    pub(super) fn series_of(&self, metric: &MetricName) -> Vec<Series> {
+        self.dictionary.of_metric(metric).cloned().collect()
+    }
+
+    /// The series of this name; None: nobody had it, but its metric is known.
+    pub(super) fn known(&self, key: &SeriesKey) -> Result<Option<&Series>, HistoryError> {
+        let found = self.dictionary.find(key);
+        let is_known = found.is_some()
+            || metric::find(key.metric.as_str()).is_some()
+            || self.dictionary.of_metric(&key.metric).next().is_some();
+        if is_known { Ok(found) } else { Err(HistoryError::UnknownMetric(key.metric.as_str().to_owned())) }
     }
 
     /// What is not sealed of some series from `from_ms` to `to_ms`, both included.
@@ -301,16 +431,16 @@ impl Memory {
         from_ms: i64,
         to_ms: i64,
     ) -> Unsealed {
-        let mut unsealed = Unsealed { first_ms: None, values: Vec::new() };
+        let mut unsealed = Unsealed::default();
         let Some(head) = self.servers.get(&server) else { return unsealed };
-        unsealed.first_ms = head.all_unsealed().find_map(|ticks| ticks.times_ms().next());
+        unsealed.first_bucket = head.unsealed_buckets().next();
         for series in wanted {
             let mut values = Vec::new();
-            for ticks in head.all_unsealed() {
+            for run in head.runs() {
+                let of_run = run.ticks.values(series.id);
                 values.extend(
-                    ticks
-                        .values(series.id)
-                        .filter_map(|(tick, raw)| Some((ticks.time_ms(tick)?, raw)))
+                    of_run
+                        .filter_map(|(tick, raw)| Some((run.ticks.time_ms(tick)?, raw)))
                         .filter(|(at_ms, _)| (from_ms..=to_ms).contains(at_ms)),
                 );
             }
@@ -328,63 +458,31 @@ impl Memory {
 }
 
 /// What the heads hold of a range.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Unsealed {
-    /// Time of the server's first tick that is not sealed: from here on the head is complete.
-    pub(super) first_ms: Option<i64>,
-    /// Times (ms) and stored values by series.
+    /// The server's oldest bucket that is not sealed.
+    pub(super) first_bucket: Option<i64>,
+    /// Times (ms) and stored values by series, run after run.
     pub(super) values: Vec<(SeriesId, Vec<(i64, i64)>)>,
 }
 
-/// When a bucket of a server is sealed: spread, so that no second has much to do.
-fn seal_at_ms(server: u32, bucket: i64) -> i64 {
+/// Whether a run of a bucket is to be sealed: some time after the end of its bucket, what came late after
+/// some more, and at once what stands in a future that the clock was set back from.
+fn is_due(server: u32, run: &Run, now_ms: i64) -> bool {
+    let ahead_ms = now_ms.saturating_add(MAX_AHEAD_MS);
+    let end_ms = (run.bucket + 1) * BUCKET_MS;
+    if end_ms - BUCKET_MS > ahead_ms || run.begun_ms > ahead_ms {
+        return true;
+    }
+    let late_ms =
+        if run.begun_ms > end_ms + GRACE_MS { run.begun_ms + LATE_WAIT_MS } else { end_ms + GRACE_MS };
+    now_ms >= late_ms + spread_ms(server, SPREAD_MS)
+}
+
+/// A moment of its own for each server, so that no second has much to do.
+pub(super) fn spread_ms(server: u32, span_ms: i64) -> i64 {
     // Fibonacci hashing: neighbouring numbers land far apart.
-    let mixed = server.wrapping_mul(2_654_435_769);
-    (bucket + 1) * BUCKET_MS + GRACE_MS + i64::from(mixed) % SPREAD_MS
-}
-
-fn store_all(
-    head: &mut ServerHead,
-    dictionary: &mut Dictionary,
-    dropped: &mut Dropped,
-    samples: &[Sample],
-    values: &mut Vec<Value>,
-) {
-    let stored = |series: &Series, sample: &Sample| (series.id, series.kind, series.store(sample.value));
-    for (place, sample) in samples.iter().enumerate() {
-        let likely = head.newest_columns().get(place).and_then(|column| dictionary.get(column.series));
-        let known = match likely.filter(|series| series.key == sample.key) {
-            Some(series) => Some(stored(series, sample)),
-            None => dictionary.find(&sample.key).map(|series| stored(series, sample)),
-        };
-        let found = match known {
-            Some(found) => Some(found),
-            None if !sample.value.is_finite() => {
-                dropped.not_storable += 1;
-                continue;
-            }
-            None if head.minted >= MAX_MINTED_PER_SERVER => None,
-            None => {
-                head.minted += 1;
-                dictionary.add(&sample.key).map(|series| stored(series, sample))
-            }
-        };
-        match found {
-            Some((series, kind, Some(raw))) => values.push(Value { series, kind, raw }),
-            Some((_, _, None)) => dropped.not_storable += 1,
-            None => dropped.over_limit += 1,
-        }
-    }
-}
-
-fn push(head: &mut ServerHead, dropped: &mut Dropped, at_ms: i64, values: &mut Vec<Value>) -> u64 {
-    if values.is_empty() {
-        return 0;
-    }
-    head.push(at_ms, values, |why| match why {
-        Refusal::OutOfOrder => dropped.out_of_order += 1,
-        Refusal::OverLimit => dropped.over_limit += 1,
-    })
+    i64::from(server.wrapping_mul(2_654_435_769)) % span_ms
 }
 
 /// Puts one `None` where far more time passed between two ticks than is usual for them.

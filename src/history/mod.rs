@@ -2,47 +2,66 @@
 //!
 //! A value goes into the head of its server (memory) and into a journal row (disk, once a second for all
 //! servers). When its bucket of wall time is over, the head is sealed into one chunk, and the journal
-//! table of that time is emptied. Nothing here asks a server anything; nothing here blocks a reading.
+//! table of that time is emptied. Roll-ups are made from what is sealed, level by level, and each level is kept as
+//! long as [`Retention`] says. Nothing here asks a server anything; nothing here blocks a reading.
 
+mod aggregate;
+mod archive;
 mod chunk;
 mod column;
 mod database;
 mod error;
 mod head;
 mod journal;
+mod level;
 mod memory;
 pub mod metric;
 mod packed;
+mod progress;
 mod query;
 mod recover;
+mod removal;
+mod retention;
+mod rolling;
+mod rollup;
 mod series;
+mod sizes;
 mod varint;
 mod verify;
 mod writer;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::model::{Labels, MetricName, Sample, SeriesKey, ServerNumber, Timestamp};
-use chunk::ChunkError;
+use crate::model::{MetricName, Sample, SeriesKey, ServerNumber, Timestamp};
+use database::Table;
 use memory::Memory;
 use query::{Range, Readers};
 use recover::Recovered;
+use series::Series;
 use writer::{Request, Writer};
 
+pub use aggregate::{Aggregate, AggregatePoint, Aggregated, MAX_TOP};
 pub use error::HistoryError;
 pub use head::MAX_SERIES_PER_SERVER;
+pub use level::Level;
 pub use memory::Dropped;
-pub use query::{MAX_POINTS, Point};
+pub use query::{MAX_POINTS, Point, Ranges, SeriesRange};
+pub use retention::{Removal, Removed, Retention};
+pub use sizes::{Integrity, LevelSize, Sizes};
 pub use verify::{Verified, verify};
 
 /// Damaged chunks that are remembered so that each is logged once.
 const MAX_DAMAGED_KNOWN: usize = 1024;
+
+/// Name of what was set, in the file.
+const SETTINGS: &str = "history";
 
 const WRITER_ENDED: &str = "the thread that writes history has ended; restart the program";
 
@@ -56,8 +75,33 @@ pub struct HistoryHealth {
     /// Rows of the file that could not be read since the start; each was skipped.
     pub damaged_rows: u64,
     pub dropped: Dropped,
+    /// Samples that came after a later one of their server and were kept.
+    pub late: u64,
+    /// How often this machine's clock was set by more than 5 seconds since the start.
+    pub clock_steps: u64,
+    /// Servers that send more names of metrics and labels than are kept, at most 16 of them.
+    pub limited: Vec<Limited>,
+    /// Series that are known by name, and how many can be.
+    pub series: usize,
+    pub max_series: usize,
     /// Memory that the unsealed values take.
     pub head_bytes: u64,
+}
+
+/// A server that brought more names than are kept. New names wait until old ones were unseen for two days.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limited {
+    pub server: ServerNumber,
+    /// Samples that this cost since the start.
+    pub dropped: u64,
+}
+
+/// What was set while the program ran.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Settings {
+    retention: Retention,
+    archive: Option<PathBuf>,
 }
 
 /// What the writer and the readers share.
@@ -67,6 +111,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     memory: Mutex<Memory>,
     health: Mutex<HealthState>,
+    settings: Mutex<Settings>,
     readers: Readers,
 }
 
@@ -75,7 +120,9 @@ struct HealthState {
     last_error: Option<String>,
     written_until: Timestamp,
     damaged_rows: u64,
-    damaged_known: HashSet<i64>,
+    damaged_known: HashSet<(Table, i64)>,
+    clock_steps: u64,
+    last_removal: Option<Removal>,
 }
 
 impl Shared {
@@ -87,22 +134,27 @@ impl Shared {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts and logs a damaged chunk, the first time that it is met.
-    fn damaged(&self, bucket: i64, server: u32, error: &ChunkError) {
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts and logs a damaged row, the first time that it is met.
+    fn damaged(&self, table: Table, row: i64, server: u32, error: impl fmt::Display) {
         let mut health = self.health();
         let known = &mut health.damaged_known;
-        if known.len() < MAX_DAMAGED_KNOWN && known.insert(database::chunk_key(bucket, server)) {
+        if known.len() < MAX_DAMAGED_KNOWN && known.insert((table, database::chunk_key(row, server))) {
             health.damaged_rows += 1;
-            tracing::error!(server, bucket, %error, "history: a chunk is damaged and is skipped");
+            let level = table.level().name();
+            tracing::error!(server, level, row, %error, "history: a row is damaged and is skipped");
         }
     }
 }
 
 /// The history of all servers. Cheap to clone; all clones are the same history.
 ///
-/// Times are those of the readings. A tick must be later than all of its server before it: values that
-/// come late or twice are dropped and counted ([`Dropped`]), so a clock that is set back by an hour costs
-/// an hour of values.
+/// Times are those of the readings. What comes late (up to 24 hours) finds its place and its roll-ups are made
+/// anew; a time that the server had already is dropped and counted ([`Dropped`]). A clock that is set back costs
+/// nothing but the values of times that were there before.
 #[derive(Debug, Clone)]
 pub struct History {
     shared: Arc<Shared>,
@@ -119,9 +171,12 @@ impl History {
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, HistoryError> {
         let started = tokio::time::Instant::now();
         let mut db = database::open(path)?;
-        finish_removals(&mut db).map_err(|error| HistoryError::of(path, error))?;
+        let failed = |error| HistoryError::of(path, error);
+        finish_removals(&mut db).map_err(failed)?;
         let Recovered { memory, j0, j1, active, next_key, damaged } =
-            recover::recover(&db).map_err(|error| HistoryError::of(path, error))?;
+            recover::recover(&db, clock.now()).map_err(failed)?;
+        database::save_all_progress(&mut db, &memory.progress).map_err(failed)?;
+        let settings = read_settings(&db).map_err(failed)?;
         let health =
             HealthState { written_until: clock.now(), damaged_rows: damaged, ..HealthState::default() };
         tracing::info!(
@@ -135,6 +190,7 @@ impl History {
             clock,
             memory: Mutex::new(memory),
             health: Mutex::new(health),
+            settings: Mutex::new(settings),
             readers: Readers::new(path.to_owned()),
         });
         let writer = Writer {
@@ -146,6 +202,10 @@ impl History {
             next_key,
             backlog: VecDeque::new(),
             rejournal: false,
+            removal: None,
+            removal_wanted: Vec::new(),
+            next_removal: tokio::time::Instant::now() + writer::FIRST_REMOVAL,
+            last_round: None,
         };
         let (requests, inbox) = mpsc::channel(writer::REQUESTS);
         std::thread::Builder::new().name("history".to_owned()).spawn(move || write(writer, inbox))?;
@@ -154,8 +214,8 @@ impl History {
 
     /// Keeps the samples of one reading. Never waits for the disk: they are in memory when this returns
     /// and on disk about a second later. What cannot be kept is counted in [`HistoryHealth::dropped`]:
-    /// values that are not finite, late or repeated times, times over 5 minutes ahead of the clock, and
-    /// series beyond [`MAX_SERIES_PER_SERVER`].
+    /// values that are not finite, repeated times, times over 5 minutes ahead of the clock or over 24 hours
+    /// behind it, and series beyond the limits.
     pub fn append(&self, server: ServerNumber, at: Timestamp, samples: &[Sample]) {
         let now = self.shared.clock.now();
         self.shared.memory().append(server.0, at, now, samples);
@@ -165,7 +225,26 @@ impl History {
     /// 60 readings and a bucket (30 minutes) is gone from here; empty: nothing is known of the server.
     #[must_use]
     pub fn latest(&self, server: ServerNumber) -> Vec<(SeriesKey, Timestamp, f64)> {
-        self.shared.memory().latest(server.0)
+        let now = self.shared.clock.now();
+        self.shared.memory().latest(server.0, now)
+    }
+
+    /// The newest value of one series of many servers, from memory, in their order; servers without it are
+    /// left out.
+    #[must_use]
+    pub fn latest_of(
+        &self,
+        servers: &[ServerNumber],
+        key: &SeriesKey,
+    ) -> Vec<(ServerNumber, Timestamp, f64)> {
+        let now = self.shared.clock.now();
+        let memory = self.shared.memory();
+        let Some(series) = memory.dictionary.find(key) else { return Vec::new() };
+        let newest = servers.iter().filter_map(|server| {
+            let (at, value) = memory.latest_one(server.0, series, now)?;
+            Some((*server, at, value))
+        });
+        newest.collect()
     }
 
     /// The values at the last `count` readings, oldest first, from memory: at least the last 60 readings
@@ -190,11 +269,11 @@ impl History {
     }
 
     /// One series from `from` to `to`, both included, in at most `points` spans of equal length; what was
-    /// appended a moment ago is there. A span without samples has no point.
+    /// appended a moment ago is there. A span without samples has no point. Which level it came from says
+    /// [`Self::ranges`].
     ///
     /// # Errors
-    /// [`HistoryError::BadPoints`] (1 to [`MAX_POINTS`]), [`HistoryError::BadRange`], or the file cannot be
-    /// read. A damaged chunk is left out, logged and counted.
+    /// As [`Self::ranges`].
     pub async fn range(
         &self,
         server: ServerNumber,
@@ -203,16 +282,66 @@ impl History {
         to: Timestamp,
         points: usize,
     ) -> Result<Vec<Point>, HistoryError> {
-        let range = Range::new(from, to, points)?;
-        let wanted = self.shared.memory().series_of(&key.metric, Some(&key.labels));
-        let series = query::range(Arc::clone(&self.shared), server.0, wanted, range).await?;
-        Ok(series.into_iter().next().map(|(_, points)| points).unwrap_or_default())
+        let answer = self.ranges(&[(server, key.clone())], from, to, points).await?;
+        Ok(answer.series.into_iter().next().map(|series| series.points).unwrap_or_default())
     }
 
-    /// Every series of a metric (each core, each mount) as [`Self::range`] gives one, ordered by label.
+    /// Several series of several servers over the same time, in the order in which they are wanted. The level is
+    /// chosen by the length of a span and by what is still kept; spans are whole steps of it.
     ///
     /// # Errors
-    /// As [`Self::range`], and [`HistoryError::TooManyPoints`].
+    /// [`HistoryError::BadPoints`] (1 to [`MAX_POINTS`]), [`HistoryError::BadRange`],
+    /// [`HistoryError::UnknownMetric`], [`HistoryError::TooManyPoints`], or the file cannot be read. A damaged
+    /// row is left out, logged and counted.
+    pub async fn ranges(
+        &self,
+        wanted: &[(ServerNumber, SeriesKey)],
+        from: Timestamp,
+        to: Timestamp,
+        points: usize,
+    ) -> Result<Ranges, HistoryError> {
+        let range = self.span(from, to, points)?;
+        let mut series: HashMap<SeriesKey, Series> = HashMap::new();
+        {
+            let memory = self.shared.memory();
+            for (_, key) in wanted {
+                if let Some(found) = memory.known(key)? {
+                    series.insert(key.clone(), found.clone());
+                }
+            }
+        }
+        // Rows hold all series of a server: each is read once.
+        let mut by_server: Vec<(ServerNumber, Vec<Series>)> = Vec::new();
+        let mut places: HashMap<ServerNumber, usize> = HashMap::new();
+        for (server, key) in wanted {
+            let Some(series) = series.get(key) else { continue };
+            let place = *places.entry(*server).or_insert_with(|| {
+                by_server.push((*server, Vec::new()));
+                by_server.len() - 1
+            });
+            if let Some((_, of_server)) = by_server.get_mut(place)
+                && !of_server.iter().any(|known| known.id == series.id)
+            {
+                of_server.push(series.clone());
+            }
+        }
+        let read =
+            move |shared: &Shared, db: &rusqlite::Connection| query::ranges(shared, db, &by_server, range);
+        let found = query::run(Arc::clone(&self.shared), read).await?;
+        let mut found: HashMap<(ServerNumber, SeriesKey), Vec<Point>> =
+            found.into_iter().map(|series| ((series.server, series.key), series.points)).collect();
+        let in_order = wanted.iter().map(|(server, key)| SeriesRange {
+            server: *server,
+            key: key.clone(),
+            points: found.remove(&(*server, key.clone())).unwrap_or_default(),
+        });
+        Ok(answer(range, in_order.collect()))
+    }
+
+    /// Every series of a metric (each core, each mount) that has something in the range, ordered by label.
+    ///
+    /// # Errors
+    /// As [`Self::ranges`].
     pub async fn range_all(
         &self,
         server: ServerNumber,
@@ -220,10 +349,114 @@ impl History {
         from: Timestamp,
         to: Timestamp,
         points: usize,
-    ) -> Result<Vec<(Labels, Vec<Point>)>, HistoryError> {
-        let range = Range::new(from, to, points)?;
-        let wanted = self.shared.memory().series_of(metric, None);
-        query::range(Arc::clone(&self.shared), server.0, wanted, range).await
+    ) -> Result<Ranges, HistoryError> {
+        let range = self.span(from, to, points)?;
+        let wanted = vec![(server, self.shared.memory().series_of(metric))];
+        let read =
+            move |shared: &Shared, db: &rusqlite::Connection| query::ranges(shared, db, &wanted, range);
+        let mut series = query::run(Arc::clone(&self.shared), read).await?;
+        series.retain(|series| !series.points.is_empty());
+        // Cores and the like by number, the rest by name.
+        series.sort_by_cached_key(|series| {
+            let text = series.key.labels.as_str().to_owned();
+            (text.parse::<u32>().map_or((1, 0), |number| (0, number)), text)
+        });
+        Ok(answer(range, series))
+    }
+
+    /// One series of many servers as one, or the top of them. Asking for fewer points makes a coarser level do,
+    /// and that is what it costs: of a day, 288 points are read from the level of 5 minutes.
+    ///
+    /// # Errors
+    /// As [`Self::ranges`], and [`HistoryError::BadPercentile`].
+    pub async fn aggregate(
+        &self,
+        servers: &[ServerNumber],
+        key: &SeriesKey,
+        how: Aggregate,
+        from: Timestamp,
+        to: Timestamp,
+        points: usize,
+    ) -> Result<Aggregated, HistoryError> {
+        let range = self.span(from, to, points)?;
+        aggregate::check(how, servers.len(), points)?;
+        let series = self.shared.memory().known(key)?.cloned();
+        let Some(series) = series else {
+            let Ranges { level, from, width_ms, .. } = answer(range, Vec::new());
+            return Ok(Aggregated { level, from, width_ms, points: Vec::new(), top: Vec::new() });
+        };
+        let servers = servers.to_vec();
+        let read = move |shared: &Shared, db: &rusqlite::Connection| {
+            aggregate::aggregate(shared, db, &servers, &series, how, range)
+        };
+        query::run(Arc::clone(&self.shared), read).await
+    }
+
+    fn span(&self, from: Timestamp, to: Timestamp, points: usize) -> Result<Range, HistoryError> {
+        let retention = self.retention();
+        Range::new(from, to, points, self.shared.clock.now(), &retention)
+    }
+
+    /// How long each level is kept.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        self.shared.settings().retention
+    }
+
+    /// Where expiring values go before they are removed; None: nowhere.
+    #[must_use]
+    pub fn archive(&self) -> Option<PathBuf> {
+        self.shared.settings().archive.clone()
+    }
+
+    /// Sets how long each level is kept and where expiring values are archived first (a directory, made where it
+    /// is missing). It is in the file afterwards; what has expired by it goes with the next hourly run, or with
+    /// [`Self::remove_expired`].
+    ///
+    /// # Errors
+    /// [`HistoryError::BadRetention`], or the file cannot be written; then nothing has changed.
+    pub async fn set_retention(
+        &self,
+        retention: Retention,
+        archive: Option<PathBuf>,
+    ) -> Result<(), HistoryError> {
+        retention.validate()?;
+        self.ask(|done| Request::Configure(Settings { retention, archive }, done)).await
+    }
+
+    /// Removes all that has expired now, and answers when it is done. The hourly run does the same, but never
+    /// more than two days at a time, so that a clock that jumps ahead does not take the past with it.
+    ///
+    /// # Errors
+    /// [`HistoryError::Archive`] or the file cannot be written; what is not removed stays for the next run.
+    pub async fn remove_expired(&self) -> Result<Removal, HistoryError> {
+        self.ask(Request::Remove).await
+    }
+
+    /// What the last run of the removal did. None: there was none since the start.
+    #[must_use]
+    pub fn last_removal(&self) -> Option<Removal> {
+        self.shared.health().last_removal.clone()
+    }
+
+    /// How much there is of each level, and how fast it grows.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn sizes(&self) -> Result<Sizes, HistoryError> {
+        let retention = self.retention();
+        let read = move |shared: &Shared, db: &rusqlite::Connection| {
+            sizes::sizes(db, shared, &retention).map_err(|error| HistoryError::of(&shared.path, error))
+        };
+        query::run(Arc::clone(&self.shared), read).await
+    }
+
+    /// Reads and checks the whole file; of a large one that takes minutes. Readings go on meanwhile.
+    ///
+    /// # Errors
+    /// The file cannot be read at all. Damage is no error but what the report is about.
+    pub async fn check_integrity(&self) -> Result<Integrity, HistoryError> {
+        query::run(Arc::clone(&self.shared), |shared: &Shared, db| sizes::check(db, shared)).await
     }
 
     /// Removes all values of a server for good. Its number must never be used again: what is appended for
@@ -267,20 +500,32 @@ impl History {
     #[must_use]
     pub fn health(&self) -> HistoryHealth {
         let now = self.shared.clock.now();
-        let (dropped, waiting, head_bytes, closed) = {
+        let (mut found, waiting, closed) = {
             let memory = self.shared.memory();
-            (memory.dropped, memory.has_pending(), memory.memory_bytes(), memory.is_closed())
+            let limited = memory.limited.iter();
+            let mut limited: Vec<Limited> = limited
+                .map(|(server, dropped)| Limited { server: ServerNumber(*server), dropped: *dropped })
+                .collect();
+            limited.sort_by_key(|limited| limited.server.0);
+            let found = HistoryHealth {
+                dropped: memory.dropped,
+                late: memory.late,
+                limited,
+                series: memory.dictionary.len(),
+                max_series: series::MAX_SERIES,
+                head_bytes: memory.memory_bytes() as u64,
+                ..HistoryHealth::default()
+            };
+            (found, memory.has_pending(), memory.is_closed())
         };
         let health = self.shared.health();
         let waiting = waiting || health.last_error.is_some();
         let ended = self.requests.is_closed() && !closed;
-        HistoryHealth {
-            last_error: if ended { Some(WRITER_ENDED.to_owned()) } else { health.last_error.clone() },
-            behind_s: if waiting { now.since(health.written_until).as_secs() } else { 0 },
-            damaged_rows: health.damaged_rows,
-            dropped,
-            head_bytes: head_bytes as u64,
-        }
+        found.last_error = if ended { Some(WRITER_ENDED.to_owned()) } else { health.last_error.clone() };
+        found.behind_s = if waiting { now.since(health.written_until).as_secs() } else { 0 };
+        found.damaged_rows = health.damaged_rows;
+        found.clock_steps = health.clock_steps;
+        found
     }
 
     async fn ask<T>(
@@ -293,10 +538,33 @@ impl History {
     }
 }
 
+fn answer(range: Range, series: Vec<SeriesRange>) -> Ranges {
+    Ranges {
+        level: range.level,
+        from: Timestamp::from_millis(range.from_ms),
+        width_ms: range.width_ms,
+        series,
+    }
+}
+
+/// What was set; the default where the file has nothing or nothing valid.
+fn read_settings(db: &rusqlite::Connection) -> rusqlite::Result<Settings> {
+    let Some(text) = database::setting(db, SETTINGS)? else { return Ok(Settings::default()) };
+    let read = serde_json::from_str::<Settings>(&text).map_err(|error| error.to_string());
+    let valid = read.and_then(|settings| match settings.retention.validate() {
+        Ok(()) => Ok(settings),
+        Err(error) => Err(error.to_string()),
+    });
+    Ok(valid.unwrap_or_else(|error| {
+        tracing::error!(error, "history: the stored retention cannot be used; the default holds");
+        Settings::default()
+    }))
+}
+
 /// A removal that the end of the program cut short goes on.
 fn finish_removals(db: &mut rusqlite::Connection) -> rusqlite::Result<()> {
     for server in database::forgotten(db)? {
-        database::delete_chunks(db, server)?;
+        database::delete_server(db, server)?;
     }
     Ok(())
 }

@@ -2,19 +2,35 @@
 //!
 //! Only reads. A damaged row is reported and counted, the rest lives.
 
+use std::collections::HashMap;
+
 use rusqlite::Connection;
 
 use super::chunk::{self, Chunk};
-use super::database::{self, Journal};
-use super::head::{self, RECENT_TICKS, Ticks};
+use super::database::{self, Journal, Table};
+use super::head::{self, BUCKET_MS, RECENT_TICKS};
 use super::journal;
+use super::level::Level;
 use super::memory::Memory;
+use crate::model::Timestamp;
+
+/// Buckets that are searched for the recent past of a server: two hours.
+const RECENT_BUCKETS: i64 = 12;
 
 /// What is known of a journal table.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct TableState {
-    /// Newest bucket that a value in it belongs to. None: the table is empty.
-    pub(super) newest_bucket: Option<i64>,
+    /// None: the table is empty.
+    pub(super) filled: Option<Filled>,
+}
+
+/// What is in a journal table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filled {
+    /// See [`Memory::generation`].
+    pub(super) generation: u64,
+    /// Bucket of its last row.
+    pub(super) bucket: i64,
 }
 
 /// Where the writer goes on.
@@ -29,19 +45,20 @@ pub(super) struct Recovered {
     pub(super) damaged: u64,
 }
 
-pub(super) fn recover(db: &Connection) -> rusqlite::Result<Recovered> {
+pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<Recovered> {
     let mut memory = Memory::default();
     let mut damaged = database::load_series(db, &mut memory.dictionary)?;
     for server in database::forgotten(db)? {
         memory.forget(server);
     }
+    load_progress(db, &mut memory)?;
     let keys = [database::journal_keys(db, Journal::J0)?, database::journal_keys(db, Journal::J1)?];
     let mut tables: Vec<(Journal, Vec<i64>)> = Journal::BOTH.into_iter().zip(keys).collect();
     // The writer changes to the other table only when that is empty: one is wholly older.
     tables.sort_by_key(|(_, keys)| keys.first().copied().unwrap_or(i64::MIN));
 
     if let Some(first_ms) = first_time_ms(db, &tables)? {
-        note_sealed(db, &mut memory, head::bucket_of(first_ms))?;
+        note_sealed(db, &mut memory, first_ms)?;
     }
     let mut states = [TableState::default(), TableState::default()];
     for (journal, keys) in &tables {
@@ -49,11 +66,12 @@ pub(super) fn recover(db: &Connection) -> rusqlite::Result<Recovered> {
             Journal::J0 => &mut states[0],
             Journal::J1 => &mut states[1],
         };
+        memory.generation += 1;
         for key in keys {
-            damaged += u64::from(!replay(db, &mut memory, *journal, *key, state)?);
+            damaged += u64::from(!replay(db, &mut memory, *journal, *key, now, state)?);
         }
     }
-    damaged += load_recent(db, &mut memory)?;
+    damaged += load_recent(db, &mut memory, now)?;
     let newest = tables.last();
     let [j0, j1] = states;
     Ok(Recovered {
@@ -64,6 +82,32 @@ pub(super) fn recover(db: &Connection) -> rusqlite::Result<Recovered> {
         next_key: newest.and_then(|(_, keys)| keys.last()).map_or(1, |key| key + 1),
         damaged,
     })
+}
+
+/// Servers of a file that has no roll-ups yet begin with the oldest that they have.
+fn load_progress(db: &Connection, memory: &mut Memory) -> rusqlite::Result<()> {
+    let stored = database::progress(db)?;
+    if stored.is_empty() {
+        for (server, bucket) in database::first_buckets(db)? {
+            memory.progress.begin(server, bucket * BUCKET_MS);
+        }
+        return Ok(());
+    }
+    let mut rows: HashMap<u32, Vec<(Level, i64)>> = HashMap::new();
+    for (server, level, next) in stored {
+        if let Some(level) = Level::ALL.get(usize::from(level)) {
+            rows.entry(server).or_default().push((*level, next));
+        }
+    }
+    for (server, rows) in rows {
+        // A level that is not in the file has not ended its first row: it begins where the finest one does.
+        let first = rows.iter().map(|(level, next)| next.saturating_mul(level.span_ms())).min();
+        memory.progress.begin(server, first.unwrap_or(0));
+        for (level, next) in rows {
+            memory.progress.set(server, level, next);
+        }
+    }
+    Ok(())
 }
 
 /// The earliest time in the journal.
@@ -80,11 +124,14 @@ fn first_time_ms(db: &Connection, tables: &[(Journal, Vec<i64>)]) -> rusqlite::R
 }
 
 /// Tells the heads what is sealed already, so that the journal does not bring it a second time.
-fn note_sealed(db: &Connection, memory: &mut Memory, bucket: i64) -> rusqlite::Result<()> {
-    for key in database::chunk_keys_from(db, bucket)? {
-        let (_, server) = database::split_key(key);
-        let last_ms = chunk::last_time_ms(&database::blob_start(db, "raw", key, chunk::HEADER_BYTES)?);
-        memory.servers.entry(server).or_default().sealed_until(last_ms);
+fn note_sealed(db: &Connection, memory: &mut Memory, first_ms: i64) -> rusqlite::Result<()> {
+    for table in [Table::Level(Level::Raw), Table::Long] {
+        for key in database::keys_from(db, table, table.row_of(first_ms))? {
+            let (_, server) = database::split_key(key);
+            let start = database::blob_start(db, table.name(), key, chunk::HEADER_BYTES)?;
+            let last_ms = chunk::last_time_ms(&start);
+            memory.servers.entry(server).or_default().sealed_until(last_ms);
+        }
     }
     Ok(())
 }
@@ -95,13 +142,15 @@ fn replay(
     memory: &mut Memory,
     journal: Journal,
     key: i64,
+    now: Timestamp,
     state: &mut TableState,
 ) -> rusqlite::Result<bool> {
     let row = database::blob_start(db, journal.table(), key, usize::MAX)?;
-    let span = journal::read(&row, |server, at_ms, values| memory.restore(server, at_ms, values));
-    // A damaged row, too, must be deleted one day: it counts as of the first bucket.
-    let newest = span.map_or(i64::MIN, |span| head::bucket_of(span.last_ms));
-    state.newest_bucket = state.newest_bucket.max(Some(newest));
+    let now_ms = now.as_millis();
+    let span = journal::read(&row, |source, at_ms, values| memory.restore(source, at_ms, now_ms, values));
+    let bucket = span.map(|span| head::bucket_of(span.last_ms));
+    let bucket = bucket.or(state.filled.map(|filled| filled.bucket)).unwrap_or(i64::MIN);
+    state.filled = Some(Filled { generation: memory.generation, bucket });
     if span.is_none() {
         tracing::error!(
             table = journal.table(),
@@ -112,19 +161,21 @@ fn replay(
     Ok(span.is_some())
 }
 
-/// Servers that have little in the journal get the end of their newest chunk. Answers how many were damaged.
-fn load_recent(db: &Connection, memory: &mut Memory) -> rusqlite::Result<u64> {
-    let Some((_, newest)) = database::bucket_span(db)? else { return Ok(0) };
+/// Servers that have little in the journal get the end of their newest chunks. Answers how many were damaged.
+fn load_recent(db: &Connection, memory: &mut Memory, now: Timestamp) -> rusqlite::Result<u64> {
+    let table = Table::Level(Level::Raw);
+    let Some((_, newest)) = database::row_span(db, table)? else { return Ok(0) };
+    let newest = newest.min(head::bucket_of(now.as_millis()));
     let mut damaged = 0;
-    for key in database::chunk_keys_from(db, newest - 1)? {
+    for key in database::keys_from(db, table, newest - RECENT_BUCKETS)? {
         let (bucket, server) = database::split_key(key);
         let head = memory.servers.entry(server).or_default();
-        if head.has_recent() || head.all_unsealed().map(Ticks::len).sum::<usize>() >= RECENT_TICKS {
+        if head.ticks_in_memory() >= RECENT_TICKS {
             continue;
         }
-        let Some(blob) = database::get_chunk(db, bucket, server)? else { continue };
+        let Some(blob) = database::get_row(db, table, bucket, server)? else { continue };
         match Chunk::decode(&blob, |_| true) {
-            Ok(chunk) => head.load_recent(&chunk),
+            Ok(chunk) => head.load_recent(chunk),
             Err(error) => {
                 damaged += 1;
                 tracing::error!(server, bucket, %error, "history: a chunk is damaged and is skipped");

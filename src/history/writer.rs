@@ -1,4 +1,4 @@
-//! The one thread that writes: a journal transaction a second, sealing, removal.
+//! The one thread that writes: a journal transaction a second, sealing, roll-ups, removal.
 //!
 //! It owns the only connection that may write. A disk that takes nothing stops none of its callers:
 //! what was not written waits, is tried again each second, and [`super::History::health`] tells.
@@ -12,18 +12,38 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::chunk::Chunk;
+use super::database::Table;
 use super::database::{self, Journal};
 use super::error::HistoryError;
-use super::head;
-use super::memory::{MAX_PENDING_BYTES, PendingRow, Taken};
-use super::recover::TableState;
-use super::{Shared, series::Series};
+use super::head::{self, BUCKET_MS};
+use super::level::{DAY_MS, Level};
+use super::memory::{MAX_AHEAD_MS, MAX_PENDING_BYTES, PendingRow, Taken};
+use super::recover::{Filled, TableState};
+use super::removal::{self, Cause};
+use super::retention::Removal;
+use super::rolling::{self, Outcome};
+use super::series::Changes;
+use super::{Settings, Shared};
 
 /// Time between two journal transactions: with the time that one takes, under the 2 s that may be lost.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Chunks sealed in one round: five times what 5,000 servers need, so that a backlog after a pause shrinks.
-const SEALS_PER_ROUND: usize = 64;
+/// Chunks sealed in one round: four times what 5,000 servers need, so that a backlog after a pause shrinks.
+const SEALS_PER_ROUND: usize = 128;
+
+/// Rows rolled up in one round: a hundred times what 5,000 servers need, for the catching up after a pause.
+const ROLLS_PER_ROUND: usize = 256;
+
+/// Rows rolled up in one transaction, and for how long a round does so.
+const ROLLS_PER_COMMIT: usize = 8;
+const ROLL_BUDGET: Duration = Duration::from_millis(150);
+
+/// How often expired values are looked for, and when first: a start has other things to do.
+const REMOVAL_EVERY: Duration = Duration::from_secs(3600);
+pub(super) const FIRST_REMOVAL: Duration = Duration::from_secs(120);
+
+/// Between two rounds the clock may differ by this from the time that passed; more is a step of the clock.
+const CLOCK_STEP_MS: i64 = 5_000;
 
 /// Sealing leaves the journal waiting no longer than this.
 const SEAL_BUDGET: Duration = Duration::from_millis(300);
@@ -36,6 +56,9 @@ pub(super) enum Request {
     /// One round now.
     Sync(oneshot::Sender<Result<(), HistoryError>>),
     Forget(u32, oneshot::Sender<Result<(), HistoryError>>),
+    Configure(Settings, oneshot::Sender<Result<(), HistoryError>>),
+    /// Answers when all that has expired is removed.
+    Remove(oneshot::Sender<Result<Removal, HistoryError>>),
     Close(oneshot::Sender<Result<(), HistoryError>>),
 }
 
@@ -49,6 +72,11 @@ pub(super) struct Writer {
     pub(super) next_key: i64,
     pub(super) backlog: VecDeque<PendingRow>,
     pub(super) rejournal: bool,
+    pub(super) removal: Option<removal::Run>,
+    pub(super) removal_wanted: Vec<oneshot::Sender<Result<Removal, HistoryError>>>,
+    pub(super) next_removal: Instant,
+    /// When the last round was, by the clock and really.
+    pub(super) last_round: Option<(i64, Instant)>,
 }
 
 impl Writer {
@@ -71,6 +99,17 @@ impl Writer {
                 Some(Request::Forget(server, done)) => {
                     let outcome = self.forget(server);
                     answer(done, self.note(outcome));
+                }
+                Some(Request::Configure(settings, done)) => {
+                    let outcome = self.configure(settings);
+                    answer(done, outcome);
+                }
+                Some(Request::Remove(done)) => {
+                    self.removal_wanted.push(done);
+                    // Begins anew where one goes on: a person wants all of it.
+                    self.removal = None;
+                    let outcome = self.remove_expired();
+                    drop(self.note(outcome));
                 }
                 Some(Request::Close(done)) => {
                     let outcome = self.end();
@@ -97,8 +136,30 @@ impl Writer {
     }
 
     fn round(&mut self) -> Result<(), HistoryError> {
-        let outcome = self.write_journal().and_then(|()| self.seal_due()).and_then(|()| self.empty_journal());
+        self.watch_clock();
+        let outcome = self
+            .write_journal()
+            .and_then(|()| self.seal_due())
+            .and_then(|()| self.empty_journal())
+            .and_then(|()| self.roll_due())
+            .and_then(|()| self.remove_expired());
         self.note(outcome)
+    }
+
+    /// Counts and reports the steps of the clock.
+    fn watch_clock(&mut self) {
+        let (now_ms, really) = (self.shared.clock.now().as_millis(), Instant::now());
+        if let Some((before_ms, before)) = self.last_round.replace((now_ms, really)) {
+            let passed_ms = i64::try_from(really.duration_since(before).as_millis()).unwrap_or(i64::MAX);
+            let step_ms = now_ms - before_ms - passed_ms;
+            if step_ms.abs() > CLOCK_STEP_MS {
+                self.shared.health().clock_steps += 1;
+                tracing::warn!(
+                    step_seconds = step_ms / 1000,
+                    "history: the clock of this machine was set; values are kept at the times that it says"
+                );
+            }
+        }
     }
 
     fn error(&self, error: rusqlite::Error) -> HistoryError {
@@ -126,26 +187,26 @@ impl Writer {
 
     fn write_journal(&mut self) -> Result<(), HistoryError> {
         let now = self.shared.clock.now();
-        let Taken { rows, series, rejournal } = self.shared.memory().take_pending();
+        let Taken { rows, changes, rejournal } = self.shared.memory().take_pending();
         self.rejournal |= rejournal;
         self.backlog.extend(rows);
         if self.backlog.iter().map(|row| row.bytes.len()).sum::<usize>() > MAX_PENDING_BYTES {
             self.backlog.clear();
             self.rejournal = true;
         }
-        if !self.backlog.is_empty() || !series.is_empty() || self.rejournal {
-            self.write_backlog(&series).map_err(|error| self.error(error))?;
+        if !self.backlog.is_empty() || !changes.is_empty() || self.rejournal {
+            self.write_backlog(&changes).map_err(|error| self.error(error))?;
         }
         self.shared.health().written_until = now;
         Ok(())
     }
 
-    fn write_backlog(&mut self, series: &[Series]) -> rusqlite::Result<()> {
+    fn write_backlog(&mut self, changes: &Changes) -> rusqlite::Result<()> {
         let tx = self.db.transaction()?;
-        let mut cursor = Cursor { j0: self.j0, j1: self.j1, active: self.active, next_key: self.next_key };
-        for series in series {
-            database::insert_series(&tx, series)?;
-        }
+        let generation = self.shared.memory().generation;
+        let (j0, j1, active, next_key) = (self.j0, self.j1, self.active, self.next_key);
+        let mut cursor = Cursor { j0, j1, active, next_key, generation };
+        database::save_series(&tx, changes)?;
         for row in &self.backlog {
             cursor.insert(&tx, row)?;
         }
@@ -160,10 +221,12 @@ impl Writer {
             }
         }
         tx.commit()?;
-        Cursor { j0: self.j0, j1: self.j1, active: self.active, next_key: self.next_key } = cursor;
+        Cursor { j0: self.j0, j1: self.j1, active: self.active, next_key: self.next_key, .. } = cursor;
         self.backlog.clear();
         self.rejournal = false;
-        self.shared.memory().dictionary.saved(series);
+        let mut memory = self.shared.memory();
+        memory.generation = cursor.generation;
+        memory.dictionary.saved(changes);
         Ok(())
     }
 
@@ -196,15 +259,20 @@ impl Writer {
         }
         // A late value may have brought a series since the journal was written: no chunk may name a number
         // that the file does not know.
-        let series = self.shared.memory().dictionary.unsaved();
-        let named = series.iter().try_for_each(|series| database::insert_series(&tx, series));
+        let changes = self.shared.memory().dictionary.unsaved();
+        let named = database::save_series(&tx, &changes);
         named.and_then(|()| tx.commit()).map_err(|error| HistoryError::of(&self.shared.path, error))?;
-        self.shared.memory().dictionary.saved(&series);
+        let now_ms = self.shared.clock.now().as_millis();
+        let mut memory = self.shared.memory();
+        memory.dictionary.saved(&changes);
         for (server, bucket, chunk) in sealed {
-            if let Some(head) = self.shared.memory().servers.get_mut(&server) {
-                head.sealed(bucket, &chunk);
+            let series = chunk.columns.iter().map(|column| column.series);
+            memory.dictionary.seen(series, now_ms.div_euclid(DAY_MS));
+            if let Some(head) = memory.servers.get_mut(&server) {
+                head.sealed(bucket, &chunk, now_ms + MAX_AHEAD_MS);
             }
         }
+        drop(memory);
         first_error.map_or(Ok(()), Err)
     }
 
@@ -215,8 +283,8 @@ impl Writer {
             Journal::J0 => &mut self.j0,
             Journal::J1 => &mut self.j1,
         };
-        let Some(newest) = state.newest_bucket else { return Ok(()) };
-        if self.shared.memory().oldest_unsealed().is_some_and(|oldest| oldest <= newest) {
+        let Some(filled) = state.filled else { return Ok(()) };
+        if self.shared.memory().oldest_generation().is_some_and(|oldest| oldest <= filled.generation) {
             return Ok(());
         }
         let emptied = self.db.transaction().and_then(|tx| {
@@ -224,8 +292,105 @@ impl Writer {
             tx.commit()
         });
         emptied.map_err(|error| HistoryError::of(&self.shared.path, error))?;
-        state.newest_bucket = None;
+        state.filled = None;
         Ok(())
+    }
+
+    /// Rolls up the rows whose time has come, a few in one transaction.
+    fn roll_due(&mut self) -> Result<(), HistoryError> {
+        let started = Instant::now();
+        let mut rolled = 0;
+        while rolled < ROLLS_PER_ROUND && started.elapsed() < ROLL_BUDGET {
+            let mut done = Vec::new();
+            if let Err(error) = self.roll_some(&mut done) {
+                // The file has none of it: the rows are made again.
+                let progress = &mut self.shared.memory().progress;
+                for (server, level, row) in done.into_iter().rev() {
+                    progress.set(server, level, row);
+                }
+                return Err(error);
+            }
+            if done.is_empty() {
+                return Ok(());
+            }
+            rolled += done.len();
+        }
+        Ok(())
+    }
+
+    /// One transaction; `done` has what it changed in the progress, with the rows that were next before. The row
+    /// that was due first is made first, so that each level finds the one below.
+    fn roll_some(&mut self, done: &mut Vec<(u32, Level, i64)>) -> Result<(), HistoryError> {
+        let failed = |error| HistoryError::of(&self.shared.path, error);
+        let now_ms = self.shared.clock.now().as_millis();
+        let tx = self.db.transaction().map_err(failed)?;
+        while done.len() < ROLLS_PER_COMMIT {
+            let Some((level, server)) = self.shared.memory().progress.due(now_ms) else { break };
+            let row = self.shared.memory().progress.next(server, level).unwrap_or(0);
+            let outcome = rolling::roll(&tx, &self.shared, level, server)?;
+            let progress = &mut self.shared.memory().progress;
+            match outcome {
+                Outcome::Done => {
+                    progress.set(server, level, row + 1);
+                    done.push((server, level, row));
+                }
+                Outcome::NotYet => progress.postpone(server, level, now_ms),
+            }
+        }
+        tx.commit().map_err(failed)
+    }
+
+    fn configure(&mut self, settings: Settings) -> Result<(), HistoryError> {
+        let text = serde_json::to_string(&settings)
+            .map_err(|error| HistoryError::Start(std::io::Error::other(error)))?;
+        database::put_setting(&self.db, super::SETTINGS, &text).map_err(|error| self.error(error))?;
+        *self.shared.settings() = settings;
+        self.removal = None;
+        Ok(())
+    }
+
+    /// A step of the removal that goes on, or of a new one when its hour has come.
+    fn remove_expired(&mut self) -> Result<(), HistoryError> {
+        let person = !self.removal_wanted.is_empty();
+        if self.removal.is_none() {
+            if !person && Instant::now() < self.next_removal {
+                return Ok(());
+            }
+            self.next_removal = Instant::now() + REMOVAL_EVERY;
+            let seen = self.shared.memory().dictionary.seen_days();
+            let saved = self.db.transaction().and_then(|tx| {
+                database::save_seen(&tx, &seen)?;
+                tx.commit()
+            });
+            saved.map_err(|error| self.error(error))?;
+            let Settings { retention, archive } = self.shared.settings().clone();
+            let cause = if person { Cause::Person } else { Cause::Hourly };
+            let plan = removal::Run::plan(&self.db, &self.shared, &retention, archive, cause);
+            self.removal = Some(self.or_refuse(plan)?);
+        }
+        let Some(mut run) = self.removal.take() else { return Ok(()) };
+        let step = run.step(&mut self.db, &self.shared);
+        match self.or_refuse(step)? {
+            None => self.removal = Some(run),
+            Some(removal) => {
+                removal::log(&removal);
+                self.shared.health().last_removal = Some(removal.clone());
+                for done in self.removal_wanted.drain(..) {
+                    answer(done, Ok(removal.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells those who wait for a removal that it failed.
+    fn or_refuse<T>(&mut self, outcome: Result<T, HistoryError>) -> Result<T, HistoryError> {
+        if let Err(error) = &outcome {
+            for done in self.removal_wanted.drain(..) {
+                answer(done, Err(HistoryError::Seal(error.to_string())));
+            }
+        }
+        outcome
     }
 
     fn forget(&mut self, server: u32) -> Result<(), HistoryError> {
@@ -233,7 +398,7 @@ impl Writer {
         // that says to skip them.
         self.write_journal()?;
         let deleted = database::insert_forgotten(&self.db, server)
-            .and_then(|()| database::delete_chunks(&mut self.db, server));
+            .and_then(|()| database::delete_server(&mut self.db, server));
         deleted.map_err(|error| self.error(error))
     }
 }
@@ -244,6 +409,7 @@ struct Cursor {
     j1: TableState,
     active: Journal,
     next_key: i64,
+    generation: u64,
 }
 
 impl Cursor {
@@ -256,32 +422,33 @@ impl Cursor {
 
     fn insert(&mut self, db: &Connection, row: &PendingRow) -> rusqlite::Result<()> {
         let bucket = head::bucket_of(row.span.last_ms);
-        let written = self.state(self.active).newest_bucket;
         let other = self.active.other();
-        if written.is_some_and(|newest| bucket > newest) && self.state(other).newest_bucket.is_none() {
+        let written = self.state(self.active).filled;
+        if written.is_some_and(|filled| bucket != filled.bucket) && self.state(other).filled.is_none() {
             self.active = other;
+            self.generation += 1;
         }
         database::insert_journal(db, self.active, self.next_key, &row.bytes)?;
         self.next_key += 1;
+        let generation = self.generation;
         let active = self.active;
-        let state = self.state(active);
-        state.newest_bucket = state.newest_bucket.max(Some(bucket));
+        self.state(active).filled = Some(Filled { generation, bucket });
         Ok(())
     }
 }
 
 impl Shared {
-    /// Writes a chunk. Where one exists (values that came after it was sealed), they become one.
+    /// Writes a chunk. Where one exists (values that came after it was sealed), they become one; and where they
+    /// are rolled up already, that is mended.
     fn seal(&self, db: &Connection, server: u32, bucket: i64, chunk: &Chunk) -> Result<(), HistoryError> {
-        let before =
-            database::get_chunk(db, bucket, server).map_err(|error| HistoryError::of(&self.path, error))?;
+        let failed = |error| HistoryError::of(&self.path, error);
+        let table = Table::Level(Level::Raw);
+        self.begin_progress(db, server, bucket)?;
+        let before = database::get_row(db, table, bucket, server).map_err(failed)?;
         let merged = before.and_then(|blob| match Chunk::decode(&blob, |_| true) {
-            Ok(mut merged) => {
-                merged.extend(chunk.clone());
-                Some(merged)
-            }
+            Ok(before) => Some(Chunk::merged(before, chunk.clone())),
             Err(error) => {
-                self.damaged(bucket, server, &error);
+                self.damaged(table, bucket, server, &error);
                 None
             }
         });
@@ -299,7 +466,20 @@ impl Shared {
             .unwrap_or(chunk)
             .encode()
             .map_err(|error| HistoryError::Seal(error.to_string()))?;
-        database::put_chunk(db, bucket, server, &bytes).map_err(|error| HistoryError::of(&self.path, error))
+        database::put_row(db, table, bucket, server, &bytes).map_err(failed)?;
+        rolling::mend(db, self, server, bucket)
+    }
+
+    /// The first chunk of a server says from when on it is to be rolled up.
+    fn begin_progress(&self, db: &Connection, server: u32, bucket: i64) -> Result<(), HistoryError> {
+        if self.memory().progress.is_known(server) {
+            return Ok(());
+        }
+        let at_ms = bucket * BUCKET_MS;
+        let mut memory = self.memory();
+        memory.progress.begin(server, at_ms);
+        database::save_progress(db, &memory.progress, server)
+            .map_err(|error| HistoryError::of(&self.path, error))
     }
 }
 

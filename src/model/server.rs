@@ -25,6 +25,8 @@ pub enum InvalidServer {
     Status(String),
     #[error("'{0}' is not a way to log in: use key, agent or password")]
     LoginMethod(String),
+    #[error("'{0}' is not a proxy: use socks5://host:port or http://user:password@host:port")]
+    Proxy(String),
     #[error("'{0}' is not a health: use healthy, degraded, critical, unreachable or unknown")]
     Health(String),
 }
@@ -254,7 +256,7 @@ pub enum Reachability {
 }
 
 /// A server's number in the history; given once, never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct ServerNumber(pub u32);
 
 /// A managed machine as it is stored.

@@ -4,6 +4,7 @@
 
 mod fanout;
 mod ledger;
+mod timeline;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,6 +25,8 @@ use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation, Target};
 use crate::store::{Store, StoreError};
 use ledger::Ledger;
+
+pub use timeline::{Mark, MarkKind, Timeline};
 
 /// Servers of one operation at most; as many as one Roundsman looks after, with room.
 pub const TARGETS: usize = 10_000;

@@ -194,12 +194,23 @@ fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
         FleetError::Auth(error) => of_auth(error),
-        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) => {
+        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchImport(_) => {
             Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
         }
-        FleetError::NameTaken(_) => Problem::new(StatusCode::CONFLICT, "name-taken", detail),
+        FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
+            Problem::new(StatusCode::CONFLICT, "name-taken", detail)
+        }
+        FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
+        FleetError::NoSuchMetric { near, .. } => {
+            Problem::new(StatusCode::NOT_FOUND, "no-such-metric", detail).with("near", json!(near))
+        }
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        FleetError::ImportRefused { plan, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "import-refused", detail)
+                .with("counts", json!(plan.counts()))
+                .with("lines", json!(plan.lines))
         }
         FleetError::HostKeyUnknown { seen, steps } => {
             Problem::new(StatusCode::CONFLICT, "host-key-unknown", detail)
@@ -211,6 +222,7 @@ fn of_fleet(error: &FleetError) -> Problem {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "preflight-failed", detail)
                 .with("steps", json!(steps))
         }
+        FleetError::InUse(_) => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),
@@ -266,9 +278,14 @@ fn of_export(error: &ExportError) -> Problem {
 
 fn of_history(error: &HistoryError) -> Problem {
     match error {
-        HistoryError::BadPoints { .. } | HistoryError::BadRange | HistoryError::TooManyPoints { .. } => {
+        HistoryError::BadPoints { .. }
+        | HistoryError::BadRange
+        | HistoryError::BadPercentile(_)
+        | HistoryError::BadRetention { .. }
+        | HistoryError::TooManyPoints { .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", error.to_string())
         }
+        HistoryError::UnknownMetric(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", error.to_string()),
         other => internal(&other.to_string()),
     }
 }

@@ -20,7 +20,7 @@ use super::pages::{Fragment, Viewer, fleet as fleet_page};
 use super::request::{Access, REVISIT, Request, still_welcome};
 use super::routes::Route;
 use crate::fleet::{ServerFilter, ServerState};
-use crate::model::{Caller, Event, OperationId, Sample, ServerId};
+use crate::model::{Caller, Event, OperationId, Sample, ServerId, Timestamp};
 use crate::services::Services;
 
 /// A browser that takes no message for so long is gone.
@@ -42,13 +42,19 @@ pub(super) fn routes() -> Vec<Route> {
 /// What a page shows.
 enum View {
     Fleet(fleet_page::FleetQuery),
-    Server { id: String, tab: Tab, query: Vec<(String, String)> },
+    Server {
+        id: String,
+        tab: Tab,
+        query: Vec<(String, String)>,
+    },
+    /// Servers beside each other: their samples.
+    Charts,
     Operations,
     Operation(OperationId),
 }
 
 impl View {
-    /// From `view=fleet&…`, `view=server:ID:TAB&…`, `view=operations` or `view=operation:ID`. None: no page of ours asks like that.
+    /// From `view=fleet&…`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations` or `view=operation:ID`. None: no page of ours asks like that.
     fn of(request: &Request) -> Option<Self> {
         let rest = request.query.iter().filter(|(name, _)| name != "view").cloned();
         match request.query("view")?.split(':').collect::<Vec<_>>().as_slice() {
@@ -56,6 +62,7 @@ impl View {
             ["server", id, tab] => {
                 Some(Self::Server { id: (*id).to_owned(), tab: Tab::find(tab)?, query: rest.collect() })
             }
+            ["charts"] => Some(Self::Charts),
             ["operations"] => Some(Self::Operations),
             ["operation", id] => Some(Self::Operation(id.parse().ok()?)),
             _ => None,
@@ -101,6 +108,7 @@ impl Gathered {
             || self.summary_due
             || !self.acted_on.is_empty()
             || self.all_acted_on
+            || !self.samples.is_empty()
     }
 }
 
@@ -113,12 +121,15 @@ struct Attendant {
     outgoing: SplitSink<WebSocket, Message>,
     /// Servers whose row the page has.
     shown: HashSet<ServerId>,
+    /// Servers whose charts stand beside those of the page's own.
+    beside: HashSet<ServerId>,
     summary_sent: Option<Instant>,
 }
 
 async fn attend(request: Request, services: Services, socket: WebSocket) {
     let Some(view) = View::of(&request) else { return };
     let Ok(viewer) = super::site::viewer(&request) else { return };
+    let beside = beside(&request, &services, &view);
     let headers = request.headers;
     let Some(caller) = request.caller else { return };
     let mut events = services.fleet.subscribe();
@@ -131,6 +142,7 @@ async fn attend(request: Request, services: Services, socket: WebSocket) {
         headers,
         outgoing,
         shown: HashSet::new(),
+        beside,
         summary_sent: None,
     };
     attendant.shown = attendant.matching();
@@ -176,7 +188,7 @@ impl Attendant {
         match self.view {
             View::Fleet(_) => GATHER,
             View::Server { tab: Tab::Commands, .. } | View::Operations => LISTS_EVERY,
-            View::Server { .. } => Duration::ZERO,
+            View::Charts | View::Server { .. } => Duration::ZERO,
             View::Operation(_) => OPERATION_EVERY,
         }
     }
@@ -205,7 +217,7 @@ impl Attendant {
         match &self.view {
             View::Fleet(_) => true,
             View::Server { id, .. } => *id == server.to_string(),
-            View::Operations | View::Operation(_) => false,
+            View::Charts | View::Operations | View::Operation(_) => false,
         }
     }
 
@@ -226,6 +238,11 @@ impl Attendant {
             }
             return;
         }
+        if let Event::Reading { server, at, samples, .. } = event
+            && self.beside.contains(server)
+        {
+            gathered.samples.push(sampled(*server, *at, samples));
+        }
         if !self.concerns(event.server()) {
             return;
         }
@@ -234,9 +251,7 @@ impl Attendant {
                 gathered.changed.insert(*server);
                 gathered.summary_due = true;
                 if matches!(self.view, View::Server { tab: Tab::Metrics, .. }) {
-                    gathered
-                        .samples
-                        .push(json!({ "server": server, "at": at.as_millis(), "values": values(samples) }));
+                    gathered.samples.push(sampled(*server, *at, samples));
                 }
             }
             Event::Health { server, .. } => {
@@ -297,7 +312,7 @@ impl Attendant {
                 View::Server { tab, query, .. } => {
                     update.fragments.extend(self.server_fragments(&state, *tab, query));
                 }
-                View::Operations | View::Operation(_) => {}
+                View::Charts | View::Operations | View::Operation(_) => {}
             }
         }
         if matches!(self.view, View::Fleet(_)) {
@@ -319,6 +334,21 @@ impl Attendant {
     fn server_fragments(&self, state: &ServerState, tab: Tab, query: &[(String, String)]) -> Vec<Fragment> {
         super::site::server_fragments(&self.services, &self.caller, state, tab, query)
     }
+}
+
+/// The servers that a page of charts names, as far as the caller may see them.
+fn beside(request: &Request, services: &Services, view: &View) -> HashSet<ServerId> {
+    let Some(caller) = &request.caller else { return HashSet::new() };
+    if !matches!(view, View::Charts | View::Server { tab: Tab::Metrics, .. }) {
+        return HashSet::new();
+    }
+    let pairs = request.query.iter().cloned();
+    let named = super::pages::charts::ChartQuery::from_pairs(pairs).servers;
+    named.iter().filter_map(|name| Some(services.fleet.get(caller, name).ok()?.server.id)).collect()
+}
+
+fn sampled(server: ServerId, at: Timestamp, samples: &[Sample]) -> Value {
+    json!({ "server": server, "at": at.as_millis(), "values": values(samples) })
 }
 
 /// The samples of a reading by the names of their series, as pages and programs receive them.

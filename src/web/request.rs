@@ -16,7 +16,7 @@ use crate::auth::{self, AuthError, Origin};
 use crate::model::{Actor, Caller, OrganizationId, Role, shown};
 use crate::services::Services;
 
-/// Largest request body; the largest honest one is a private key or a form.
+/// Largest request body where a route says nothing else; the largest honest one is a private key or a form.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
 /// Largest body from somebody without a login: a name and a password.
 const PUBLIC_BODY_LIMIT_BYTES: usize = 16 * 1024;
@@ -69,6 +69,8 @@ pub struct Request {
     pub caller: Option<Caller>,
     /// For forms of the caller's browser session; empty for tokens and the control socket.
     pub csrf_token: String,
+    /// What everybody who is logged in is to know on every page: history is not written.
+    pub alarm: Option<String>,
 }
 
 impl Request {
@@ -204,6 +206,7 @@ pub async fn admit<S, B, E>(
     head: Head,
     body: S,
     access: Access,
+    body_limit_bytes: usize,
     services: &Services,
 ) -> Result<Request, Failure>
 where
@@ -228,14 +231,18 @@ where
     let body = match (safe, access) {
         (true, _) => Bytes::new(),
         (false, Access::Public) => read_body(body, PUBLIC_BODY_LIMIT_BYTES).await?,
-        (false, Access::Role(_)) => read_body(body, BODY_LIMIT_BYTES).await?,
+        (false, Access::Role(_)) => read_body(body, body_limit_bytes).await?,
     };
     if !safe && by_cookie {
         require_csrf(&head.headers, &body, &csrf_token)?;
     }
     let query = serde_urlencoded::from_str(&head.raw_query)
         .map_err(|_| Failure::invalid("the query of the address cannot be read"))?;
+    let for_a_person = !head.path.starts_with("/api/");
+    let alarm =
+        caller.as_ref().filter(|_| for_a_person).and_then(|caller| services.fleet.history_alarm(caller));
     Ok(Request {
+        alarm,
         method: head.method,
         path: head.path,
         params: head.params,

@@ -1,410 +1,308 @@
-// The charts of a server: one shared range in the address, one shared cursor, fed live while it ends now.
+// The charts of a page: one range in the address, one cursor, few requests, fed live while the range ends now.
 
-const POINTS = 600;
-// More lines than this cannot be told apart; the busiest are kept and the page says how many are not.
-const LINES_MAX = 10;
-const HEIGHT = 168;
-const PALETTE = ["--cpu", "--network", "--memory", "--disk", "--line-a", "--line-b", "--line-c", "--line-d", "--line-e", "--line-f"];
+import { aggregateQuery, earlier, fetchAggregates, fetchRanges, fetchTimeline, linesOf, linesOfAggregate, linesOfTop, rangeQuery } from "./charts/data.js";
+import { savePicture, saveValues } from "./charts/files.js";
+import { APPENDED_MAX, Chart } from "./charts/plot.js";
+import { view } from "./charts/view.js";
+
+// Marks of more servers than these would be a thicket.
+const MARKED_SERVERS = 3;
+// Figures of the whole fleet change slowly; without a stream every chart is asked for this often.
+const REFETCH_MS = 15_000;
+const REDRAW_MS = 250;
+const MARKS_EVERY_MS = 60_000;
 
 const root = document.getElementById("charts");
-const server = root.dataset.server;
-const intervalMs = Number(root.dataset.intervalMs);
-const ranges = new Map([...root.querySelectorAll("[data-range]")].map((button) => [button.dataset.range, Number(button.dataset.seconds)]));
-const sync = window.uPlot.sync("server");
-const charts = [];
+const place = root.dataset.place;
+const servers = (root.dataset.servers ?? "").split(",").filter(Boolean);
+const filter = new URLSearchParams(root.dataset.filter ?? "");
+const top = Number(root.dataset.top ?? 5);
+const note = document.getElementById("range-note");
 
-/** The range in the address: `?range=1h`, or `?from=ms&to=ms`. */
-function readRange() {
-  const query = new URLSearchParams(location.search);
-  const from = Number(query.get("from"));
-  const to = Number(query.get("to"));
-  if (from > 0 && to > from) return { name: null, from, to };
-  const name = ranges.has(query.get("range")) ? query.get("range") : "1h";
-  const now = Date.now();
-  return { name, from: now - ranges.get(name) * 1000, to: now };
+/** A chart a server instead of a line a server. */
+function splitByServer() {
+  for (const figure of [...root.querySelectorAll(".chart")]) {
+    figure.after(
+      ...servers.slice(1).map((server) => {
+        const copy = figure.cloneNode(true);
+        copy.dataset.server = server;
+        copy.querySelector("h2").textContent += ` · ${server}`;
+        copy.dataset.slug += `-${server}`;
+        return copy;
+      }),
+    );
+    figure.dataset.server = servers[0];
+    figure.querySelector("h2").textContent += ` · ${servers[0]}`;
+  }
 }
+if (root.dataset.layout === "multiples" && servers.length > 1) splitByServer();
 
-let range = readRange();
-// Where a double-click goes back to.
-let lastNamed = range.name ?? "1h";
-
-function setRange(query) {
-  history.pushState(null, "", `${location.pathname}?${new URLSearchParams(query)}`);
-  applyRange();
-}
-
-function applyRange() {
-  range = readRange();
-  lastNamed = range.name ?? lastNamed;
-  showRange();
-  for (const chart of charts) chart.stale = true;
-  loadVisible();
-}
+const charts = [...root.querySelectorAll(".chart")].map((figure) => new Chart(figure));
+const chartOf = (target) => charts.find((chart) => chart.figure === target.closest(".chart"));
+for (const chart of charts) chart.servers = chart.figure.dataset.server ? [chart.figure.dataset.server] : servers;
 
 const localInput = (ms) => new Date(ms - new Date(ms).getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 
 function showRange() {
-  for (const button of root.querySelectorAll("[data-range]")) button.setAttribute("aria-pressed", String(button.dataset.range === range.name));
+  for (const link of root.querySelectorAll("[data-range]")) {
+    if (link.dataset.range === view.range.name) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
   const form = document.getElementById("range-custom");
-  form.elements.from.value = localInput(range.from);
-  form.elements.to.value = localInput(range.to);
-  form.classList.toggle("is-used", !range.name);
-  document.getElementById("range-back").hidden = Boolean(range.name);
-  document.getElementById("range-note").textContent = range.name ? "" : "Not live: a fixed range is shown.";
-}
-
-const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-
-function formatBytes(value) {
-  let unit = 0;
-  let size = Math.abs(value);
-  while (size >= 1023.5 && unit < UNITS.length - 1) {
-    size /= 1024;
-    unit += 1;
-  }
-  const digits = unit === 0 || size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
-  return `${value < 0 ? "-" : ""}${size.toFixed(digits)}\u00a0${UNITS[unit]}`;
-}
-
-/** The same words as `view.rs`. */
-function format(value, unit) {
-  if (value == null) return "–";
-  switch (unit) {
-    case "percent": return `${value.toFixed(value >= 99.95 ? 0 : 1)}%`;
-    case "bytes": return formatBytes(value);
-    case "bytes_per_second": return `${formatBytes(value)}/s`;
-    case "celsius": return `${value.toFixed(1)}\u00a0°C`;
-    case "milliseconds": return value < 9.95 ? `${value.toFixed(1)}\u00a0ms` : value < 999.5 ? `${value.toFixed(0)}\u00a0ms` : `${(value / 1000).toFixed(2)}\u00a0s`;
-    case "number": return value.toFixed(2);
-    case "per_second": return `${value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 })}/s`;
-    default: return value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
+  form.elements.from.value = localInput(view.range.from);
+  form.elements.to.value = localInput(view.range.to);
+  form.classList.toggle("is-used", !view.isLive);
+  document.getElementById("range-back").hidden = view.isLive;
+  note.textContent = view.isLive ? "" : "Not live: a fixed range is shown.";
+  const compare = root.querySelector("select[name=compare]");
+  if (compare) compare.value = view.compare ?? "";
+  for (const chart of charts) {
+    const enlarged = chart.slug === view.enlarged;
+    chart.figure.classList.toggle("is-enlarged", enlarged);
+    chart.figure.querySelector("[data-do=enlarge]").textContent = enlarged ? "Make smaller" : "Enlarge";
   }
 }
 
-/** Short words for an axis: no decimals that say nothing. */
-function axisText(value, unit) {
-  if (unit === "percent") return `${+value.toFixed(1)}%`;
-  if (unit === "bytes" || unit === "bytes_per_second") return formatBytes(value).replace(/\.0+(?=\u00a0)/, "").replace(/(\.\d)0(?=\u00a0)/, "$1");
-  if (unit === "milliseconds") return `${+value.toFixed(1)} ms`;
-  if (unit === "celsius") return `${+value.toFixed(1)}°`;
-  return value >= 10000 ? `${+(value / 1000).toFixed(1)}k` : String(+value.toFixed(2));
-}
+let loading = null;
 
-/** 24 hours, a date where a day begins, seconds only where they tell ticks apart. */
-function timeText(tick, step) {
-  const at = new Date(tick * 1000);
-  const two = (number) => String(number).padStart(2, "0");
-  const startsDay = at.getHours() === 0 && at.getMinutes() === 0 && at.getSeconds() === 0;
-  if (step >= 86400 || startsDay) return at.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
-  const minutes = `${two(at.getHours())}:${two(at.getMinutes())}`;
-  return step < 60 ? `${minutes}:${two(at.getSeconds())}` : minutes;
-}
-
-// Steps of powers of two, so that an axis of bytes reads 512 KiB, 1 MiB, 2 MiB.
-const BYTE_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
-
-/** A colour of the sheet as canvas can draw it; `light-dark()` is resolved by asking an element. */
-const probe = document.createElement("span");
-probe.hidden = true;
-root.append(probe);
-function colour(name) {
-  probe.style.color = `var(${name})`;
-  return getComputedStyle(probe).color;
-}
-const withAlpha = (rgb, alpha) => rgb.replace(/^rgb\(([^)]+)\)$/, (_, parts) => `rgba(${parts}, ${alpha})`);
-
-class Chart {
-  constructor(element) {
-    this.element = element;
-    this.unit = element.dataset.unit;
-    this.metrics = element.dataset.metrics.split("|").map((part) => {
-      const [name, title] = part.split("=");
-      return { name, title };
-    });
-    this.plotBox = element.querySelector(".chart-plot");
-    this.legend = element.querySelector(".chart-legend");
-    this.nowText = element.querySelector(".chart-now");
-    this.stale = true;
-    this.visible = false;
-    this.series = [];
-    this.load = 0;
+/** Fetches everything that is in sight and old, in one request for each kind of question. */
+async function load() {
+  const due = charts.filter((chart) => chart.visible && chart.stale);
+  if (!due.length) return;
+  const { signal } = (loading ??= new AbortController());
+  const range = { ...view.range };
+  for (const chart of due) {
+    chart.stale = false;
+    chart.figure.classList.add("is-loading");
   }
+  const points = Math.max(...due.map((chart) => chart.points));
+  const groups = [due.filter((chart) => chart.source === "servers"), due.filter((chart) => chart.source !== "servers")];
+  const loads = [loadServers, loadFleet];
+  await Promise.all(
+    groups.map(async (group, index) => {
+      if (!group.length) return;
+      try {
+        await loads[index](group, range, points, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        for (const chart of group) chart.say(`Not loaded: ${error.message}`);
+      } finally {
+        if (!signal.aborted) for (const chart of group) chart.figure.classList.remove("is-loading");
+      }
+    }),
+  );
+}
 
-  async fetch() {
-    this.stale = false;
-    const load = ++this.load;
-    const { from, to } = range;
-    this.element.classList.add("is-loading");
-    try {
-      const answers = await Promise.all(
-        this.metrics.map(async ({ name }) => {
-          const query = new URLSearchParams({ metric: name, from: Math.trunc(from), to: Math.trunc(to), points: POINTS });
-          const answer = await fetch(`/api/v1/fleet/servers/${server}/metrics?${query}`, { headers: { accept: "application/json" } });
-          if (!answer.ok) throw new Error(`${name}: the history answered ${answer.status}`);
-          return answer.json();
-        }),
-      );
-      // A newer range was chosen while this one was on its way.
-      if (load !== this.load) return;
-      this.take(answers);
-    } catch (error) {
-      if (load === this.load) this.say(`Not loaded: ${error.message}`);
-    } finally {
-      if (load === this.load) this.element.classList.remove("is-loading");
+async function loadServers(group, range, points, signal) {
+  const metrics = [...new Set(group.flatMap((chart) => chart.metrics))];
+  const back = view.compareMs;
+  const before = back && fetchRanges(servers, metrics, { from: range.from - back, to: range.to - back }, points, signal);
+  const [answer, past] = await Promise.all([fetchRanges(servers, metrics, range, points, signal), before]);
+  for (const chart of group) {
+    const lines = linesOf(answer, chart.metrics, chart.servers);
+    const old = past ? earlier(linesOf(past, chart.metrics, chart.servers), back, view.compare) : [];
+    chart.show([...lines, ...old]);
+  }
+}
+
+async function loadFleet(group, range, points, signal) {
+  const metrics = [...new Set(group.flatMap((chart) => chart.metrics))];
+  const answer = await fetchAggregates(filter, metrics, range, points, top, signal);
+  for (const chart of group) chart.show(chart.source === "top" ? linesOfTop(answer, chart.metrics[0]) : linesOfAggregate(answer, chart.metrics[0]));
+}
+
+/** Operations, restarts and outages of the servers that are shown. */
+async function loadMarks() {
+  const marked = servers.slice(0, MARKED_SERVERS);
+  const { signal } = (loading ??= new AbortController());
+  try {
+    const found = await Promise.all(marked.map((server) => fetchTimeline(server, view.range, signal)));
+    for (const chart of charts.filter((chart) => chart.source === "servers")) {
+      const own = found.filter((timeline) => chart.servers.includes(timeline.server));
+      chart.showMarks(own.flatMap((timeline) => timeline.items.map((item) => markOf(item, servers.length > 1 ? timeline.server : null))));
     }
-  }
-
-  /** Answers of the API to series of points, each with its key as live samples name it. */
-  take(answers) {
-    const all = answers.flatMap((answer, index) =>
-      (answer.series ?? []).map(({ label, points }) => {
-        const { name, title } = this.metrics[index];
-        const short = title.replace(/^CPU (in )?/, "").replace(/ by interface$/, "").replace(/^Load, /, "");
-        const one = this.metrics.length === 1;
-        return {
-          key: label ? `${name}{${label}}` : name,
-          title: label ? (one ? label : `${label} ${short.toLowerCase()}`) : one ? title : short,
-          points: points.filter((point) => point[1] != null),
-        };
-      }),
-    );
-    const mean = (series) => series.points.reduce((sum, point) => sum + point[1], 0) / Math.max(1, series.points.length);
-    this.leftOut = Math.max(0, all.length - LINES_MAX);
-    this.series = this.leftOut ? all.map((series) => [mean(series), series]).sort((a, b) => b[0] - a[0]).slice(0, LINES_MAX).map(([, series]) => series) : all;
-    if (!this.series.some((series) => series.points.length)) {
-      this.say("Nothing was recorded in this range.");
-      return;
-    }
-    this.draw();
-  }
-
-  say(text) {
-    this.plot?.destroy();
-    this.plot = null;
-    this.legend.replaceChildren();
-    this.nowText.textContent = "";
-    const note = document.createElement("p");
-    note.className = "chart-note soft";
-    note.textContent = text;
-    this.plotBox.replaceChildren(note);
-  }
-
-  /** Columns for uPlot: one x axis for all series, a null where one has a hole, min and max for a lone one. */
-  columns() {
-    const lone = this.series.length === 1;
-    // A roll-up is coarser than the readings: its own step decides what a hole is.
-    const tables = this.series.map(({ points }) => {
-      let step = intervalMs;
-      const gaps = points.slice(1).map((point, index) => point[0] - points[index][0]).sort((a, b) => a - b);
-      if (gaps.length) step = Math.max(step, gaps[gaps.length >> 1]);
-      const table = lone ? [[], [], [], []] : [[], []];
-      points.forEach((point, index) => {
-        if (index > 0 && point[0] - points[index - 1][0] > step * 2.6) {
-          table[0].push((point[0] - step) / 1000);
-          for (const column of table.slice(1)) column.push(null);
-        }
-        table[0].push(point[0] / 1000);
-        table[1].push(point[1]);
-        if (lone) {
-          table[2].push(point[3] ?? point[1]);
-          table[3].push(point[2] ?? point[1]);
-        }
-      });
-      return table;
-    });
-    // Keep explicit nulls as gaps; fill what merely lies between two points of another series.
-    return lone ? tables[0] : window.uPlot.join(tables, tables.map((table) => table.map(() => 2)));
-  }
-
-  draw() {
-    const data = this.columns();
-    const lone = this.series.length === 1;
-    const colours = this.series.map((_, index) => colour(PALETTE[index % PALETTE.length]));
-    const own = lone ? colour(this.unit.startsWith("bytes") ? "--network" : this.element.dataset.metrics.startsWith("memory") ? "--memory" : this.element.dataset.metrics.startsWith("filesystem") ? "--disk" : "--cpu") : null;
-    const line = (title, stroke) => ({ label: title, stroke, width: 1.5, points: { show: false }, spanGaps: false });
-    const edge = { stroke: "transparent", width: 0, points: { show: false } };
-    const soft = colour("--soft");
-    const grid = { stroke: colour("--line"), width: 1 };
-    const bytes = this.unit.startsWith("bytes");
-    const options = {
-      width: this.plotBox.clientWidth,
-      height: HEIGHT,
-      legend: { show: false },
-      cursor: {
-        sync: { key: sync.key },
-        drag: { x: true, y: false, setScale: false },
-        points: { size: 6 },
-        y: false,
-      },
-      scales: {
-        x: { time: true, range: () => [range.from / 1000, range.to / 1000] },
-        y: {
-          range: (_, least, most) => {
-            if (this.element.hasAttribute("data-share")) return [0, most > 50 ? 100 : Math.max(5, most * 1.15)];
-            const top = Math.max(most ?? 1, bytes ? 1024 : 1) * 1.1;
-            return [this.unit === "celsius" && least > 20 ? Math.floor(least - 5) : 0, top];
-          },
-        },
-      },
-      padding: [10, 10, 0, 0],
-      axes: [
-        { stroke: soft, grid, ticks: grid, font: "11px sans-serif", size: 28, gap: 3, space: 62, values: (_, ticks, _axis, _space, step) => ticks.map((tick) => timeText(tick, step)) },
-        { stroke: soft, grid, ticks: { show: false }, font: "11px sans-serif", size: 66, incrs: bytes ? BYTE_STEPS : undefined, values: (_, ticks) => ticks.map((tick) => axisText(tick, this.unit)) },
-      ],
-      series: lone
-        ? [{}, { ...line(this.series[0].title, own), fill: withAlpha(own, 0.1) }, edge, edge]
-        : [{}, ...this.series.map((series, index) => line(series.title, colours[index]))],
-      bands: lone ? [{ series: [2, 3], fill: withAlpha(own, 0.22) }] : [],
-      hooks: {
-        setCursor: [(plot) => this.showValues(plot.cursor.idx)],
-        setSelect: [
-          (plot) => {
-            const { left, width } = plot.select;
-            if (width < 4) return;
-            plot.setSelect({ left: 0, width: 0 }, false);
-            const from = Math.round(plot.posToVal(left, "x") * 1000);
-            const to = Math.round(plot.posToVal(left + width, "x") * 1000);
-            // Only the chart under the pointer speaks; the others follow the address.
-            if (this.plotBox.matches(":hover") && to - from >= 2000) setRange({ from, to });
-          },
-        ],
-      },
-    };
-    this.plot?.destroy();
-    this.plotBox.replaceChildren();
-    this.plot = new window.uPlot(options, data, this.plotBox);
-    this.plot.over.addEventListener("dblclick", () => !range.name && setRange({ range: lastNamed }));
-    this.buildLegend(lone ? [own] : colours);
-    this.showValues(null);
-  }
-
-  buildLegend(colours) {
-    const items = this.series.map((series, index) => {
-      const item = document.createElement("li");
-      const key = document.createElement("i");
-      key.style.background = colours[index];
-      const title = document.createElement("span");
-      title.textContent = series.title;
-      const value = document.createElement("b");
-      item.append(key, title, value);
-      return item;
-    });
-    if (this.leftOut) {
-      const item = document.createElement("li");
-      item.textContent = `and ${this.leftOut} quieter ones`;
-      items.push(item);
-    }
-    this.legend.replaceChildren(...items);
-    this.legend.hidden = this.series.length === 1;
-  }
-
-  /** The values under the cursor, or the newest. */
-  showValues(index) {
-    const data = this.plot.data;
-    const at = (column) => {
-      if (index != null) return column[index];
-      for (let i = column.length - 1; i >= 0; i -= 1) if (column[i] != null) return column[i];
-      return null;
-    };
-    if (this.series.length === 1) {
-      this.nowText.textContent = format(at(data[1]), this.unit);
-      return;
-    }
-    this.series.forEach((_, i) => {
-      const value = this.legend.children[i]?.querySelector("b");
-      if (value) value.textContent = format(at(data[i + 1]), this.unit);
-    });
-  }
-
-  /** One live reading: appended where a line of its name is drawn. */
-  append(at, values) {
-    // The first reading of a new server: there is something to fetch now.
-    if (!this.series.length && this.visible && Object.keys(values).some((key) => this.metrics.some(({ name }) => key.split("{")[0] === name))) {
-      this.fetch();
-      return false;
-    }
-    let took = false;
-    for (const series of this.series) {
-      const value = values[series.key];
-      if (value == null) continue;
-      const last = series.points[series.points.length - 1];
-      if (last && last[0] >= at) continue;
-      series.points.push([at, value, value, value]);
-      while (series.points.length && series.points[0][0] < range.from) series.points.shift();
-      took = true;
-    }
-    return took;
-  }
-
-  refresh() {
-    if (!this.plot) return this.series.some((series) => series.points.length) ? this.draw() : undefined;
-    this.plot.setData(this.columns());
-    if (this.plot.cursor.idx == null || this.plot.cursor.left < 0) this.showValues(null);
+  } catch (error) {
+    if (!signal.aborted) note.textContent = `What happened meanwhile is not known: ${error.message}`;
   }
 }
 
-function loadVisible() {
-  for (const chart of charts) if (chart.visible && chart.stale) chart.fetch();
+function markOf(item, server) {
+  return {
+    kind: item.kind,
+    at: Date.parse(item.at),
+    until: item.until ? Date.parse(item.until) : item.kind === "outage" ? Date.now() : null,
+    title: [server, item.title, item.status].filter(Boolean).join(" · "),
+    by: item.initiated_by,
+    href: item.operation_id ? `/operations/${item.operation_id}` : null,
+  };
 }
+
+function reload() {
+  loading?.abort();
+  loading = null;
+  for (const chart of charts) chart.stale = true;
+  load();
+  if (servers.length) loadMarks();
+}
+
+let shown = "";
+view.onChange(() => {
+  const { from, to, name } = view.range;
+  const asked = JSON.stringify([name ?? [from, to], view.compare]);
+  showRange();
+  for (const chart of charts) chart.resize();
+  if (asked !== shown) {
+    shown = asked;
+    reload();
+  } else {
+    for (const chart of charts) if (chart.plot) chart.draw();
+  }
+});
 
 const seen = new IntersectionObserver(
   (entries) => {
-    for (const entry of entries) {
-      const chart = charts.find((candidate) => candidate.element === entry.target);
-      chart.visible = entry.isIntersecting;
-    }
-    loadVisible();
+    for (const entry of entries) chartOf(entry.target).visible = entry.isIntersecting;
+    load();
   },
-  { rootMargin: "300px" },
+  { rootMargin: "400px" },
 );
-
 const resized = new ResizeObserver((entries) => {
-  for (const entry of entries) {
-    const chart = charts.find((candidate) => candidate.plotBox === entry.target);
-    const width = Math.floor(entry.contentRect.width);
-    if (chart.plot && width > 0 && chart.plot.width !== width) chart.plot.setSize({ width, height: HEIGHT });
-  }
+  for (const entry of entries) chartOf(entry.target).resize();
 });
-
-for (const element of root.querySelectorAll(".chart")) {
-  const chart = new Chart(element);
-  charts.push(chart);
-  seen.observe(element);
-  resized.observe(chart.plotBox);
+for (const chart of charts) {
+  seen.observe(chart.figure);
+  resized.observe(chart.box);
 }
 
-root.querySelector(".segments").addEventListener("click", (event) => {
-  const name = event.target.closest("[data-range]")?.dataset.range;
-  if (name) setRange({ range: name });
-});
-document.getElementById("range-back").addEventListener("click", () => setRange({ range: lastNamed }));
-document.getElementById("range-custom").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const from = Date.parse(event.target.elements.from.value);
-  const to = Date.parse(event.target.elements.to.value);
-  if (to > from) setRange({ from, to });
-  else document.getElementById("range-note").textContent = "The end must be after the start.";
-});
-addEventListener("popstate", applyRange);
-document.addEventListener("themechange", () => {
-  for (const chart of charts) if (chart.plot) chart.draw();
-});
+/** The address as it is now, with other words in it; null takes a word out. */
+function addressWith(words) {
+  const query = new URLSearchParams(location.search);
+  for (const [key, value] of Object.entries(words)) {
+    query.delete(key);
+    if (value) query.set(key, value);
+  }
+  return `${location.pathname}?${query}`;
+}
 
+/** Links and forms that the server made know the view of then; they are to keep the view of now. */
+function startNavigation() {
+  for (const link of document.querySelectorAll("a[data-keep-view]")) link.addEventListener("click", () => (link.href = addressWith({ view: "table" })));
+  for (const link of root.querySelectorAll("[data-drop]")) {
+    link.addEventListener("click", () => {
+      const field = root.querySelector("[data-adds-to]")?.dataset.addsTo ?? "with";
+      const rest = (new URLSearchParams(location.search).get(field) ?? "").split(",").filter((name) => name !== link.dataset.drop);
+      link.href = addressWith({ [field]: rest.join(",") });
+    });
+  }
+  for (const form of document.querySelectorAll("form[data-keep-view]")) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const words = {};
+      for (const [name, value] of new FormData(form)) if (form.elements[name]?.type !== "hidden") words[name] = value.trim();
+      const adds = form.elements.add;
+      if (adds) {
+        const field = adds.dataset.addsTo;
+        const known = (new URLSearchParams(location.search).get(field) ?? "").split(",");
+        words[field] = [...new Set([...known, words.add])].filter(Boolean).join(",");
+        delete words.add;
+      }
+      if (words.server) words.server = words.server.split(/[\s,]+/).filter(Boolean).join(",");
+      location.assign(addressWith(words));
+    });
+  }
+}
+
+function startControls() {
+  const acts = {
+    earlier: () => view.pan(-0.5),
+    later: () => view.pan(0.5),
+    closer: () => view.zoom(0.5),
+    wider: () => view.zoom(2),
+    back: () => view.reset(),
+  };
+  root.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-range]");
+    if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+      event.preventDefault();
+      view.showNamed(link.dataset.range);
+    }
+    const action = event.target.closest("[data-do]")?.dataset.do;
+    if (acts[action]) acts[action]();
+    else if (action) forChart(chartOf(event.target), action);
+  });
+  document.getElementById("range-custom").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const from = Date.parse(event.target.elements.from.value);
+    const to = Date.parse(event.target.elements.to.value);
+    if (to > from) view.showRange(from, to);
+    else note.textContent = "The end must be after the start.";
+  });
+  root.querySelector("select[name=compare]")?.addEventListener("change", (event) => view.change({ compare: event.target.value }));
+}
+
+function forChart(chart, action) {
+  chart.figure.querySelector(".chart-menu").open = false;
+  if (action === "enlarge") view.change({ chart: chart.slug === view.enlarged ? null : chart.slug });
+  if (action === "picture") savePicture(chart, place);
+  if (action === "values") {
+    const { range } = view;
+    if (chart.source === "servers") saveValues(chart, place, "/api/v1/fleet/metrics", rangeQuery(chart.servers, chart.metrics, range, chart.points));
+    else saveValues(chart, place, "/api/v1/fleet/metrics/aggregated", aggregateQuery(filter, chart.metrics, range, chart.points, chart.source === "top" ? top : 0));
+  }
+  if (action === "table") chart.table.open = !chart.table.open;
+}
+
+let redraw = null;
 document.addEventListener("samples", ({ detail }) => {
-  if (!range.name) return;
-  const now = Date.now();
-  range = { ...range, from: now - ranges.get(range.name) * 1000, to: now };
-  for (const { server: from, at, values } of detail) {
-    if (from !== server) continue;
+  if (!view.isLive || view.compareMs) return;
+  for (const { server, at, values } of detail) {
     for (const chart of charts) {
-      if (chart.append(at, values) && chart.visible) chart.refresh();
+      // The first reading of a new server: there is something to fetch now.
+      if (!chart.lines.length && chart.source === "servers" && Object.keys(values).some((key) => chart.metrics.includes(key.split("{")[0]))) chart.stale = true;
+      else if (chart.append(server, at, values) && chart.appended > APPENDED_MAX) chart.stale = true;
     }
   }
+  redraw ??= setTimeout(() => {
+    redraw = null;
+    view.follow();
+    for (const chart of charts) if (chart.visible) chart.refresh();
+    load();
+  }, servers.length > 1 ? REDRAW_MS : 0);
 });
-// Without a stream the charts are fetched again now and then, as the rest of the page is.
-setInterval(() => {
-  if (document.hidden || !range.name || document.getElementById("live-state")?.dataset.state === "live") return;
-  applyRange();
-}, 15000);
 
+// Without a stream, over the whole fleet, and beside what is compared with, charts are fetched again now and then.
+setInterval(() => {
+  const streamed = document.getElementById("live-state")?.dataset.state === "live" && servers.length > 0 && !view.compareMs;
+  if (document.hidden || !view.isLive || streamed) return;
+  view.follow();
+  for (const chart of charts) chart.stale = true;
+  load();
+}, REFETCH_MS);
+
+setInterval(() => {
+  if (!document.hidden && view.isLive && servers.length) loadMarks();
+}, MARKS_EVERY_MS);
+
+const redrawAll = () => {
+  for (const chart of charts) if (chart.plot) chart.draw();
+};
+document.addEventListener("themechange", redrawAll);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+// Paper is white whatever the screen is.
+let theme;
+addEventListener("beforeprint", () => {
+  theme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+  redrawAll();
+});
+addEventListener("afterprint", () => {
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+  redrawAll();
+});
+
+startControls();
+startNavigation();
 showRange();
+shown = JSON.stringify([view.range.name ?? [view.range.from, view.range.to], view.compare]);
+if (servers.length) loadMarks();

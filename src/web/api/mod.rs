@@ -1,15 +1,22 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod aggregated;
+mod aliases;
 mod backup;
+mod csv;
 mod events;
 mod export;
+mod import;
 mod keeping;
+pub(super) mod keys;
 mod metrics;
 mod openapi;
 mod operations;
 mod people;
 mod prometheus;
+mod range;
 mod servers;
+mod ways;
 
 pub(super) use servers::filter;
 
@@ -36,10 +43,14 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(import::routes());
     routes.extend(metrics::routes());
+    routes.extend(aggregated::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
+    routes.extend(keys::routes());
     routes.extend(events::routes());
+    routes.extend(aliases::routes());
     routes.extend(prometheus::routes());
     routes.extend(backup::routes());
     routes.extend(keeping::routes());

@@ -4,16 +4,20 @@
 //! and loops. A part that changes while a page is open renders alone as a [`Fragment`], from the same
 //! partial as the page. Nothing here reads a clock, asks a service or knows HTTP.
 
+pub mod charts;
 pub mod doors;
 pub mod enrol;
 pub mod fleet;
 pub mod form;
+pub mod keeping;
+pub mod keys;
 pub mod operation;
 pub mod operations;
 pub mod remote;
 pub mod report;
 pub mod server;
 pub mod settings;
+pub mod ways;
 
 use askama::Template;
 use askama::filters::HtmlSafe;
@@ -31,6 +35,8 @@ pub struct Viewer {
     /// Goes into every form as `csrf_token` and into the page's `<meta name="csrf-token">`.
     pub csrf_token: String,
     pub organization_name: String,
+    /// What stands on every page until it is over: history is not written.
+    pub alarm: Option<String>,
 }
 
 /// A part of an open page, to be replaced by its id.
@@ -86,7 +92,9 @@ impl Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     Fleet,
+    Charts,
     Operations,
+    Keys,
     Settings,
 }
 
@@ -95,7 +103,7 @@ pub enum Section {
 pub struct Chrome {
     pub title: String,
     pub section: Section,
-    /// What the page's WebSocket asks for (`fleet`, `server:ID:TAB`, `operations`, `operation:ID`). None: nothing on it changes by itself.
+    /// What the page's WebSocket asks for (`fleet`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`). None: nothing on it changes by itself.
     pub live: Option<String>,
     pub notice: Option<Notice>,
     pub viewer: Viewer,
@@ -124,8 +132,16 @@ impl Chrome {
         self.section == Section::Fleet
     }
 
+    fn in_charts(&self) -> bool {
+        self.section == Section::Charts
+    }
+
     fn in_operations(&self) -> bool {
         self.section == Section::Operations
+    }
+
+    fn in_keys(&self) -> bool {
+        self.section == Section::Keys
     }
 
     fn in_settings(&self) -> bool {

@@ -2,11 +2,14 @@
 
 mod acting;
 mod changing;
+mod charts;
 mod doors;
 mod enrolling;
+mod keys;
 mod looking;
 mod operating;
 mod settings;
+mod ways;
 
 pub(super) use looking::server_fragments;
 pub(super) use operating::{command_fragments, fragments_of_operation};
@@ -30,10 +33,12 @@ const DEFAULT_KEY: &str = "default";
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
+    routes.extend(charts::routes());
     routes.extend(enrolling::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(changing::routes());
+    routes.extend(keys::routes());
     routes.extend(settings::routes());
     routes
 }
@@ -53,6 +58,7 @@ pub(super) fn viewer(request: &Request) -> Result<Viewer, Failure> {
         role: caller.role,
         csrf_token: request.csrf_token.clone(),
         organization_name: "default".to_owned(),
+        alarm: request.alarm.clone(),
     })
 }
 
@@ -82,7 +88,8 @@ fn field_problems(error: &FleetError) -> Option<Vec<FieldProblem>> {
         FleetError::NoSuchKey(_) => ("identity", error.to_string()),
         _ => return None,
     };
-    Some(vec![FieldProblem { field: field.to_owned(), sentence: doors::sentence(&sentence) }])
+    let field = ways::form_field(field).to_owned();
+    Some(vec![FieldProblem { field, sentence: doors::sentence(&sentence) }])
 }
 
 /// What was done before this page was asked for: `?done=WORD`, one of our own words only.
@@ -93,8 +100,15 @@ fn done(request: &Request) -> Option<Notice> {
         "removed" => "The server and its history are removed. The audit log keeps what was done.",
         "cancelled" => "Cancelled: nothing more is sent, and what runs is being ended.",
         "host-key" => "The host key is approved.",
+        "tested" => "The way there was tried step by step; what cannot be seen is listed below.",
         "password" => "Your password is changed; your other sessions are ended.",
         "token-revoked" => "The token is revoked.",
+        "key-made" => "The key is made. Put its line on the servers that it shall open.",
+        "key-imported" => "The key is kept, encrypted.",
+        "key-default" => "New servers use this key from now on.",
+        "key-certificate" => "The certificate is attached; the next login offers it.",
+        "key-certificate-removed" => "The key is offered without a certificate from now on.",
+        "key-deleted" => "The key is deleted.",
         "session-revoked" => "The session is ended.",
         _ => return None,
     };

@@ -2,24 +2,16 @@
 
 use askama::Template;
 
-use crate::fleet::ServerState;
-use crate::history::metric::{self, Unit};
-use crate::model::Timestamp;
+use crate::fleet::{MetricRange, ServerState};
+use crate::history::metric;
+use crate::model::{MetricName, Timestamp};
 
+use super::super::charts::{About, ChartQuery, ChartSet, ChartTable, Figure, Source};
 use super::super::{Chrome, Viewer};
 use super::{Head, Tab};
 
-/// The time ranges on offer: name in the address, words, length in seconds.
-const RANGES: [(&str, &str, u32); 5] = [
-    ("15m", "15 min", 900),
-    ("1h", "1 h", 3600),
-    ("6h", "6 h", 21_600),
-    ("24h", "24 h", 86_400),
-    ("7d", "7 d", 604_800),
-];
-
 /// The charts, in the order of the page: title and the metrics that share its axes (all of one unit).
-const CHARTS: [(&str, &[&str]); 18] = [
+const CHARTS: [(&str, &[&str]); 19] = [
     ("CPU", &["cpu_percent"]),
     ("CPU by mode", &["cpu_user_percent", "cpu_system_percent", "cpu_iowait_percent", "cpu_steal_percent"]),
     ("Memory", &["memory_percent", "swap_percent"]),
@@ -37,65 +29,64 @@ const CHARTS: [(&str, &[&str]); 18] = [
     ("Context switches", &["context_switches"]),
     ("Temperature", &["temperature_celsius"]),
     ("Inodes", &["filesystem_inodes_percent"]),
+    ("Logged-in users", &["active_users"]),
     ("Time of a reading", &["response_time_ms"]),
 ];
+/// Custom metrics that have a chart of their own; more are reached through the API and `/charts`.
+const CUSTOM_CHARTS: usize = 24;
 
-/// `GET /servers/{name}/metrics`. The range is read from the address by the page's script.
+/// `GET /servers/{name}/metrics`. The view is read from the address by the page's script.
 #[derive(Debug, Clone, Template)]
 #[template(path = "pages/server_metrics.html")]
 pub struct MetricsPage {
     pub chrome: Chrome,
     head: Head,
-    server_id: String,
-    /// Between two readings: a longer hole is a gap, not a line.
-    interval_ms: u32,
-    ranges: Vec<Range>,
-    charts: Vec<Chart>,
-}
-
-#[derive(Debug, Clone)]
-struct Range {
-    name: &'static str,
-    text: &'static str,
-    seconds: u32,
-}
-
-#[derive(Debug, Clone)]
-struct Chart {
-    title: &'static str,
-    unit: &'static str,
-    /// `cpu_user_percent=CPU in user mode|…`
-    metrics: String,
-    /// Percent that cannot go over 100.
-    is_share: bool,
+    set: ChartSet,
 }
 
 impl MetricsPage {
+    /// `names`: metrics that the server has history of. `known_servers`: to compare with. `found`: the history of the
+    /// range, only for the view as tables.
     #[must_use]
-    pub fn new(viewer: &Viewer, state: &ServerState, now: Timestamp) -> Self {
+    pub fn new(
+        viewer: &Viewer,
+        state: &ServerState,
+        query: &ChartQuery,
+        names: &[MetricName],
+        known_servers: Vec<String>,
+        found: &[MetricRange],
+        now: Timestamp,
+    ) -> Self {
+        let own = state.server.name.to_string();
+        let mut servers = vec![own.clone()];
+        servers.extend(query.servers.iter().filter(|name| **name != own).cloned());
+        let about = About {
+            place: &own,
+            servers: &servers,
+            own: Some(&own),
+            known_servers: known_servers.into_iter().filter(|name| !servers.contains(name)).collect(),
+            figures: figures(names),
+        };
+        let mut set = ChartSet::new(query, about, now);
+        let span = query.span(now);
+        set.set_tables(|figure| ChartTable::new(figure, found, span));
         Self {
             chrome: super::chrome(viewer, state, Tab::Metrics, now),
             head: Head::new(state, Tab::Metrics, now),
-            server_id: state.server.id.to_string(),
-            interval_ms: state.server.interval_ms,
-            ranges: RANGES.into_iter().map(|(name, text, seconds)| Range { name, text, seconds }).collect(),
-            charts: CHARTS.into_iter().filter_map(|(title, names)| Chart::new(title, names)).collect(),
+            set,
         }
     }
 }
 
-impl Chart {
-    fn new(title: &'static str, names: &[&str]) -> Option<Self> {
-        let metrics: Vec<_> = names.iter().filter_map(|name| metric::find(name)).collect();
-        let unit = metrics.first()?.unit;
-        let described = metrics.iter().map(|metric| format!("{}={}", metric.name, metric.title));
-        Some(Self {
-            title,
-            unit: unit.name(),
-            metrics: described.collect::<Vec<_>>().join("|"),
-            is_share: unit == Unit::Percent,
-        })
-    }
+/// The charts of the catalogue, and one for each custom metric.
+#[must_use]
+pub fn figures(names: &[MetricName]) -> Vec<Figure> {
+    let custom = names.iter().filter(|name| metric::find(name.as_str()).is_none()).take(CUSTOM_CHARTS);
+    CHARTS
+        .into_iter()
+        .filter_map(|(title, metrics)| Figure::new(title, metrics, Source::Servers))
+        .chain(custom.filter_map(|name| Figure::new(name.as_str(), &[name.as_str()], Source::Servers)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -108,5 +99,11 @@ mod tests {
             let units: Vec<_> = names.iter().map(|name| metric::find(name).unwrap().unit).collect();
             assert!(units.windows(2).all(|pair| pair[0] == pair[1]), "{title}");
         }
+    }
+
+    #[test]
+    fn a_custom_metric_has_a_chart_of_its_own() {
+        let custom = [MetricName::custom("llm_cost_usd".to_owned()), MetricName::known("cpu_percent")];
+        assert_eq!(figures(&custom).len(), CHARTS.len() + 1);
     }
 }

@@ -19,7 +19,7 @@ use super::{Badge, Chrome, Fragment, Section, Viewer};
 pub use acting::{Asked, ConfirmPage};
 pub use commands::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 pub use configuration::{ConfigurationForm, ConfigurationPage};
-pub use metrics::MetricsPage;
+pub use metrics::{MetricsPage, figures};
 pub use overview::{OverviewPage, overview_fragments};
 pub use processes::{ProcessQuery, ProcessSort, ProcessesPage, processes_fragments};
 pub use services::{ServiceQuery, ServicesPage, services_fragments};
