@@ -13,6 +13,7 @@ mod doctor;
 mod error;
 mod exec;
 mod host_keys;
+mod export;
 mod import;
 mod integrity;
 mod keys;
@@ -114,6 +115,8 @@ pub enum Command {
     Backup(backup::Backup),
     /// Make a data directory out of a backup
     Restore(restore::RestoreCommand),
+    /// Write a whole table as CSV or JSON
+    Export(export::Export),
     /// Who did what, and whether the log of it is whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -202,6 +205,7 @@ async fn command(
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,
+        Command::Export(command) => command.run(&client, output).await,
         Command::Audit(command) => command.run(&client, output).await,
         Command::Serve(_) | Command::Doctor(_) | Command::Restore(_) | Command::Version => Ok(()),
     };

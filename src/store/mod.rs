@@ -5,12 +5,15 @@
 
 pub mod audit;
 pub mod backup;
+pub mod export;
 pub mod keys;
 pub mod known_hosts;
 pub mod logins;
 pub mod operations;
 pub mod sealed;
+pub mod retention;
 pub mod servers;
+pub mod settings;
 pub mod timeline;
 pub mod users;
 

@@ -7,7 +7,9 @@ mod csv;
 mod events;
 mod files;
 pub(super) mod host_keys;
+mod export;
 mod import;
+mod keeping;
 pub(super) mod keys;
 mod metrics;
 mod openapi;
@@ -17,6 +19,8 @@ mod prometheus;
 mod range;
 mod servers;
 mod ways;
+
+pub(super) use servers::filter;
 
 use http::StatusCode;
 use serde::Serialize;
@@ -53,6 +57,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(aliases::routes());
     routes.extend(prometheus::routes());
     routes.extend(backup::routes());
+    routes.extend(keeping::routes());
+    routes.extend(export::routes());
     routes
 }
 

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod operation;
 pub mod operations;
 pub mod remote;
+pub mod report;
 pub mod server;
 pub mod settings;
 pub mod ways;
