@@ -1,10 +1,6 @@
 //! A full disk and a cut of power, on file systems of the test's own: a tmpfs, and ext4 on a loop device that is
 //! shut down by ioctl. Where the machine allows neither, a test says so and proves nothing.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "tests fail by panicking and say why they skip"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
