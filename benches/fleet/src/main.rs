@@ -6,6 +6,7 @@ mod capture;
 mod fanout;
 mod fleet;
 mod generator;
+mod history;
 mod ledger;
 mod product;
 mod record;
@@ -51,6 +52,8 @@ enum Command {
     /// Holds the sessions of `sessions`.
     #[command(hide = true)]
     SessionsHolder(sessions::HolderOptions),
+    /// What a sample costs in the history, and how fast charts are.
+    History(history::Options),
     /// Writes a new recording of this machine: one answer of the shell probe, or with --seconds its metrics.
     Record {
         file: PathBuf,
@@ -99,6 +102,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::FanoutClient(options) => fanout::run_client(&options).await,
             Command::Sessions(options) => sessions::run(&arguments.program, &options).await,
             Command::SessionsHolder(options) => sessions::run_holder(&options).await,
+            Command::History(options) => history::run(&options).await,
             Command::Record { file, seconds: Some(seconds) } => capture::capture(&file, seconds).await,
             Command::Record { file, seconds: None } => record::record(&file).await,
         }
