@@ -3,12 +3,13 @@
 //! Finds the servers that the caller may see and the metrics that exist; history does the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Fleet, FleetError, ServerState};
 use crate::auth;
 use crate::history::metric::{self, Metric};
-use crate::history::{HistoryHealth, Level, Point};
+use crate::history::{self, HistoryHealth, Level, Point, Removal, Sizes};
 use crate::model::{Caller, Labels, MetricName, Role, ServerId, ServerNumber, Timestamp};
 
 /// Servers of one question; more lines than this nobody tells apart.
@@ -210,6 +211,50 @@ impl Fleet {
             );
         }
         Ok(names)
+    }
+
+    /// How much there is of each level of history, and how fast it grows.
+    ///
+    /// # Errors
+    /// [`FleetError::Auth`], or the file cannot be read.
+    pub async fn history_sizes(&self, caller: &Caller) -> Result<Sizes, FleetError> {
+        auth::require(caller, Role::Admin)?;
+        Ok(self.inner.history.sizes().await?)
+    }
+
+    /// What the last removal of expired values did. None: there was none since the start.
+    ///
+    /// # Errors
+    /// [`FleetError::Auth`].
+    pub fn history_removal(&self, caller: &Caller) -> Result<Option<Removal>, FleetError> {
+        auth::require(caller, Role::Admin)?;
+        Ok(self.inner.history.last_removal())
+    }
+
+    /// How long history keeps each level, and where expiring values go first.
+    ///
+    /// # Errors
+    /// [`FleetError::Auth`].
+    pub fn history_retention(
+        &self,
+        caller: &Caller,
+    ) -> Result<(history::Retention, Option<PathBuf>), FleetError> {
+        auth::require(caller, Role::Admin)?;
+        Ok((self.inner.history.retention(), self.inner.history.archive()))
+    }
+
+    /// Sets how long history keeps each level. Who changed it is told by who changed the settings that it comes from.
+    ///
+    /// # Errors
+    /// [`FleetError::Auth`], [`FleetError::History`]: nothing has changed.
+    pub async fn set_history_retention(
+        &self,
+        caller: &Caller,
+        retention: history::Retention,
+        archive: Option<PathBuf>,
+    ) -> Result<(), FleetError> {
+        auth::require(caller, Role::Admin)?;
+        Ok(self.inner.history.set_retention(retention, archive).await?)
     }
 
     /// What everybody is to know of history on every page. None: all is well, or the caller may not look.

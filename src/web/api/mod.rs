@@ -2,15 +2,15 @@
 
 mod aggregated;
 mod aliases;
-mod csv;
 mod backup;
+mod csv;
 mod events;
 mod metrics;
 mod openapi;
 mod operations;
 mod people;
-mod range;
 mod prometheus;
+mod range;
 mod servers;
 
 use http::StatusCode;
