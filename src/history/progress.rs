@@ -72,10 +72,10 @@ impl Progress {
         self.next.keys().filter_map(|server| self.until_ms(*server, level)).min()
     }
 
-    /// Rows whose time has come, the earliest first.
-    pub(super) fn due(&self, now_ms: i64, limit: usize) -> Vec<(Level, u32)> {
-        let due = self.due.iter().take_while(|(due_ms, _, _)| *due_ms <= now_ms);
-        due.take(limit).map(|(_, level, server)| (*level, *server)).collect()
+    /// The row that was due first.
+    pub(super) fn due(&self, now_ms: i64) -> Option<(Level, u32)> {
+        let (due_ms, level, server) = self.due.first()?;
+        (*due_ms <= now_ms).then_some((*level, *server))
     }
 
     /// The next row of a level from now on.

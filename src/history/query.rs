@@ -94,12 +94,14 @@ impl Range {
             return Err(HistoryError::BadRange);
         }
         let points = i64::try_from(points).unwrap_or(1);
-        let width_ms = (to_ms - from_ms) / points + 1;
+        let width_ms = (to_ms - from_ms) / points;
         let by_width = Level::ALL.into_iter().rev().find(|level| level.step_ms() <= width_ms);
         let is_kept = |level: Level| from_ms >= now.as_millis() - i64::from(retention.days(level)) * DAY_MS;
         let by_age = Level::ALL.into_iter().find(|level| is_kept(*level)).unwrap_or(Level::Day);
         let level = by_width.unwrap_or(Level::Raw).max(by_age);
         let step_ms = level.step_ms();
+        // A range that ends where a step begins does not want that step.
+        let to_ms = if level > Level::Raw && to_ms > from_ms { to_ms - 1 } else { to_ms };
         let from_ms = from_ms - from_ms % step_ms;
         let to_ms = to_ms - to_ms % step_ms + step_ms - 1;
         let width_ms = (to_ms - from_ms) / points + 1;

@@ -19,6 +19,9 @@ pub(super) const MAX_OWNED: u32 = 8_192;
 /// A series that nobody had for so many days may make room for a new one.
 const UNSEEN_DAYS: i64 = 2;
 
+/// A server that brought at most so many names never makes room for those of others.
+const FEW: u32 = 1_024;
+
 /// Series that make room at once, so that a full dictionary is not searched for each new name.
 const MAKES_ROOM: usize = 64;
 
@@ -169,8 +172,12 @@ impl Dictionary {
         if self.full_on.get(&who) == Some(&today) {
             return false;
         }
+        // A server that was off for a week finds its disks again; who brought few names loses none of them.
+        let is_many = |of: u32| self.owned.get(&of).is_some_and(|owned| *owned > FEW);
         let unseen = self.by_id.values().filter(|series| {
-            owner.is_none_or(|owner| series.owner == owner) && series.seen_day + UNSEEN_DAYS <= today
+            owner.map_or_else(|| is_many(series.owner), |owner| series.owner == owner)
+                && series.seen_day + UNSEEN_DAYS <= today
+                && !(series.key.labels.is_empty() && metric::find(series.key.metric.as_str()).is_some())
         });
         let mut unseen: Vec<(i64, SeriesId)> = unseen.map(|series| (series.seen_day, series.id)).collect();
         unseen.sort_unstable();

@@ -299,29 +299,45 @@ impl Writer {
     /// Rolls up the rows whose time has come, a few in one transaction.
     fn roll_due(&mut self) -> Result<(), HistoryError> {
         let started = Instant::now();
-        let now_ms = self.shared.clock.now().as_millis();
         let mut rolled = 0;
         while rolled < ROLLS_PER_ROUND && started.elapsed() < ROLL_BUDGET {
-            let due = self.shared.memory().progress.due(now_ms, ROLLS_PER_COMMIT);
-            if due.is_empty() {
-                break;
-            }
-            rolled += due.len();
-            let tx = self.db.transaction().map_err(|error| HistoryError::of(&self.shared.path, error))?;
             let mut done = Vec::new();
-            for (level, server) in due {
-                done.push((level, server, rolling::roll(&tx, &self.shared, level, server)?));
-            }
-            tx.commit().map_err(|error| HistoryError::of(&self.shared.path, error))?;
-            let progress = &mut self.shared.memory().progress;
-            for (level, server, outcome) in done {
-                match (outcome, progress.next(server, level)) {
-                    (Outcome::Done, Some(row)) => progress.set(server, level, row + 1),
-                    _ => progress.postpone(server, level, now_ms),
+            if let Err(error) = self.roll_some(&mut done) {
+                // The file has none of it: the rows are made again.
+                let progress = &mut self.shared.memory().progress;
+                for (server, level, row) in done.into_iter().rev() {
+                    progress.set(server, level, row);
                 }
+                return Err(error);
             }
+            if done.is_empty() {
+                return Ok(());
+            }
+            rolled += done.len();
         }
         Ok(())
+    }
+
+    /// One transaction; `done` has what it changed in the progress, with the rows that were next before. The row
+    /// that was due first is made first, so that each level finds the one below.
+    fn roll_some(&mut self, done: &mut Vec<(u32, Level, i64)>) -> Result<(), HistoryError> {
+        let failed = |error| HistoryError::of(&self.shared.path, error);
+        let now_ms = self.shared.clock.now().as_millis();
+        let tx = self.db.transaction().map_err(failed)?;
+        while done.len() < ROLLS_PER_COMMIT {
+            let Some((level, server)) = self.shared.memory().progress.due(now_ms) else { break };
+            let row = self.shared.memory().progress.next(server, level).unwrap_or(0);
+            let outcome = rolling::roll(&tx, &self.shared, level, server)?;
+            let progress = &mut self.shared.memory().progress;
+            match outcome {
+                Outcome::Done => {
+                    progress.set(server, level, row + 1);
+                    done.push((server, level, row));
+                }
+                Outcome::NotYet => progress.postpone(server, level, now_ms),
+            }
+        }
+        tx.commit().map_err(failed)
     }
 
     fn configure(&mut self, settings: Settings) -> Result<(), HistoryError> {
@@ -358,10 +374,10 @@ impl Writer {
             None => self.removal = Some(run),
             Some(removal) => {
                 removal::log(&removal);
+                self.shared.health().last_removal = Some(removal.clone());
                 for done in self.removal_wanted.drain(..) {
                     answer(done, Ok(removal.clone()));
                 }
-                self.shared.health().last_removal = Some(removal);
             }
         }
         Ok(())
