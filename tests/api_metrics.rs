@@ -1,11 +1,6 @@
 //! History over the API: many servers and metrics at once, aggregates over the fleet, files, what happened, older
 //! addresses, and every question that cannot be meant.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that fails says so by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
