@@ -169,3 +169,83 @@ async fn a_day_of_every_chart_of_a_server_is_asked_in_little_time_a_series() {
     // SPEC 6.3 gives a series 20 ms; 40 of them are read, and this build is not even optimised.
     assert!(quickest < Duration::from_millis(40 * 20), "{quickest:?}");
 }
+
+fn retention<'a>(raw: &'a str, minutes: &'a str, archive: &'a str) -> [(&'a str, &'a str); 10] {
+    [
+        ("command_records_days", "9"),
+        ("operations_days", "365"),
+        ("audit_days", "365"),
+        ("raw_days", raw),
+        ("m1_days", minutes),
+        ("m5_days", "30"),
+        ("m15_days", "90"),
+        ("h1_days", "365"),
+        ("d1_days", "1825"),
+        ("archive", archive),
+    ]
+}
+
+#[tokio::test]
+async fn how_long_everything_is_kept_is_set_on_the_page_and_both_stores_obey() {
+    let (app, viewer) = with_history(&["web-1"]).await;
+    let admin = app.login(Role::Admin).await;
+    let html = page(&app, &admin, "/settings").await;
+    for part in ["Every reading", "Command records", "name=\"raw_days\" value=\"5\"", "on disk", "Audit log"]
+    {
+        assert!(html.contains(part), "{part}");
+    }
+    let save =
+        async |form: &[(&str, &str)]| app.post("/settings/retention").by(&admin).form(form).send().await;
+    let saved = save(&retention("7", "20", "")).await;
+    assert_eq!(
+        (saved.status, saved.header("location")),
+        (303, "/settings?done=saved#history"),
+        "{}",
+        saved.text()
+    );
+    assert_eq!(app.history.retention().raw_days, 7);
+    let kept = app.get("/api/v1/settings/retention").by(&admin).send().await.expect(200);
+    assert_eq!(
+        (&kept["command_records_days"], &kept["raw_days"], &kept["m1_days"]),
+        (&9.into(), &7.into(), &20.into())
+    );
+    for (form, field) in [
+        (retention("many", "20", ""), "raw_days"),
+        (retention("30", "20", ""), "m1_days"),
+        (retention("1", "20", ""), "raw_days"),
+        (retention("7", "20", "backups"), "archive"),
+        (retention("7", "20", "/nowhere/to/be/found"), "archive"),
+    ] {
+        let refused = save(&form).await;
+        assert_eq!(refused.status, 422, "{field}");
+        let text = refused.text();
+        let (_, rest) = text.split_once(&format!("name=\"{field}\"")).unwrap();
+        assert!(rest.split("</label>").next().unwrap().contains("class=\"wrong\""), "{field}: {rest}");
+    }
+    assert_eq!(app.history.retention().raw_days, 7, "what was refused changed nothing");
+    let audit = app.get("/api/v1/audit?limit=5").by(&admin).send().await.expect(200);
+    assert!(audit.to_string().contains("retention.set"), "{audit}");
+    let html = page(&app, &viewer, "/settings").await;
+    assert!(!html.contains("raw_days") && html.contains("on disk within two seconds"));
+    assert_eq!(app.post("/settings/retention").by(&viewer).form(&[]).send().await.status, 403);
+}
+
+#[tokio::test]
+async fn everybody_is_told_on_every_page_while_history_cannot_be_written() {
+    let (app, viewer) = with_history(&["web-1"]).await;
+    let number = app.state("web-1").server.number;
+    let blocker = rusqlite::Connection::open(app.data().join("history.db")).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    support::eventually("history says that it cannot be written", || {
+        app.history.append(number, app.services.clock.now(), &samples(1.0));
+        app.history.health().last_error.is_some()
+    })
+    .await;
+    for path in ["/", "/servers/web-1", "/charts", "/settings"] {
+        let html = page(&app, &viewer, path).await;
+        assert!(html.contains("id=\"alarm\"") && html.contains("History is not written"), "{path}");
+    }
+    blocker.execute_batch("ROLLBACK").unwrap();
+    support::eventually("history has caught up", || app.history.health().last_error.is_none()).await;
+    assert!(!page(&app, &viewer, "/").await.contains("id=\"alarm\""));
+}

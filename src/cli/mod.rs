@@ -11,6 +11,7 @@ mod connect;
 mod doctor;
 mod error;
 mod exec;
+mod export;
 mod integrity;
 mod known_hosts;
 mod machine;
@@ -98,6 +99,8 @@ pub enum Command {
     Backup(backup::Backup),
     /// Make a data directory out of a backup
     Restore(restore::RestoreCommand),
+    /// Write a whole table as CSV or JSON
+    Export(export::Export),
     /// Who did what, and whether the log of it is whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -178,6 +181,7 @@ async fn command(
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,
+        Command::Export(command) => command.run(&client, output).await,
         Command::Audit(command) => command.run(&client, output).await,
         Command::Serve(_) | Command::Doctor(_) | Command::Restore(_) | Command::Version => Ok(()),
     };

@@ -25,6 +25,8 @@ const STAGE: &str = "backup-in-progress-";
 /// Parts of the file on their way to the caller, and how large each is: a slow caller holds up nothing else.
 const PARTS: usize = 16;
 const PART_BYTES: usize = 64 * 1024;
+/// Copies of each database from before migrations that are kept.
+const COPIES_KEPT: usize = 2;
 /// Left free on the disk beyond the copies, so that the running instance can go on writing.
 const SPARE_BYTES: u64 = 64 << 20;
 
@@ -106,6 +108,31 @@ impl Export {
             .map_err(|error: StoreError| error)?;
         tracing::info!(bytes, with, "a backup was made");
         Ok(Backup { manifest, stage, _turn: turn })
+    }
+}
+
+/// Removes the copies that migrations made, but for the newest of each database.
+pub(super) fn forget_old_copies(data: &Path) {
+    for name in [CONTROL, HISTORY] {
+        let prefix = format!("{name}.before-");
+        let Ok(entries) = fs::read_dir(data) else { return };
+        let mut copies: Vec<(u32, PathBuf)> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let version = entry.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok()?;
+                Some((version, entry.path()))
+            })
+            .collect();
+        copies.sort();
+        let surplus = copies.len().saturating_sub(COPIES_KEPT);
+        for (_, path) in copies.into_iter().take(surplus) {
+            match fs::remove_file(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "an old copy of a database was removed"),
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "an old copy of a database stays");
+                }
+            }
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 pub mod backup;
 mod discovery;
 pub mod exposition;
+pub mod format;
+mod keeper;
 pub mod manifest;
 pub mod node;
 mod own;
@@ -12,6 +14,7 @@ mod process;
 pub mod remote_write;
 pub mod restore;
 pub mod sealed_key;
+pub mod tables;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,6 +34,7 @@ use crate::store::{Store, StoreError, audit};
 use crate::vault::{Vault, VaultError};
 pub use discovery::TargetGroup;
 use exposition::Text;
+pub use keeper::Removed;
 pub use own::HttpCounts;
 use own::OwnView;
 use remote_write::{RemoteWriteError, RemoteWriter, Sent};
@@ -153,6 +157,8 @@ impl Export {
     /// Begins what goes on by itself: remote-write and the hourly removal of expired rows.
     pub fn start(&self) {
         let inner = &self.inner;
+        backup::forget_old_copies(&inner.options.data);
+        inner.tasks.spawn(self.clone().keep());
         if let Some(remote) = inner.remote.clone() {
             inner.tasks.spawn(remote.run(inner.sources.fleet.clone(), inner.stop.clone()));
         }

@@ -3,13 +3,12 @@
 //! Finds the servers that the caller may see and the metrics that exist; history does the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Fleet, FleetError, ServerState};
 use crate::auth;
 use crate::history::metric::{self, Metric};
-use crate::history::{self, HistoryHealth, Level, Point, Removal, Sizes};
+use crate::history::{HistoryHealth, Level, Point, Removal, Sizes};
 use crate::model::{Caller, Labels, MetricName, Role, ServerId, ServerNumber, Timestamp};
 
 /// Servers of one question; more lines than this nobody tells apart.
@@ -110,6 +109,21 @@ impl Fleet {
             answer.push(MetricRange { known: metric::find(name.as_str()), name, servers: found });
         }
         Ok((resolution, answer))
+    }
+
+    /// The series of one metric on one server; none where it has nothing of that name.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`], [`FleetError::History`] for a span that cannot be meant.
+    pub async fn metrics(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        metric: &MetricName,
+        span: Span,
+    ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
+        let number = self.get(caller, reference)?.server.number;
+        self.series_of(number, metric, span).await
     }
 
     /// How finely a span is answered.
@@ -229,32 +243,6 @@ impl Fleet {
     pub fn history_removal(&self, caller: &Caller) -> Result<Option<Removal>, FleetError> {
         auth::require(caller, Role::Admin)?;
         Ok(self.inner.history.last_removal())
-    }
-
-    /// How long history keeps each level, and where expiring values go first.
-    ///
-    /// # Errors
-    /// [`FleetError::Auth`].
-    pub fn history_retention(
-        &self,
-        caller: &Caller,
-    ) -> Result<(history::Retention, Option<PathBuf>), FleetError> {
-        auth::require(caller, Role::Admin)?;
-        Ok((self.inner.history.retention(), self.inner.history.archive()))
-    }
-
-    /// Sets how long history keeps each level. Who changed it is told by who changed the settings that it comes from.
-    ///
-    /// # Errors
-    /// [`FleetError::Auth`], [`FleetError::History`]: nothing has changed.
-    pub async fn set_history_retention(
-        &self,
-        caller: &Caller,
-        retention: history::Retention,
-        archive: Option<PathBuf>,
-    ) -> Result<(), FleetError> {
-        auth::require(caller, Role::Admin)?;
-        Ok(self.inner.history.set_retention(retention, archive).await?)
     }
 
     /// What everybody is to know of history on every page. None: all is well, or the caller may not look.

@@ -5,9 +5,12 @@
 
 pub mod audit;
 pub mod backup;
+pub mod export;
 pub mod keys;
 pub mod operations;
+pub mod retention;
 pub mod servers;
+pub mod settings;
 pub mod timeline;
 pub mod users;
 

@@ -3,8 +3,9 @@
 mod aggregated;
 mod aliases;
 mod backup;
-mod csv;
 mod events;
+mod export;
+mod keeping;
 mod metrics;
 mod openapi;
 mod operations;
@@ -12,6 +13,8 @@ mod people;
 mod prometheus;
 mod range;
 mod servers;
+
+pub(super) use servers::filter;
 
 use http::StatusCode;
 use serde::Serialize;
@@ -44,6 +47,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(aliases::routes());
     routes.extend(prometheus::routes());
     routes.extend(backup::routes());
+    routes.extend(keeping::routes());
+    routes.extend(export::routes());
     routes
 }
 

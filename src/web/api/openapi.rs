@@ -63,6 +63,14 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("Token", schema::<people::TokenJson>()?),
         ("TokenList", list_of("Token")),
         ("BackupInput", schema::<backup::BackupInput>()?),
+        (
+            "Retention",
+            open_object(
+                "command_records_days, operations_days, audit_days, raw_days, m1_days, m5_days, m15_days, h1_days, d1_days, \
+                 archive",
+            ),
+        ),
+        ("Sizes", open_object("items: table, rows, size_bytes, rows_last_day")),
         ("AuditChain", open_object("entries, first, last, broken_at")),
         (
             "Targets",

@@ -103,9 +103,9 @@ impl RetentionForm {
         if !problems.is_empty() {
             return Err(problems);
         }
-        retention.validated().map_err(|error| {
-            vec![FieldProblem { field: error.field.to_owned(), sentence: error.message }]
-        })
+        retention
+            .validated()
+            .map_err(|error| vec![FieldProblem { field: error.field.to_owned(), sentence: error.message }])
     }
 }
 
@@ -331,7 +331,7 @@ fn lines(data: &KeepingData) -> Vec<Line> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::web::pages) mod tests {
     use super::*;
     use crate::history::LevelSize;
     use crate::web::pages::samples::{now, seconds_ago};
@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    fn data() -> KeepingData {
+    pub(in crate::web::pages) fn data() -> KeepingData {
         let levels = vec![level(Level::Raw, 5, 7), level(Level::Minute, 15, 7)];
         KeepingData {
             sizes: Some(Sizes { levels, file_bytes: 12 << 20, free_bytes: 0, journal_rows: 3, series: 40 }),
@@ -415,8 +415,7 @@ mod tests {
         assert_eq!(pairs("many", "15").read().unwrap_err()[0].field, "raw_days");
         let typed = pairs("16", "15");
         let form = RetentionForm { problems: typed.read().unwrap_err(), ..typed };
-        let html =
-            Keeping::new("token", &KeepingData { retention: Some(form), ..data() }, now()).to_string();
+        let html = Keeping::new("token", &KeepingData { retention: Some(form), ..data() }, now()).to_string();
         assert!(html.contains("value=\"16\"") && html.contains("must be at least 16"), "{html}");
     }
 

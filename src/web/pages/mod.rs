@@ -13,6 +13,7 @@ pub mod keeping;
 pub mod operation;
 pub mod operations;
 pub mod remote;
+pub mod report;
 pub mod server;
 pub mod settings;
 

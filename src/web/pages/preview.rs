@@ -15,6 +15,7 @@ use super::fleet::{FleetPage, FleetQuery};
 use super::operation::OperationPage;
 use super::operations::OperationsPage;
 use super::remote::Pager;
+use super::report::ReportPage;
 use super::samples::{
     Sample, large_fleet, now, operation, preflight, processes, record, seconds_ago, services, settings,
     small_fleet, summary, viewer,
@@ -88,6 +89,8 @@ fn fleet_pages(folder: &Folder) {
     folder.page("fleet", &fleet(&small, &[]));
     folder.page("fleet-table", &fleet(&small, &[("view", "table"), ("sort", "cpu")]));
     folder.page("fleet-filtered", &fleet(&small, &[("region", "Helsinki"), ("tag", "web")]));
+    folder.page("report", &ReportPage::new(&admin, &small, &[], now()));
+    folder.page("report-large", &ReportPage::new(&admin, &large, &[], now()));
     folder.page("fleet-empty", &fleet(&[], &[]));
     folder.page("fleet-large", &fleet(&large, &[]));
     folder.page("fleet-large-table", &fleet(&large, &[("view", "table")]));

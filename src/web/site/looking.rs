@@ -3,9 +3,11 @@
 use http::StatusCode;
 use warp::reply::Response;
 
+use super::super::api::filter;
 use super::super::error::Failure;
 use super::super::pages::Fragment;
 use super::super::pages::fleet::{FleetPage, FleetQuery};
+use super::super::pages::report::ReportPage;
 use super::super::pages::server::{
     HostKey, HostKeys, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage, Tab,
     head_fragment, overview_fragments, processes_fragments, services_fragments,
@@ -22,6 +24,7 @@ use crate::services::Services;
 pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/", Access::VIEWER, fleet),
+        Route::get("/report", Access::VIEWER, report),
         Route::get("/servers/{id}", Access::VIEWER, overview),
         Route::get("/servers/{id}/processes", Access::VIEWER, processes),
         Route::get("/servers/{id}/services", Access::VIEWER, services_tab),
@@ -54,6 +57,12 @@ async fn fleet(request: Request, services: Services) -> Result<Response, Failure
     let mut page = FleetPage::new(&viewer(&request)?, &states, &summary, &query, services.clock.now());
     page.chrome.notice = done(&request);
     show(StatusCode::OK, &page)
+}
+
+/// As on the fleet page, the query chooses the servers.
+async fn report(request: Request, services: Services) -> Result<Response, Failure> {
+    let states = services.fleet.list(request.caller()?, &filter(&request)?)?;
+    show(StatusCode::OK, &ReportPage::new(&viewer(&request)?, &states, &request.query, services.clock.now()))
 }
 
 async fn overview(request: Request, services: Services) -> Result<Response, Failure> {

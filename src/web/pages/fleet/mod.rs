@@ -159,7 +159,7 @@ impl ServerView {
 }
 
 /// How a server is reached, in the form that `ssh` takes.
-pub(super) fn address(state: &ServerState) -> String {
+pub(in crate::web::pages) fn address(state: &ServerState) -> String {
     let server = &state.server;
     match (server.transport, &server.hostname) {
         (Transport::Local, _) => "this machine".to_owned(),
@@ -176,7 +176,7 @@ pub(super) fn address(state: &ServerState) -> String {
     }
 }
 
-fn trouble(state: &ServerState) -> Option<String> {
+pub(in crate::web::pages) fn trouble(state: &ServerState) -> Option<String> {
     let text = match &state.reachability {
         Reachability::Unreachable { layer: Some(layer), reason, .. } => {
             format!("{}: {reason}", capital(layer.title()))

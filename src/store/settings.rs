@@ -1,0 +1,52 @@
+//! What an administrator set while the program runs: one JSON value a name, for each organization.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::StoreError;
+use crate::model::{OrganizationId, Timestamp};
+
+/// Name of [`crate::model::Retention`].
+pub const RETENTION: &str = "retention";
+
+/// The stored value. None: nobody set it, so it has its default.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when what is stored is no such value.
+pub fn get<T: DeserializeOwned>(
+    c: &Connection,
+    organization: OrganizationId,
+    name: &str,
+) -> Result<Option<T>, StoreError> {
+    let text: Option<String> = c
+        .prepare_cached("SELECT value FROM settings WHERE organization_id = ?1 AND name = ?2")?
+        .query_row([organization.to_string().as_str(), name], |row| row.get(0))
+        .optional()?;
+    text.map(|text| {
+        serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("setting {name}: {error}")))
+    })
+    .transpose()
+}
+
+/// Stores a value in place of the one before.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set<T: Serialize>(
+    tx: &Transaction<'_>,
+    organization: OrganizationId,
+    name: &str,
+    value: &T,
+    (at, by): (Timestamp, &str),
+) -> Result<(), StoreError> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| StoreError::Corrupt(format!("setting {name}: {error}")))?;
+    tx.prepare_cached(
+        "INSERT INTO settings (organization_id, name, value, updated_at, updated_by) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (organization_id, name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at,
+             updated_by = excluded.updated_by",
+    )?
+    .execute(params![organization.to_string(), name, text, at.as_millis(), by])?;
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Databases of earlier versions become databases of this one, with everything that was in them.
+//!
+//! Each folder of `tests/fixtures/upgrade` is the dump of a database as an earlier program left it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "this program uses a part of the harness")]
+mod program;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use program::Program;
+use roundsman::clock::ManualClock;
+use roundsman::history::{self, History};
+use roundsman::model::{Labels, MetricName, OrganizationId, SeriesKey, ServerNumber, Timestamp};
+use roundsman::store::{Store, StoreError, audit, backup, keys, servers};
+use roundsman::vault::Vault;
+use rusqlite::Connection;
+
+const CONTROL_2: &str = include_str!("fixtures/upgrade/control-2/roundsman.sql");
+const KEY_OF_CONTROL_2: &str = include_str!("fixtures/upgrade/control-2/master.key");
+const HISTORY_1: &str = include_str!("fixtures/upgrade/history-1/history.sql");
+
+fn load(path: &Path, sql: &str) {
+    let connection = Connection::open(path).unwrap();
+    connection.pragma_update(None, "journal_mode", "wal").unwrap();
+    // A dump names tables before they are there.
+    connection.pragma_update(None, "foreign_keys", "off").unwrap();
+    connection.execute_batch(sql).unwrap();
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[tokio::test]
+async fn control_data_of_schema_2_is_brought_up_to_date_after_a_copy_with_every_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("roundsman.db");
+    load(&path, CONTROL_2);
+    write_private(&dir.path().join("master.key"), KEY_OF_CONTROL_2);
+    let before = fs::read_dir(dir.path()).unwrap().count();
+    let store = Store::open(&path).unwrap();
+    let known = backup::known_schema();
+    assert_eq!(backup::schema(&path).unwrap(), i64::try_from(known).unwrap());
+    assert_eq!(backup::integrity(&path).unwrap(), Vec::<String>::new());
+
+    let stored = store.read(servers::all).await.unwrap();
+    let mut names: Vec<&str> = stored.iter().map(|stored| stored.server.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["db-1", "vm"]);
+    let db = &stored.iter().find(|stored| stored.server.name.as_str() == "db-1").unwrap();
+    assert_eq!((db.server.hostname.as_deref(), db.server.port.get()), (Some("192.0.2.10"), 2222));
+    assert!(db.host_key.as_ref().unwrap().starts_with("ssh-ed25519 AAAA"));
+    let chain = store.read(audit::verify).await.unwrap();
+    assert_eq!((chain.entries, chain.broken_at), (7, None));
+    let vault = Vault::existing(dir.path(), None).unwrap().unwrap();
+    let kept = store.read(|c| keys::list(c, OrganizationId::DEFAULT)).await.unwrap();
+    assert_eq!(kept.len(), 1);
+    for value in backup::sealed_values(&path).unwrap() {
+        assert!(vault.open_sealed(&value.row, &value.sealed).is_ok(), "{}", value.what);
+    }
+    let record: Result<(String, i64), StoreError> = store
+        .read(|c| {
+            let sql = "SELECT stdout, exit_status FROM command_records";
+            Ok(c.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+        })
+        .await;
+    assert_eq!(record.unwrap(), ("fixture\n".to_owned(), 3));
+
+    let copy = dir.path().join(format!("roundsman.db.before-{known}"));
+    assert_eq!(backup::schema(&copy).unwrap(), 2, "the copy is as it was");
+    assert_eq!(backup::integrity(&copy).unwrap(), Vec::<String>::new());
+    drop(store);
+    let made = fs::read_dir(dir.path()).unwrap().flatten();
+    let copies = made.filter(|file| file.file_name().to_string_lossy().contains(".before-")).count();
+    assert_eq!(copies, 1, "{before} files before");
+}
+
+#[tokio::test]
+async fn history_of_schema_1_is_read_to_its_last_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    load(&path, HISTORY_1);
+    let start = Timestamp::from_millis(1_795_168_800_000);
+    let end = Timestamp::from_millis(start.as_millis() + 419 * 10_000);
+    let clock = Arc::new(ManualClock::at(end));
+    let history = History::open(&path, clock).unwrap();
+    assert_eq!(backup::schema(&path).unwrap(), i64::try_from(History::known_schema()).unwrap());
+    let cpu =
+        history.range(ServerNumber(1), &SeriesKey::plain("cpu_percent"), start, end, 5000).await.unwrap();
+    let values: Vec<(i64, f64)> = cpu.iter().map(|point| (point.at.as_millis(), point.avg)).collect();
+    assert_eq!(values.len(), 420);
+    for (i, (at, value)) in (0_u32..).zip(&values) {
+        assert_eq!(*value, f64::from(i % 200) / 2.0, "value {i}");
+        // A point stands for a span of 838 ms.
+        let offset = at - start.as_millis() - i64::from(i) * 10_000;
+        assert!(offset.abs() < 1_000, "value {i} is {offset} ms off");
+    }
+    let custom =
+        SeriesKey { metric: MetricName::custom("llm_cost_usd".to_owned()), labels: Labels::of("gpt") };
+    let cost = history.range(ServerNumber(2), &custom, start, end, 5000).await.unwrap();
+    assert_eq!(cost.len(), 420);
+    assert_eq!(cost.last().unwrap().avg, 419.0 / 7.0);
+    history.close().await.unwrap();
+    let verified = history::verify(&path).unwrap();
+    assert!(verified.rows > 0 && verified.damaged == 0, "{verified:?}");
+    if History::known_schema() > 1 {
+        let copy = dir.path().join(format!("history.db.before-{}", History::known_schema()));
+        assert_eq!(backup::schema(&copy).unwrap(), 1, "the copy is as it was");
+    }
+}
+
+#[test]
+fn the_program_starts_on_the_data_of_an_earlier_release() {
+    let mut program = Program::prepared();
+    let data = program.data();
+    fs::create_dir(&data).unwrap();
+    load(&data.join("roundsman.db"), CONTROL_2);
+    load(&data.join("history.db"), HISTORY_1);
+    write_private(&data.join("master.key"), KEY_OF_CONTROL_2);
+    for version in ["1", "2", "3"] {
+        fs::write(data.join(format!("history.db.before-{version}")), "of long ago").unwrap();
+    }
+    program.start();
+    let listed = program.run(&["list", "--json"]).well().json();
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    program.run(&["audit", "verify"]).well();
+    let log = program.run(&["audit", "list"]).well().stdout;
+    assert!(log.contains("token.create") && log.contains("server.add"), "{log}");
+    let exported = program.run(&["export", "command_records", "--format", "json"]).well().json();
+    assert_eq!(exported.get(0).unwrap()["stdout"], "fixture\n");
+    assert!(!data.join("history.db.before-1").exists(), "two copies of each database are kept");
+    assert!(data.join("history.db.before-3").exists());
+    let newest = data.join(format!("roundsman.db.before-{}", backup::known_schema()));
+    assert_eq!(backup::schema(&newest).unwrap(), 2);
+}
