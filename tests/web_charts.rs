@@ -116,7 +116,7 @@ async fn sampled(socket: &mut Socket) -> Value {
     loop {
         let text = in_time("a message", socket.text()).await.unwrap();
         let message: Value = serde_json::from_str(&text).unwrap();
-        if let Some(sample) = message["samples"].get(0) {
+        if let Some(sample) = message.pointer("/samples/0") {
             return sample.clone();
         }
     }
