@@ -3,6 +3,7 @@
 #
 #   scripts/bench.sh fleet [--servers 1000] [--interval 5s] [--seconds 60]
 #   scripts/bench.sh start [--servers 1000] [--starts 5]
+#   scripts/bench.sh history [--servers 1000] [--hours 24] [--interval 10s] [--input FILE.csv]
 #
 # Only loopback is used. docs/benchmarks.md says what is measured and how to read it.
 set -euo pipefail
@@ -11,10 +12,10 @@ root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 cd "$root"
 
 usage() {
-    sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 case ${1:-} in
-    fleet | start) ;;
+    fleet | start | history) ;;
     -h | --help)
         usage
         exit 0

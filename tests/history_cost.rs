@@ -226,7 +226,7 @@ impl Recording {
                 history.append(ServerNumber(server), at, &reading);
             }
             clock.advance(Duration::from_millis(INTERVAL_MS.unsigned_abs()));
-            // In life a round follows each second; here each five seconds of the test's clock.
+            // In life a round follows each second; here each minute of the test's clock.
             if tick % 12 == 11 {
                 history.sync().await.unwrap();
             }
@@ -256,12 +256,15 @@ async fn a_sample_of_a_made_up_fleet_takes_less_than_a_byte_sealed() {
     let before = cpu();
     let recording = Recording::new(servers, ticks).await;
     let spent = (cpu() - before).saturating_sub(making);
-    // Until all is sealed: a round takes at most 64 chunks.
-    recording.clock.advance(Duration::from_millis(1_800_000));
-    while recording.ask("SELECT count(*) FROM raw") < i64::from(servers * ticks.div_ceil(360)) {
+    // Until all is sealed and what is over is joined.
+    for _ in 0..150 {
+        recording.clock.advance(Duration::from_secs(60));
         recording.history.sync().await.unwrap();
     }
-    let chunks = recording.ask("SELECT sum(length(b)) FROM raw");
+    let bytes = |name: &str| recording.ask(&format!("SELECT bytes FROM totals WHERE name = '{name}'"));
+    let chunks = bytes("raw") + bytes("long");
+    let rolled: i64 = ["r1m", "r5m", "r15m", "r1h", "r1d"].map(bytes).into_iter().sum();
+    println!("roll-ups: {:.3} bytes a raw sample", rolled as f64 / recording.samples as f64);
     let a_sample = chunks as f64 / recording.samples as f64;
     println!(
         "{} samples: {a_sample:.3} bytes a sample in chunks, {:.3} µs of CPU a sample",
@@ -283,7 +286,8 @@ async fn a_sample_of_a_made_up_fleet_takes_less_than_a_byte_sealed() {
     let started = Instant::now();
     let points = history.range(ServerNumber(1), &key, from, recording.clock.now(), 1_000).await.unwrap();
     println!("range over {ticks} ticks: {:?}", started.elapsed());
-    assert_eq!(points.iter().map(|point| point.count).sum::<u32>(), ticks);
+    // The level is that of a minute, and ends where the last whole one does.
+    assert!(points.iter().map(|point| point.count).sum::<u32>() >= ticks);
     let started = Instant::now();
     let again = history.range(ServerNumber(1), &key, from, recording.clock.now(), 1_000).await.unwrap();
     println!("again, warm: {:?}", started.elapsed());
@@ -295,7 +299,8 @@ async fn a_sample_of_a_made_up_fleet_takes_less_than_a_byte_sealed() {
 async fn a_full_journal_of_many_servers_is_back_soon_after_a_restart() {
     let servers = wanted("ROUNDSMAN_TEST_SERVERS", 40);
     let before = resident_kib();
-    let recording = Recording::new(servers, 350).await;
+    // 35 minutes: buckets were sealed, and the open one is nearly full.
+    let recording = Recording::new(servers, 418).await;
     println!("resident: {} KiB more than before", resident_kib().saturating_sub(before));
     let health = recording.history.health();
     println!(
@@ -304,6 +309,10 @@ async fn a_full_journal_of_many_servers_is_back_soon_after_a_restart() {
         health.head_bytes as f64 / f64::from(1 << 20),
         health.head_bytes as f64 / recording.samples as f64
     );
+    // 40 MB for 1,000 servers: what is in memory does not grow with the time that the program runs.
+    let a_series = health.head_bytes as f64 / f64::from(servers) / 40.0;
+    println!("{a_series:.0} bytes of memory a series");
+    assert!(a_series < 1000.0, "{a_series}");
     let started = Instant::now();
     for server in 1..=servers {
         for metric in ["cpu_percent", "memory_percent"] {

@@ -88,7 +88,8 @@ impl Fixture {
     }
 
     async fn all(&self, server: ServerNumber) -> Vec<Point> {
-        self.history.range(server, &cpu(), ms(0), self.clock.now(), 1).await.unwrap()
+        let end = ms(self.clock.now().as_millis() + 1);
+        self.history.range(server, &cpu(), ms(0), end, 1).await.unwrap()
     }
 }
 

@@ -297,10 +297,10 @@ async fn an_archive_that_cannot_be_written_keeps_what_has_expired() {
     let refused = fixture.history.remove_expired().await.unwrap_err();
     assert!(refused.to_string().contains("cannot be archived"), "{refused}");
     assert_eq!(fixture.rows("raw") + fixture.rows("long"), before);
-    assert!(fixture.history.health().last_error.unwrap().contains("cannot be archived"));
+    assert!(fixture.history.health().removal_error.unwrap().contains("cannot be archived"));
     // Readings go on.
     fixture.append(WEB, &cpu(), 1.0);
-    drop(fixture.history.sync().await);
+    fixture.history.sync().await.unwrap();
     assert!(fixture.rows("j0") + fixture.rows("j1") > 0);
 }
 

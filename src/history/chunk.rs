@@ -3,12 +3,13 @@
 //! Layout: version (1 byte), CRC-32 of all that follows (4 bytes, little endian), then varints: time of
 //! the first tick (ms), of the last (ms after it), ticks, columns, patterns; the length and bytes of the
 //! times; the patterns (which ticks have a value, as runs; pattern 0 is "all" and is not written); the
-//! directory (series, encoding and pattern, length, for each column); the columns.
+//! directory (series, encoding and pattern, length, for each column); the columns. A column that goes with an earlier
+//! one of its pattern (the only disk and all disks; used and available memory) is its distance and the constant.
 //! Reading one series skips the bytes of the others. It never panics on damaged bytes.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::column::{self, Encoding};
+use super::column::{self, Effort, Encoding};
 use super::head::MAX_TICKS;
 use super::level::Level;
 use super::series::{Kind, SeriesId};
@@ -79,7 +80,7 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn encode(&self) -> Result<Vec<u8>, ChunkError> {
+    pub(super) fn encode(&self, effort: Effort) -> Result<Vec<u8>, ChunkError> {
         let (Some(first), Some(last)) = (self.times_ms.first(), self.times_ms.last()) else {
             return Err(ChunkError::Damaged("it has no ticks"));
         };
@@ -91,7 +92,8 @@ impl Chunk {
         let mut directory = Vec::new();
         let mut bodies = Vec::new();
         let mut before = 0;
-        for column in &columns {
+        let mut links = Links::default();
+        for (place, column) in columns.iter().enumerate() {
             let pattern = if column.ticks.len() == self.times_ms.len() {
                 0
             } else {
@@ -100,7 +102,11 @@ impl Chunk {
                     patterns.len()
                 })
             };
-            let (encoding, bytes) = column::encode(column.kind, &column.raw)?;
+            let link = if effort == Effort::Thorough { links.find(place, pattern, column) } else { None };
+            let (encoding, bytes) = match link {
+                Some(link) => link,
+                None => column::encode(column.kind, &column.raw, effort)?,
+            };
             varint::put(&mut directory, u64::from(column.series.0 - before));
             before = column.series.0;
             varint::put(&mut directory, (pattern as u64) << 4 | u64::from(encoding as u8));
@@ -201,7 +207,7 @@ impl Chunk {
 
     fn put_times(&self, out: &mut Vec<u8>, first: i64) -> Result<(), ChunkError> {
         let offsets: Vec<i64> = self.times_ms.iter().map(|time| time.wrapping_sub(first)).collect();
-        let (encoding, bytes) = column::encode(Kind::Integer, &offsets)?;
+        let (encoding, bytes) = column::encode(Kind::Integer, &offsets, Effort::Thorough)?;
         out.push(encoding as u8);
         varint::put(out, bytes.len() as u64);
         out.extend_from_slice(&bytes);
@@ -241,20 +247,112 @@ impl Chunk {
             let length = reader.count(body.len())?;
             directory.push((SeriesId(series), tag, length));
         }
+        let mut stored = Vec::new();
         for (series, tag, length) in directory {
-            let bytes = reader.take(length)?;
+            let encoding = Encoding::from_code((tag & 0xf) as u8)?;
+            let pattern = usize::try_from(tag >> 4).ok()?;
+            stored.push(Stored { series, encoding, pattern, bytes: reader.take(length)? });
+        }
+        for (place, column) in stored.iter().enumerate() {
+            let Stored { series, encoding, pattern, .. } = *column;
             if !wanted(series) {
                 continue;
             }
-            let encoding = Encoding::from_code((tag & 0xf) as u8)?;
-            let positions = match usize::try_from(tag >> 4).ok()?.checked_sub(1) {
+            let positions: Vec<u32> = match pattern.checked_sub(1) {
                 None => (0..u32::try_from(ticks).ok()?).collect(),
                 Some(pattern) => read_pattern(pattern_bytes.get(pattern)?, ticks)?,
             };
-            let raw = column::decode(encoding, bytes, positions.len())?;
+            let raw = match encoding {
+                Encoding::Shifted | Encoding::Mirrored => {
+                    chunk.linked(&stored, place, column, positions.len())?
+                }
+                _ => column::decode(encoding, column.bytes, positions.len())?,
+            };
             chunk.columns.push(Column { series, kind: encoding.kind(), ticks: positions, raw });
         }
         Some(chunk)
+    }
+
+    /// A column that goes with an earlier one, which may be read already.
+    fn linked(
+        &self,
+        stored: &[Stored<'_>],
+        place: usize,
+        column: &Stored<'_>,
+        count: usize,
+    ) -> Option<Vec<i64>> {
+        let mut reader = Reader::new(column.bytes);
+        let back = reader.count(place)?;
+        let constant = reader.signed()?;
+        let other = stored.get(place.checked_sub(back)?).filter(|other| other.pattern == column.pattern)?;
+        let apply = |value: i64| match column.encoding {
+            Encoding::Mirrored => constant.wrapping_sub(value),
+            _ => constant.wrapping_add(value),
+        };
+        let known = self.columns.binary_search_by_key(&other.series, |known| known.series).ok();
+        match known.and_then(|known| self.columns.get(known)) {
+            Some(known) => Some(known.raw.iter().map(|value| apply(*value)).collect()),
+            // An encoding that is a link itself is refused there: nobody is led in a circle.
+            None => {
+                Some(column::decode(other.encoding, other.bytes, count)?.into_iter().map(apply).collect())
+            }
+        }
+    }
+}
+
+/// A column as it stands in a chunk.
+#[derive(Debug, Clone, Copy)]
+struct Stored<'a> {
+    series: SeriesId,
+    encoding: Encoding,
+    pattern: usize,
+    bytes: &'a [u8],
+}
+
+/// Columns that others can be told by, found by pattern and checksum of their steps.
+#[derive(Debug, Default)]
+struct Links<'a>(HashMap<(usize, u32), (usize, &'a [i64])>);
+
+impl<'a> Links<'a> {
+    /// The column as a link. None: it goes with none before it, and others may be told by it.
+    fn find(&mut self, place: usize, pattern: usize, column: &'a Column) -> Option<(Encoding, Vec<u8>)> {
+        let raw = &column.raw;
+        let steps = |raw: &[i64], sign: i64| {
+            let mut crc = crc32fast::Hasher::new();
+            for pair in raw.windows(2) {
+                if let [before, after] = pair {
+                    crc.update(&after.wrapping_sub(*before).wrapping_mul(sign).to_le_bytes());
+                }
+            }
+            crc.finalize()
+        };
+        let is_constant = raw.iter().all(|value| raw.first() == Some(value));
+        if column.kind == Kind::Float || is_constant {
+            return None;
+        }
+        let own = steps(raw, 1);
+        let constant_of = |other: &[i64], combine: fn(i64, i64) -> i64| {
+            let constant = combine(*raw.first()?, *other.first()?);
+            let pairs = || raw.iter().zip(other);
+            let same = raw.len() == other.len() && pairs().all(|(a, b)| combine(*a, *b) == constant);
+            same.then_some(constant)
+        };
+        let shifted = self
+            .0
+            .get(&(pattern, own))
+            .and_then(|(at, other)| Some((Encoding::Shifted, *at, constant_of(other, i64::wrapping_sub)?)));
+        let mirrored = || {
+            let (at, other) = self.0.get(&(pattern, steps(raw, -1)))?;
+            Some((Encoding::Mirrored, *at, constant_of(other, i64::wrapping_add)?))
+        };
+        let Some((encoding, at, constant)) = shifted.or_else(mirrored) else {
+            self.0.entry((pattern, own)).or_insert((place, raw));
+            return None;
+        };
+        let mut bytes = Vec::new();
+        varint::put(&mut bytes, (place - at) as u64);
+        varint::put_signed(&mut bytes, constant);
+        Some((encoding, bytes))
     }
 }
 
@@ -409,11 +507,19 @@ mod tests {
         }
 
         #[test]
-        fn a_chunk_comes_back_as_it_was_with_its_gaps(chunk in chunks()) {
-            let blob = chunk.encode().unwrap();
+        fn a_chunk_comes_back_as_it_was_with_its_gaps(mut chunk in chunks(), quick: bool, mirror: bool) {
+            let effort = if quick { Effort::Quick } else { Effort::Thorough };
+            // A column that goes with another.
+            if let Some(mut twin) = chunk.columns.first().cloned() && twin.series.0 < u32::MAX - 9 {
+                twin.series.0 += 1;
+                twin.raw.iter_mut().for_each(|raw| *raw = if mirror { 77_i64.wrapping_sub(*raw) } else { raw.wrapping_add(5) });
+                chunk.columns.insert(1, twin);
+                chunk.columns.dedup_by_key(|column| column.series);
+            }
+            let blob = chunk.encode(effort).unwrap();
             prop_assert_eq!(last_time_ms(&blob[..blob.len().min(HEADER_BYTES)]), chunk.times_ms.last().copied());
             prop_assert_eq!(Chunk::decode(&blob, |_| true).unwrap(), chunk.clone());
-            if let Some(column) = chunk.columns.first() {
+            for column in &chunk.columns {
                 let one = Chunk::decode(&blob, |series| series == column.series).unwrap();
                 prop_assert_eq!(&one.columns[..], std::slice::from_ref(column));
             }
@@ -423,7 +529,7 @@ mod tests {
         fn a_changed_or_cut_chunk_is_refused_without_a_panic(
             chunk in chunks(), at: prop::sample::Index, flip in 1_u8.., cut: bool,
         ) {
-            let mut blob = chunk.encode().unwrap();
+            let mut blob = chunk.encode(Effort::Thorough).unwrap();
             let position = at.index(blob.len());
             if cut { blob.truncate(position) } else { blob[position] ^= flip }
             prop_assert!(Chunk::decode(&blob, |_| true).is_err());

@@ -70,6 +70,8 @@ const WRITER_ENDED: &str = "the thread that writes history has ended; restart th
 pub struct HistoryHealth {
     /// Why the file took nothing the last time. None: it took everything.
     pub last_error: Option<String>,
+    /// Why the last run of the removal failed, for example an archive that cannot be written; expired values stay.
+    pub removal_error: Option<String>,
     /// Seconds of values that are in memory only. 0 or 1 when all is well.
     pub behind_s: u64,
     /// Rows of the file that could not be read since the start; each was skipped.
@@ -122,6 +124,7 @@ struct HealthState {
     damaged_rows: u64,
     damaged_known: HashSet<(Table, i64)>,
     clock_steps: u64,
+    removal_error: Option<String>,
     last_removal: Option<Removal>,
 }
 
@@ -269,7 +272,8 @@ impl History {
     }
 
     /// One series from `from` to `to`, both included, in at most `points` spans of equal length; what was
-    /// appended a moment ago is there. A span without samples has no point. Which level it came from says
+    /// appended a moment ago is there. A span without samples has no point. Of a roll-up, a step that only begins at
+    /// `to` is left out. Which level it came from says
     /// [`Self::ranges`].
     ///
     /// # Errors
@@ -523,6 +527,7 @@ impl History {
         let ended = self.requests.is_closed() && !closed;
         found.last_error = if ended { Some(WRITER_ENDED.to_owned()) } else { health.last_error.clone() };
         found.behind_s = if waiting { now.since(health.written_until).as_secs() } else { 0 };
+        found.removal_error.clone_from(&health.removal_error);
         found.damaged_rows = health.damaged_rows;
         found.clock_steps = health.clock_steps;
         found

@@ -49,7 +49,7 @@ impl Packed {
         if raw == self.last {
             self.repeats += 1;
         } else {
-            varint::put(&mut self.bytes, delta(self.kind, self.last, raw));
+            varint::put(&mut self.bytes, varint::delta(self.kind == Kind::Float, self.last, raw));
             self.last = raw;
         }
         self.next_tick = tick.saturating_add(1);
@@ -92,21 +92,6 @@ impl Packed {
     }
 }
 
-const fn delta(kind: Kind, last: i64, raw: i64) -> u64 {
-    match kind {
-        Kind::Integer => varint::zigzag(raw.wrapping_sub(last)),
-        // Floats that hold whole numbers end in zero bits; turned around these are short varints.
-        Kind::Float => (raw ^ last).cast_unsigned().swap_bytes(),
-    }
-}
-
-const fn undelta(kind: Kind, last: i64, delta: u64) -> i64 {
-    match kind {
-        Kind::Integer => last.wrapping_add(varint::unzigzag(delta)),
-        Kind::Float => last ^ delta.swap_bytes().cast_signed(),
-    }
-}
-
 /// See [`Packed::iter`].
 #[derive(Debug)]
 pub(super) struct PackedIter<'a> {
@@ -132,7 +117,7 @@ impl Iterator for PackedIter<'_> {
             }
             let token = self.bytes.unsigned()?;
             if token != RUN {
-                self.last = undelta(self.kind, self.last, token);
+                self.last = varint::undelta(self.kind == Kind::Float, self.last, token);
                 self.run = 1;
                 break;
             }

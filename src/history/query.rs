@@ -94,7 +94,7 @@ impl Range {
             return Err(HistoryError::BadRange);
         }
         let points = i64::try_from(points).unwrap_or(1);
-        let width_ms = (to_ms - from_ms) / points;
+        let width_ms = (to_ms - from_ms + 1) / points;
         let by_width = Level::ALL.into_iter().rev().find(|level| level.step_ms() <= width_ms);
         let is_kept = |level: Level| from_ms >= now.as_millis() - i64::from(retention.days(level)) * DAY_MS;
         let by_age = Level::ALL.into_iter().find(|level| is_kept(*level)).unwrap_or(Level::Day);

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::Shared;
 use super::chunk::{Chunk, MAX_SERIES_PER_ROW};
+use super::column::Effort;
 use super::database::{self, Table};
 use super::error::HistoryError;
 use super::head::{self, BUCKET_MS, CHUNK_BUCKETS};
@@ -132,7 +133,7 @@ fn make(
         let memory = shared.memory();
         made.to_chunk(|id| memory.dictionary.get(id).is_some_and(|series| series.scale == 1))
     };
-    let bytes = chunk.encode().map_err(|error| HistoryError::Seal(error.to_string()))?;
+    let bytes = chunk.encode(Effort::Thorough).map_err(|error| HistoryError::Seal(error.to_string()))?;
     database::put_row(db, table, row, server, &bytes).map_err(failed)
 }
 
@@ -207,7 +208,7 @@ fn join(db: &Connection, shared: &Shared, server: u32, row: i64, window: Window)
         return Ok(());
     }
     let Some(joined) = chunks.into_iter().reduce(Chunk::merged).filter(Chunk::fits) else { return Ok(()) };
-    let bytes = joined.encode().map_err(|error| HistoryError::Seal(error.to_string()))?;
+    let bytes = joined.encode(Effort::Thorough).map_err(|error| HistoryError::Seal(error.to_string()))?;
     database::put_row(db, Table::Long, row, server, &bytes).map_err(failed)?;
     for bucket in buckets {
         database::delete_row(db, Table::Level(Level::Raw), bucket, server).map_err(failed)?;

@@ -264,7 +264,7 @@ mod tests {
     }
 
     fn through_the_file(row: &Row, whole: bool) -> Row {
-        let blob = row.to_chunk(|_| whole).encode().unwrap();
+        let blob = row.to_chunk(|_| whole).encode(super::super::column::Effort::Thorough).unwrap();
         Row::of_chunk(&Chunk::decode(&blob, |_| true).unwrap()).unwrap()
     }
 

@@ -26,6 +26,20 @@ pub(super) const fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
+/// What is to be put for a value after another; 0 only for the same value.
+pub(super) const fn delta(float: bool, last: i64, raw: i64) -> u64 {
+    if float {
+        // Floats that hold whole numbers end in zero bits; turned around these are short varints.
+        (raw ^ last).cast_unsigned().swap_bytes()
+    } else {
+        zigzag(raw.wrapping_sub(last))
+    }
+}
+
+pub(super) const fn undelta(float: bool, last: i64, delta: u64) -> i64 {
+    if float { last ^ delta.swap_bytes().cast_signed() } else { last.wrapping_add(unzigzag(delta)) }
+}
+
 /// Reads from the front of a slice. `None`: the input ended or is no valid number.
 #[derive(Debug, Clone)]
 pub(super) struct Reader<'a> {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::chunk::Chunk;
+use super::column::Effort;
 use super::database::Table;
 use super::database::{self, Journal};
 use super::error::HistoryError;
@@ -108,8 +109,7 @@ impl Writer {
                     self.removal_wanted.push(done);
                     // Begins anew where one goes on: a person wants all of it.
                     self.removal = None;
-                    let outcome = self.remove_expired();
-                    drop(self.note(outcome));
+                    self.remove_and_tell();
                 }
                 Some(Request::Close(done)) => {
                     let outcome = self.end();
@@ -141,9 +141,18 @@ impl Writer {
             .write_journal()
             .and_then(|()| self.seal_due())
             .and_then(|()| self.empty_journal())
-            .and_then(|()| self.roll_due())
-            .and_then(|()| self.remove_expired());
-        self.note(outcome)
+            .and_then(|()| self.roll_due());
+        self.note(outcome)?;
+        self.remove_and_tell();
+        Ok(())
+    }
+
+    /// An archive that cannot be written is no trouble of the readings: it is told by itself.
+    fn remove_and_tell(&mut self) {
+        if let Err(error) = self.remove_expired() {
+            tracing::error!(%error, "history: expired values stay where they are");
+            self.shared.health().removal_error = Some(error.to_string());
+        }
     }
 
     /// Counts and reports the steps of the clock.
@@ -374,7 +383,10 @@ impl Writer {
             None => self.removal = Some(run),
             Some(removal) => {
                 removal::log(&removal);
-                self.shared.health().last_removal = Some(removal.clone());
+                let mut health = self.shared.health();
+                health.removal_error = None;
+                health.last_removal = Some(removal.clone());
+                drop(health);
                 for done in self.removal_wanted.drain(..) {
                     answer(done, Ok(removal.clone()));
                 }
@@ -464,7 +476,7 @@ impl Shared {
         let bytes = merged
             .as_ref()
             .unwrap_or(chunk)
-            .encode()
+            .encode(Effort::Quick)
             .map_err(|error| HistoryError::Seal(error.to_string()))?;
         database::put_row(db, table, bucket, server, &bytes).map_err(failed)?;
         rolling::mend(db, self, server, bucket)

@@ -5,6 +5,7 @@
 mod capture;
 mod fleet;
 mod generator;
+mod history;
 mod ledger;
 mod product;
 mod record;
@@ -35,6 +36,8 @@ enum Command {
     Fleet(fleet::Options),
     /// How long a start takes, and what an idle program costs.
     Start(start::Options),
+    /// What a sample costs in the history, and how fast charts are.
+    History(history::Options),
     /// Writes a new recording of this machine: one answer of the shell probe, or with --seconds its metrics.
     Record {
         file: PathBuf,
@@ -74,6 +77,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         match arguments.command {
             Command::Fleet(options) => fleet::run(&arguments.program, &options).await,
             Command::Start(options) => start::run(&arguments.program, &options).await,
+            Command::History(options) => history::run(&options).await,
             Command::Record { file, seconds: Some(seconds) } => capture::capture(&file, seconds).await,
             Command::Record { file, seconds: None } => record::record(&file).await,
         }
