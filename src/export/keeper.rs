@@ -1,6 +1,6 @@
 //! Removes rows that are older than their retention, once an hour, in short transactions, and says what went.
 //!
-//! History keeps its own levels; this is control data only.
+//! Control data only: history removes its own, by the days that are set here for its levels.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,8 +14,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Export, ExportError};
 use crate::auth;
-use crate::history;
-use crate::model::{Caller, OrganizationId, Retention, Role, Timestamp};
+use crate::history::{self, HistoryError, Level};
+use crate::model::{Caller, InvalidRetention, OrganizationId, Retention, Role, Timestamp};
 use crate::store::audit::{self, Entry};
 use crate::store::retention::{self, Expiring, TableSize};
 use crate::store::settings;
@@ -58,16 +58,8 @@ impl Export {
             .read(|c| settings::get::<Retention>(c, OrganizationId::DEFAULT, settings::RETENTION))
             .await?;
         // What history obeys stands in its own file.
-        let levels = self.inner.sources.history.retention();
-        Ok(Retention {
-            raw_days: levels.raw_days,
-            m1_days: levels.minute_days,
-            m5_days: levels.five_minutes_days,
-            m15_days: levels.quarter_hour_days,
-            h1_days: levels.hour_days,
-            d1_days: levels.day_days,
-            ..stored.unwrap_or_default()
-        })
+        let history = &self.inner.sources.history;
+        Ok(with_levels(stored.unwrap_or_default(), &history.retention(), history.archive()))
     }
 
     /// Changes how long rows are kept; the next round obeys it. What was stored before.
@@ -86,16 +78,9 @@ impl Export {
             tried.map_err(|error| ExportError::Io(std::io::Error::other(error)))??;
         }
         let before = self.kept_for().await?;
-        let levels = history::Retention {
-            raw_days: wanted.raw_days,
-            minute_days: wanted.m1_days,
-            five_minutes_days: wanted.m5_days,
-            quarter_hour_days: wanted.m15_days,
-            hour_days: wanted.h1_days,
-            day_days: wanted.d1_days,
-        };
-        // First, because it knows more rules; setting both again is safe.
-        self.inner.sources.history.set_retention(levels, wanted.archive.clone()).await?;
+        // First, because it may still refuse: it knows how much of a level the next one is made from.
+        let history = &self.inner.sources.history;
+        history.set_retention(levels(&wanted), wanted.archive.clone()).await.map_err(of_level)?;
         let now = self.inner.sources.clock.now();
         let entry = Entry::by(caller, "retention.set", "retention").detail(changes(&before, &wanted));
         let by = caller.actor.to_string();
@@ -221,6 +206,46 @@ impl Export {
             }
         }
     }
+}
+
+/// The days of history's levels.
+const fn levels(kept: &Retention) -> history::Retention {
+    history::Retention {
+        raw_days: kept.raw_days,
+        minute_days: kept.m1_days,
+        five_minutes_days: kept.m5_days,
+        quarter_hour_days: kept.m15_days,
+        hour_days: kept.h1_days,
+        day_days: kept.d1_days,
+    }
+}
+
+/// What is kept in truth: history knows its own days.
+fn with_levels(kept: Retention, levels: &history::Retention, archive: Option<PathBuf>) -> Retention {
+    Retention {
+        raw_days: levels.raw_days,
+        m1_days: levels.minute_days,
+        m5_days: levels.five_minutes_days,
+        m15_days: levels.quarter_hour_days,
+        h1_days: levels.hour_days,
+        d1_days: levels.day_days,
+        archive: kept.archive.or(archive),
+        ..kept
+    }
+}
+
+/// A level that history cannot keep so short, as the field that says so.
+fn of_level(error: HistoryError) -> ExportError {
+    let HistoryError::BadRetention { level, given, why } = error else { return error.into() };
+    let field = match level {
+        Level::Raw => "raw_days",
+        Level::Minute => "m1_days",
+        Level::FiveMinutes => "m5_days",
+        Level::QuarterHour => "m15_days",
+        Level::Hour => "h1_days",
+        Level::Day => "d1_days",
+    };
+    InvalidRetention { field, message: format!("{given} days are not possible: {why}") }.into()
 }
 
 fn changes(before: &Retention, after: &Retention) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Fleet, FleetError, ServerState};
 use crate::auth;
 use crate::history::metric::{self, Metric};
-use crate::history::{HistoryHealth, Level, Point};
+use crate::history::{HistoryHealth, Level, Point, Removal, Sizes};
 use crate::model::{Caller, Labels, MetricName, Role, ServerId, ServerNumber, Timestamp};
 
 /// Servers of one question; more lines than this nobody tells apart.
@@ -111,6 +111,21 @@ impl Fleet {
         Ok((resolution, answer))
     }
 
+    /// The series of one metric on one server; none where it has nothing of that name.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`], [`FleetError::History`] for a span that cannot be meant.
+    pub async fn metrics(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        metric: &MetricName,
+        span: Span,
+    ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
+        let number = self.get(caller, reference)?.server.number;
+        self.series_of(number, metric, span).await
+    }
+
     /// How finely a span is answered.
     ///
     /// # Errors
@@ -210,6 +225,24 @@ impl Fleet {
             );
         }
         Ok(names)
+    }
+
+    /// How much there is of each level of history, and how fast it grows.
+    ///
+    /// # Errors
+    /// [`FleetError::Auth`], or the file cannot be read.
+    pub async fn history_sizes(&self, caller: &Caller) -> Result<Sizes, FleetError> {
+        auth::require(caller, Role::Admin)?;
+        Ok(self.inner.history.sizes().await?)
+    }
+
+    /// What the last removal of expired values did. None: there was none since the start.
+    ///
+    /// # Errors
+    /// [`FleetError::Auth`].
+    pub fn history_removal(&self, caller: &Caller) -> Result<Option<Removal>, FleetError> {
+        auth::require(caller, Role::Admin)?;
+        Ok(self.inner.history.last_removal())
     }
 
     /// What everybody is to know of history on every page. None: all is well, or the caller may not look.

@@ -11,6 +11,7 @@ const MARKED_SERVERS = 3;
 const REFETCH_MS = 15_000;
 const REDRAW_MS = 250;
 const MARKS_EVERY_MS = 60_000;
+const REST_MS = 300;
 
 const root = document.getElementById("charts");
 const place = root.dataset.place;
@@ -65,9 +66,15 @@ function showRange() {
 
 let loading = null;
 
-/** Fetches everything that is in sight and old, in one request for each kind of question. */
-async function load() {
-  const due = charts.filter((chart) => chart.visible && chart.stale);
+/** What is not in sight yet is fetched when what is has come, in one request more: for paper, and for who scrolls. */
+function loadRest() {
+  clearTimeout(rest);
+  rest = setTimeout(() => load(charts.filter((chart) => chart.stale)), REST_MS);
+}
+let rest = null;
+
+/** Fetches what is old, by default of what is in sight, in one request for each kind of question. */
+async function load(due = charts.filter((chart) => chart.visible && chart.stale)) {
   if (!due.length) return;
   const { signal } = (loading ??= new AbortController());
   const range = { ...view.range };
@@ -91,6 +98,7 @@ async function load() {
       }
     }),
   );
+  if (!signal.aborted && charts.some((chart) => chart.stale)) loadRest();
 }
 
 async function loadServers(group, range, points, signal) {
@@ -161,7 +169,12 @@ view.onChange(() => {
 
 const seen = new IntersectionObserver(
   (entries) => {
-    for (const entry of entries) chartOf(entry.target).visible = entry.isIntersecting;
+    for (const entry of entries) {
+      const chart = chartOf(entry.target);
+      chart.visible = entry.isIntersecting;
+      // Out of sight it was not redrawn while time went on.
+      if (chart.visible) chart.refresh();
+    }
     load();
   },
   { rootMargin: "400px" },

@@ -15,6 +15,7 @@ const PAGES = {
   services: "/servers/web-1/services",
   configuration: "/servers/web-1/configuration",
   commands: "/servers/web-1/commands",
+  charts: "/charts",
   operations: "/operations",
   keys: "/keys",
   key: "/keys/default",
@@ -57,7 +58,7 @@ describe("the pages", () => {
   }
 
   async function settled(page, name) {
-    if (name === "metrics") await page.locator("figure.chart canvas").first().waitFor();
+    if (name === "metrics" || name === "charts") await page.locator("figure.chart canvas").first().waitFor();
     if (await page.locator("body[data-live]").count()) await page.locator("#live-state[data-state=live]").waitFor();
   }
 

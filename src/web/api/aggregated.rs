@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
-use super::csv::{self, Csv};
-use super::metrics::{Format, SeriesJson, ThresholdsJson, described, download, format, rounded};
+use super::metrics::{SeriesJson, ThresholdsJson, described, download, format, rounded};
 use super::range::{given, list, named_period, points, range};
 use super::servers::filter;
+use crate::export::format::{Format, Writer};
 use crate::fleet::{Aggregate, AggregateQuery, Aggregated, Span, thresholds};
 use crate::model::Timestamp;
 use crate::services::Services;
@@ -167,27 +168,40 @@ fn query(request: &Request, now: Timestamp) -> Result<AggregateQuery, Failure> {
     })
 }
 
+const COLUMNS: [&str; 6] = ["time", "metric", "aggregate", "server", "label", "value"];
+
 /// A row a span and aggregate; the highest follow as rows of their server.
 fn table(found: &[Aggregated]) -> String {
-    let mut csv = Csv::with_header(&["time", "metric", "aggregate", "server", "label", "value"]);
+    let mut writer = Writer::new(Format::Csv, COLUMNS.to_vec());
+    let mut text = String::new();
+    writer.begin(&mut text);
     for metric in found {
-        let name = csv::text(metric.name.as_str());
-        let round = |value: f64| rounded(value, metric.known.is_some()).to_string();
+        let name = json!(metric.name.as_str());
+        let round = |value: f64| json!(rounded(value, metric.known.is_some()));
         for (aggregate, points) in &metric.aggregates {
+            let aggregate = json!(aggregate.to_string());
             for (at, value) in points {
-                let cells = [at.to_string(), name.clone(), aggregate.to_string()];
-                csv.row(cells.into_iter().chain([String::new(), String::new(), round(*value)]));
+                let cells =
+                    [json!(at), name.clone(), aggregate.clone(), Value::Null, Value::Null, round(*value)];
+                writer.row(&mut text, &cells);
             }
         }
         for one in &metric.top {
+            let (server, label) = (json!(one.name), json!(one.labels.as_str()));
             for point in &one.points {
-                let cells = [point.at.to_string(), name.clone(), "top".to_owned()];
-                let of_server = [csv::text(&one.name), csv::text(one.labels.as_str()), round(point.avg)];
-                csv.row(cells.into_iter().chain(of_server));
+                let cells = [
+                    json!(point.at),
+                    name.clone(),
+                    json!("top"),
+                    server.clone(),
+                    label.clone(),
+                    round(point.avg),
+                ];
+                writer.row(&mut text, &cells);
             }
         }
     }
-    csv.into_text()
+    text
 }
 
 async fn aggregated(request: Request, services: Services) -> Result<Response, Failure> {

@@ -9,8 +9,8 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, with_type};
-use super::csv::{self, Csv};
 use super::range::{given, list, named_period, range, span};
+use crate::export::format::{Format, Writer};
 use crate::fleet::{MetricRange, Resolution, Span, Thresholds, thresholds};
 use crate::history::{Point, metric};
 use crate::model::{MetricName, Timestamp};
@@ -56,21 +56,10 @@ fn with_span(route: Route) -> Route {
         .query("format", "json (default) or csv")
 }
 
-/// How an answer is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Json,
-    Csv,
-}
-
 /// # Errors
-/// [`Failure::Invalid`] for any other word.
+/// [`Failure::Invalid`] for any word but csv and json.
 pub fn format(request: &Request) -> Result<Format, Failure> {
-    match given(request, "format") {
-        None | Some("json") => Ok(Format::Json),
-        Some("csv") => Ok(Format::Csv),
-        Some(_) => Err(Failure::invalid("format is json or csv")),
-    }
+    given(request, "format").map_or(Ok(Format::Json), |word| word.parse().map_err(Failure::Invalid))
 }
 
 /// One line of a chart.
@@ -207,30 +196,28 @@ pub fn download(text: String, name: &str) -> Response {
     response
 }
 
+const COLUMNS: [&str; 8] = ["time", "server", "metric", "label", "average", "minimum", "maximum", "samples"];
+
 /// A row a point and series, so that series of different times stand in one table.
 fn table(found: &[MetricRange]) -> String {
-    let mut csv =
-        Csv::with_header(&["time", "server", "metric", "label", "average", "minimum", "maximum", "samples"]);
+    let mut writer = Writer::new(Format::Csv, COLUMNS.to_vec());
+    let mut text = String::new();
+    writer.begin(&mut text);
     for metric in found {
-        let round = |value: f64| rounded(value, metric.known.is_some()).to_string();
+        let round = |value: f64| json!(rounded(value, metric.known.is_some()));
         for server in &metric.servers {
             for (labels, points) in &server.series {
                 for point in points {
-                    csv.row([
-                        point.at.to_string(),
-                        csv::text(&server.name),
-                        csv::text(metric.name.as_str()),
-                        csv::text(labels.as_str()),
-                        round(point.avg),
-                        round(point.min),
-                        round(point.max),
-                        point.count.to_string(),
-                    ]);
+                    let name = [json!(point.at), json!(server.name), json!(metric.name.as_str())];
+                    let values = [round(point.avg), round(point.min), round(point.max), json!(point.count)];
+                    let label = json!(labels.as_str());
+                    let cells: Vec<Value> = name.into_iter().chain([label]).chain(values).collect();
+                    writer.row(&mut text, &cells);
                 }
             }
         }
     }
-    csv.into_text()
+    text
 }
 
 /// `web-1_cpu_percent`, or how many there are of each.

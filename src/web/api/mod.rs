@@ -3,11 +3,10 @@
 mod aggregated;
 mod aliases;
 mod backup;
-mod csv;
 mod events;
+mod export;
 mod files;
 pub(super) mod host_keys;
-mod export;
 mod import;
 mod keeping;
 pub(super) mod keys;

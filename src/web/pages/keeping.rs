@@ -70,11 +70,12 @@ impl RetentionForm {
         }
     }
 
-    /// What was meant, or the form with what is wrong in it.
+    /// What was meant.
     ///
     /// # Errors
-    /// The form itself, with a sentence at the first field that cannot be kept to.
-    pub fn read(mut self) -> Result<Retention, Self> {
+    /// A sentence for each field that is no number, or for the first that cannot be kept to.
+    pub fn read(&self) -> Result<Retention, Vec<FieldProblem>> {
+        let mut problems = Vec::new();
         let mut retention = Retention {
             archive: Some(self.archive.clone()).filter(|path| !path.is_empty()).map(Into::into),
             ..Retention::default()
@@ -95,17 +96,16 @@ impl RetentionForm {
                 Ok(days) => *place = days,
                 Err(_) => {
                     let sentence = format!("'{}' is not a number of days", view::clean(text, 40));
-                    self.problems.push(FieldProblem { field: name.to_owned(), sentence });
+                    problems.push(FieldProblem { field: name.to_owned(), sentence });
                 }
             }
         }
-        if !self.problems.is_empty() {
-            return Err(self);
+        if !problems.is_empty() {
+            return Err(problems);
         }
-        retention.validated().map_err(|error| {
-            self.problems.push(FieldProblem { field: error.field.to_owned(), sentence: error.message });
-            self
-        })
+        retention
+            .validated()
+            .map_err(|error| vec![FieldProblem { field: error.field.to_owned(), sentence: error.message }])
     }
 }
 
@@ -331,7 +331,7 @@ fn lines(data: &KeepingData) -> Vec<Line> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::web::pages) mod tests {
     use super::*;
     use crate::history::LevelSize;
     use crate::web::pages::samples::{now, seconds_ago};
@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    fn data() -> KeepingData {
+    pub(in crate::web::pages) fn data() -> KeepingData {
         let levels = vec![level(Level::Raw, 5, 7), level(Level::Minute, 15, 7)];
         KeepingData {
             sizes: Some(Sizes { levels, file_bytes: 12 << 20, free_bytes: 0, journal_rows: 3, series: 40 }),
@@ -412,9 +412,11 @@ mod tests {
             RetentionForm::from_pairs(&pairs)
         };
         assert_eq!(pairs("7", "15").read().unwrap().raw_days, 7);
-        assert_eq!(pairs("many", "15").read().unwrap_err().problems[0].field, "raw_days");
-        let refused = pairs("16", "15").read().unwrap_err();
-        assert_eq!((refused.problems[0].field.as_str(), refused.days[3].as_str()), ("m1_days", "16"));
+        assert_eq!(pairs("many", "15").read().unwrap_err()[0].field, "raw_days");
+        let typed = pairs("16", "15");
+        let form = RetentionForm { problems: typed.read().unwrap_err(), ..typed };
+        let html = Keeping::new("token", &KeepingData { retention: Some(form), ..data() }, now()).to_string();
+        assert!(html.contains("value=\"16\"") && html.contains("must be at least 16"), "{html}");
     }
 
     #[test]

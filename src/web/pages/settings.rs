@@ -1,4 +1,4 @@
-//! Settings: the key that Roundsman keeps, tokens, one's sessions and password, the version.
+//! Settings: the key that Roundsman keeps, tokens, one's sessions and password, what is kept, the version.
 
 use askama::Template;
 
@@ -6,6 +6,7 @@ use crate::model::{Role, SessionId, Timestamp, TokenId};
 use crate::web::view::{self, When};
 
 use super::form::{Field, FieldProblem};
+use super::keeping::{Keeping, KeepingData};
 use super::{Chrome, Section, Viewer, capital};
 
 /// Lifetimes on offer for a token, in days; 0 is without end.
@@ -37,7 +38,7 @@ pub struct SessionInfo {
 }
 
 /// What the settings page shows. Tokens are for administrators; for others pass none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SettingsData {
     /// One line as in authorized_keys. None: no key was made yet.
     pub public_key: Option<String>,
@@ -49,6 +50,7 @@ pub struct SettingsData {
     pub problems: Vec<FieldProblem>,
     /// Shortest password that is accepted.
     pub password_min_chars: usize,
+    pub keeping: KeepingData,
 }
 
 /// `GET /settings`, and the answer to its forms. The forms send: `/settings/tokens` name, role, expires_days
@@ -66,6 +68,7 @@ pub struct SettingsPage {
     sessions: Vec<SessionView>,
     passwords: Vec<Field>,
     password_min_chars: usize,
+    keeping: Keeping,
     version: &'static str,
 }
 
@@ -114,6 +117,7 @@ impl SettingsPage {
             .collect(),
             password_min_chars: data.password_min_chars,
             version: env!("CARGO_PKG_VERSION"),
+            keeping: Keeping::new(&viewer.csrf_token, &data.keeping, now),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Settings: the public key, tokens, one's own sessions and password.
+//! Settings: the public key, tokens, one's own sessions and password, and what is kept for how long.
 
 use std::time::Duration;
 
@@ -7,12 +7,16 @@ use warp::reply::Response;
 
 use super::super::error::{Failure, problem};
 use super::super::pages::form::FieldProblem;
+use super::super::pages::keeping::{KeepingData, RetentionForm, TableRows};
 use super::super::pages::settings::{SessionInfo, SettingsData, SettingsPage, TokenInfo};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
 use super::{done, doors, show, viewer};
 use crate::auth::{AuthError, PASSWORD_MIN_CHARS};
-use crate::model::{Actor, Role, Secret};
+use crate::export::ExportError;
+use crate::fleet::ServerFilter;
+use crate::history::HistoryHealth;
+use crate::model::{Actor, OrganizationId, Role, Secret, ServerNumber};
 use crate::services::Services;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -23,6 +27,7 @@ pub fn routes() -> Vec<Route> {
         Route::get("/settings", Access::VIEWER, settings),
         Route::post("/settings/tokens", Access::ADMIN, create_token),
         Route::post("/settings/tokens/{id}/revoke", Access::ADMIN, revoke_token),
+        Route::post("/settings/retention", Access::ADMIN, set_retention),
         Route::post("/settings/password", Access::VIEWER, change_password),
         Route::post("/settings/sessions/{id}/revoke", Access::VIEWER, revoke_session),
     ]
@@ -34,6 +39,7 @@ async fn answer(
     status: StatusCode,
     problems: Vec<FieldProblem>,
     new_token: Option<String>,
+    retention: Option<RetentionForm>,
 ) -> Result<Response, Failure> {
     let caller = request.caller()?;
     let this_session = match caller.actor {
@@ -70,6 +76,7 @@ async fn answer(
             .collect(),
         problems,
         password_min_chars: PASSWORD_MIN_CHARS,
+        keeping: keeping(request, services, retention).await?,
     };
     let mut page = SettingsPage::new(&viewer(request)?, &data, services.clock.now());
     page.chrome.notice = done(request);
@@ -77,7 +84,69 @@ async fn answer(
 }
 
 async fn settings(request: Request, services: Services) -> Result<Response, Failure> {
-    answer(&request, &services, StatusCode::OK, Vec::new(), None).await
+    answer(&request, &services, StatusCode::OK, Vec::new(), None, None).await
+}
+
+/// What is kept, as far as the caller may know: sizes and the form are for the administrators of the first
+/// organization, who answer for the disk.
+async fn keeping(
+    request: &Request,
+    services: &Services,
+    form: Option<RetentionForm>,
+) -> Result<KeepingData, Failure> {
+    let caller = request.caller()?;
+    let health = services.fleet.history_health(caller)?;
+    if !caller.may(Role::Admin) || caller.organization != OrganizationId::DEFAULT {
+        // Names and numbers of others' servers are not for everybody.
+        return Ok(KeepingData {
+            health: HistoryHealth { limited: Vec::new(), ..health },
+            ..KeepingData::default()
+        });
+    }
+    let states = services.fleet.list(caller, &ServerFilter::default())?;
+    let name = |number: ServerNumber| {
+        let found = states.iter().find(|state| state.server.number == number);
+        found.map_or_else(|| format!("Server number {}", number.0), |state| state.server.name.to_string())
+    };
+    let tables = services.export.sizes(caller).await?.into_iter().map(|table| TableRows {
+        table: table.table,
+        rows: u64::try_from(table.rows).unwrap_or(0),
+        size_bytes: table.size_bytes as f64,
+        rows_last_day: table.rows_last_day.and_then(|rows| u64::try_from(rows).ok()),
+    });
+    Ok(KeepingData {
+        limited: health.limited.iter().map(|limited| name(limited.server)).collect(),
+        health,
+        sizes: Some(services.fleet.history_sizes(caller).await?),
+        removal: services.fleet.history_removal(caller)?,
+        tables: tables.collect(),
+        retention: Some(match form {
+            Some(form) => form,
+            None => RetentionForm::of(&services.export.retention(caller).await?),
+        }),
+    })
+}
+
+async fn set_retention(request: Request, services: Services) -> Result<Response, Failure> {
+    let typed = RetentionForm::from_pairs(&request.form()?.pairs());
+    let problems = match typed.read() {
+        Err(problems) => problems,
+        Ok(wanted) => match services.export.set_retention(request.caller()?, wanted).await {
+            Ok(_) => return Ok(see_other("/settings?done=saved#history")),
+            Err(ExportError::Retention(error)) => {
+                vec![FieldProblem {
+                    field: error.field.to_owned(),
+                    sentence: doors::sentence(&error.message),
+                }]
+            }
+            Err(ExportError::Invalid(sentence)) => {
+                vec![FieldProblem { field: "archive".to_owned(), sentence: doors::sentence(&sentence) }]
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let form = RetentionForm { problems, ..typed };
+    answer(&request, &services, StatusCode::UNPROCESSABLE_ENTITY, Vec::new(), None, Some(form)).await
 }
 
 async fn create_token(request: Request, services: Services) -> Result<Response, Failure> {
@@ -90,7 +159,7 @@ async fn create_token(request: Request, services: Services) -> Result<Response, 
     let expires_at = (days > 0).then(|| services.clock.now() + DAY.saturating_mul(days));
     match services.auth.create_token(request.caller()?, form.text("name"), role, expires_at).await {
         Ok((_, text)) => {
-            answer(&request, &services, StatusCode::OK, Vec::new(), Some(text.expose().clone())).await
+            answer(&request, &services, StatusCode::OK, Vec::new(), Some(text.expose().clone()), None).await
         }
         Err(error @ AuthError::Invalid(_)) => refused(&request, &services, "name", error).await,
         Err(error) => Err(error.into()),
@@ -110,7 +179,7 @@ async fn refused(
         other => problem(&other.into()).status,
     };
     let problems = vec![FieldProblem { field: field.to_owned(), sentence }];
-    answer(request, services, status, problems, None).await
+    answer(request, services, status, problems, None, None).await
 }
 
 async fn revoke_token(request: Request, services: Services) -> Result<Response, Failure> {

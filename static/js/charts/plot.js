@@ -229,7 +229,6 @@ export class Chart {
       removeEventListener("mousemove", drag);
       if (Math.abs(now.clientX - startPx) > NARROW_PX) view.showRange(from + moved(now), to + moved(now));
     };
-    event.preventDefault();
     addEventListener("mousemove", drag);
     addEventListener("mouseup", drop, { once: true });
     return null;
