@@ -46,6 +46,6 @@ impl KeyRotation {
                     Only then, over that login:";
         let end =
             if self.verify_old { "# At last the old key is tried; it has to be refused.\n" } else { "" };
-        Ok(Plan { command: format!("{add}\n{then}\n\n{remove}{end}"), timeout: TIMEOUT })
+        Ok(Plan::of_text(format!("{add}\n{then}\n\n{remove}{end}"), TIMEOUT))
     }
 }

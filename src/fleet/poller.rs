@@ -298,7 +298,10 @@ impl Poller {
                 self.facts_at = Some(started);
             }
             match tokio::time::timeout(limit, probe.read(sections)).await {
-                Ok(Ok(snapshot)) => self.arrived(snapshot, sections, started),
+                Ok(Ok(snapshot)) => {
+                    self.entry.live().channels_allowed = connection.map(Connection::channels_allowed);
+                    self.arrived(snapshot, sections, started);
+                }
                 Ok(Err(error)) => return Ended::Probe(error),
                 Err(_) => return Ended::Silent { after: limit },
             }

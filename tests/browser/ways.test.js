@@ -106,9 +106,28 @@ describe("ways in", () => {
       await own.click("#more-ways summary");
       assert.ok((await sideways(own)) <= 0, "the enrolment scrolls sideways");
       await shot(own, `enrol-ways-${look}`);
+      await own.goto(`${roundsman.url}/servers/inner/commands`);
+      await own.click("#more-run summary");
+      assert.ok((await sideways(own)) <= 0, "the commands scroll sideways");
+      await shot(own, `commands-more-${look}`);
       await profile.close();
     });
   }
+
+  test("a command gets a name, variables and input from the form, and its secret stays out of the page", async () => {
+    await page.goto(`${roundsman.url}/servers/inner/commands`);
+    await page.fill("textarea[name=command]", 'echo "$GREETING, ${#KEY} letters"; cat');
+    await page.click("#more-run summary");
+    await page.fill("input[name=label]", "Greet");
+    await page.fill("textarea[name=environment]", "GREETING=good day");
+    await page.fill("textarea[name=secret_environment]", `KEY=${SECRET}`);
+    await page.fill("textarea[name=stdin]", "and good night");
+    await page.click("text=Run on inner");
+    await page.waitForURL(/\/operations\//);
+    await becomes(page, "main", /good day, 20 letters\s+and good night/, 15_000);
+    assert.match(await page.textContent("h1"), /Greet/);
+    assert.ok(!(await page.content()).includes(SECRET));
+  });
 
   test("the configuration changes the way in, and an empty field takes a part of it away", async () => {
     const logins = inner.logins();

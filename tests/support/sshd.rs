@@ -149,7 +149,7 @@ impl Sshd {
     }
 
     /// Copies of the account files in which root has a password and a home in the test's directory, as has 'deploy', who
-    /// may do nothing and write nowhere.
+    /// may do nothing and write nowhere but with sudo, which asks for the password.
     fn write_accounts(&self) {
         let home = self.path("home");
         let replaced = |file: &str, line: String| {
@@ -163,6 +163,8 @@ impl Sshd {
         let shadow = replaced("/etc/shadow", format!("root:{PASSWORD_HASH}:19000:0:99999:7:::"));
         let shadow = format!("{shadow}deploy:{PASSWORD_HASH}:19000:0:99999:7:::\n");
         write(&self.path("shadow"), &shadow, 0o600);
+        let sudoers = "Defaults !lecture\nroot ALL=(ALL:ALL) ALL\ndeploy ALL=(ALL:ALL) ALL\n";
+        write(&self.path("sudoers"), sudoers, 0o440);
     }
 
     async fn running(mut self) -> Self {
@@ -224,9 +226,11 @@ impl Sshd {
         }
         // The accounts exist only for this daemon: they are mounted over the real ones in a mount namespace of its own.
         let script = format!(
-            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow && exec {program}",
+            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow \
+             && {{ [ ! -e /etc/sudoers ] || mount --bind {} /etc/sudoers; }} && exec {program}",
             self.path("passwd").display(),
-            self.path("shadow").display()
+            self.path("shadow").display(),
+            self.path("sudoers").display()
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);

@@ -70,7 +70,12 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
         ("OperationInput", schema::<operations::OperationInput>()?),
-        ("ActionInput", open_object("action; pid, start_ticks, signal; service; command, sudo, timeout_s")),
+        (
+            "ActionInput",
+            open_object(
+                "action; pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment, stdin, container, label",
+            ),
+        ),
         (
             "CommandRecord",
             open_object(

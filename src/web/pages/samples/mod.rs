@@ -106,6 +106,7 @@ impl Sample {
             way: Arc::default(),
             jump: None,
             findings: Arc::default(),
+            channels_allowed: None,
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),
