@@ -1,5 +1,4 @@
 //! A file to a server and back, over the API and the command line, against a real daemon.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod program;

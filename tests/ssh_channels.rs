@@ -1,8 +1,6 @@
 //! Few channels, few logins, and links that go silent: how a connection is shared, and when it is given up.
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
-#[path = "support/namespaces.rs"]
-mod links;
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
 
@@ -10,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use links::Namespaces;
 use roundsman::ssh::{
     Asker, Connection, ExecRequest, Identity, MAX_CHANNELS, Session, SshError, Stream, Target, connect, keys,
 };
+use support::namespaces::Namespaces;
 use support::sshd::Sshd;
 use support::{PATIENCE, eventually, in_time, processes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -168,7 +168,7 @@ fn thinned(window: &[Vec<f64>], wanted: &[usize], thinnings: &[Thinning]) -> Vec
         window.iter().filter_map(move |row| row.get(at).copied()).filter(|value| value.is_finite())
     };
     let value = |(&at, thinning): (&usize, &Thinning)| match thinning {
-        Thinning::Last => column(at).last().unwrap_or(f64::NAN),
+        Thinning::Last => column(at).next_back().unwrap_or(f64::NAN),
         Thinning::Mean => {
             let (count, sum) = column(at).fold((0_u32, 0.0), |(count, sum), value| (count + 1, sum + value));
             if count == 0 { f64::NAN } else { sum / f64::from(count) }
