@@ -263,11 +263,11 @@ async fn a_link_that_drops_everything_is_noticed_and_what_waited_is_answered() {
     let session = session_to(target);
     is_noticed(&session, async || {
         let name = link.name(0);
-        links::ip(&format!("-n {name} link set {name}b down"));
+        support::namespaces::ip(&format!("-n {name} link set {name}b down"));
     })
     .await;
     let name = link.name(0);
-    links::ip(&format!("-n {name} link set {name}b up"));
+    support::namespaces::ip(&format!("-n {name} link set {name}b up"));
     let again = async {
         let mut state = session.state();
         loop {
