@@ -4,18 +4,21 @@
 #   scripts/bench.sh fleet [--servers 1000] [--interval 5s] [--seconds 60]
 #   scripts/bench.sh start [--servers 1000] [--starts 5]
 #   scripts/bench.sh history [--servers 1000] [--hours 24] [--interval 10s] [--input FILE.csv]
+#   scripts/bench.sh fanout [--servers 128] [--times 3] [--rounds 12]
+#   scripts/bench.sh sessions [--servers 1000] [--readings 100] [--seconds 30]
 #
-# Only loopback is used. docs/benchmarks.md says what is measured and how to read it.
+# fanout needs root: it makes an account for its logins and removes it, and installs the tools that it compares with
+# (Debian's pssh; the others from PyPI into target/bench-peers). Only loopback is used. docs/benchmarks.md says what is measured and how to read it.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 cd "$root"
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 case ${1:-} in
-    fleet | start | history) ;;
+    fleet | start | history | fanout | sessions) ;;
     -h | --help)
         usage
         exit 0
@@ -33,6 +36,32 @@ command -v cargo >/dev/null || {
     echo "bench.sh: Rust is missing. Install it from https://rustup.rs, open a new shell and run this again." >&2
     exit 1
 }
+fail() {
+    printf 'bench.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+# The tools that fanout compares with, each as its makers deliver it.
+install_peers() {
+    local program packages=''
+    [ "$(id -u)" = 0 ] || fail "fanout makes an account for its logins; run it as root"
+    for program in parallel-ssh:pssh sshd:openssh-server ssh:openssh-client xargs:findutils useradd:passwd; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${program%%:*}" >/dev/null || packages="$packages ${program#*:}"
+    done
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+    if [ -n "$packages" ]; then
+        # shellcheck disable=SC2086 # a list of words
+        apt-get update -q >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages >&2 ||
+            fail "these packages are missing:$packages"
+    fi
+    if [ ! -e target/bench-peers/.installed ]; then
+        python3 -m venv target/bench-peers >&2
+        target/bench-peers/bin/pip install --quiet parallel-ssh==2.16.0.post1 ClusterShell==1.10.1 \
+            asyncssh==2.24.1 ansible-core==2.19.14 >&2 || fail "the tools to compare with could not be installed from PyPI"
+        touch target/bench-peers/.installed
+    fi
+}
+if [ "$1" = fanout ]; then install_peers; fi
 # Two sockets a server for the generator, one for the program; both inherit this limit.
 ulimit -n "$(ulimit -Hn)"
 cargo build --release --quiet -p roundsman -p roundsman-bench >&2

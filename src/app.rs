@@ -18,7 +18,7 @@ use crate::auth::Auth;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ENVIRONMENT, runtime_pointer};
 use crate::export::{Export, Options, Sources};
-use crate::fleet::{Fleet, Polling};
+use crate::fleet::{Fleet, FleetSettings, Polling};
 use crate::history::History;
 use crate::model::{Caller, OrganizationId};
 use crate::operations::Operations;
@@ -114,16 +114,11 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
             .map_err(|error| AppError::Data { data: path, cause: error.to_string() })?;
     }
     let auth = Auth::new(store.clone(), Arc::clone(&clock));
-    let fleet = Fleet::start(
-        store.clone(),
-        vault.clone(),
-        history.clone(),
-        Arc::clone(&clock),
-        config.interval,
-        polling,
-    )
-    .await
-    .map_err(anyhow::Error::from)?;
+    let settings =
+        FleetSettings { default_interval: config.interval, polling, ssh_agent: config.ssh_agent.clone() };
+    let fleet = Fleet::start(store.clone(), vault.clone(), history.clone(), Arc::clone(&clock), settings)
+        .await
+        .map_err(anyhow::Error::from)?;
     let sources = Sources {
         store: store.clone(),
         vault,

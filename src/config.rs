@@ -56,6 +56,8 @@ pub struct Config {
     pub admin_password: Option<Secret<String>>,
     /// Replaces the master key file of the data directory.
     pub master_key: Option<Secret<String>>,
+    /// Socket of the ssh-agent whose keys servers may use. None: no server logs in with an agent.
+    pub ssh_agent: Option<PathBuf>,
     /// `/metrics` answers whoever asks from this machine itself, without login.
     pub metrics_without_login: bool,
     /// None: readings are passed on to nobody.
@@ -82,6 +84,7 @@ struct File {
     allow_local_actions: Option<bool>,
     interval: Option<String>,
     log_format: Option<LogFormat>,
+    ssh_agent: Option<PathBuf>,
     metrics_without_login: Option<bool>,
     remote_write: Option<remote_write::Table>,
 }
@@ -153,6 +156,7 @@ impl Config {
             log_format,
             admin_password: secret(environment, "ROUNDSMAN_ADMIN_PASSWORD")?,
             master_key: secret(environment, "ROUNDSMAN_MASTER_KEY")?,
+            ssh_agent: ssh_agent(environment, file.ssh_agent)?,
             metrics_without_login: boolean(environment, "ROUNDSMAN_METRICS_WITHOUT_LOGIN")?
                 .or(file.metrics_without_login)
                 .unwrap_or(false),
@@ -275,6 +279,24 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `SSH_AUTH_SOCK` is what a shell with an agent hands down; what was written for Roundsman goes before.
+fn ssh_agent(
+    environment: Environment<'_>,
+    from_file: Option<PathBuf>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let path = |name: &str| environment(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let named = path("ROUNDSMAN_SSH_AGENT")
+        .map(|path| ("ROUNDSMAN_SSH_AGENT", path))
+        .or_else(|| from_file.map(|path| ("ssh_agent", path)));
+    match named {
+        Some((origin, path)) if path.is_relative() => {
+            Err(value(origin, format!("'{}' is not an absolute path of a socket", path.display())))
+        }
+        Some((_, path)) => Ok(Some(path)),
+        None => Ok(path("SSH_AUTH_SOCK")),
+    }
+}
+
 fn boolean(environment: Environment<'_>, name: &str) -> Result<Option<bool>, ConfigError> {
     match environment(name).as_deref() {
         None | Some("") => Ok(None),
@@ -356,6 +378,22 @@ mod tests {
         for bad in ["0", "500ms", "2h", "soon", "-1s", "5 parsecs"] {
             assert!(parse_interval(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_agent_of_the_shell_is_used_unless_another_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "ssh_agent = \"/run/agent\"\n").unwrap();
+        let agent = |table: &[(&str, &str)]| load(&Flags::default(), table).map(|config| config.ssh_agent);
+        assert_eq!(agent(&[]), Ok(None));
+        let shell = ("SSH_AUTH_SOCK", "/tmp/agent.1");
+        assert_eq!(agent(&[shell]).unwrap(), Some("/tmp/agent.1".into()));
+        let file = ("ROUNDSMAN_CONFIG", path.to_str().unwrap());
+        assert_eq!(agent(&[shell, file]).unwrap(), Some("/run/agent".into()));
+        let named = ("ROUNDSMAN_SSH_AGENT", "/mine");
+        assert_eq!(agent(&[shell, file, named]).unwrap(), Some("/mine".into()));
+        assert!(agent(&[("ROUNDSMAN_SSH_AGENT", "mine")]).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Tables as files, `/metrics` at its door, and rows that have had their time.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

@@ -1,64 +1,19 @@
 //! The rounds: servers are read on time, and each kind of trouble is named without disturbing the others.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
 
-use std::time::Duration;
-
 use roundsman::fleet::{NewServer, ServerEdit, ServerState};
-use roundsman::model::{Caller, Event, Health, Layer, Reachability, Role, Status, Timestamp};
+use roundsman::model::{Caller, Event, Health, Layer, Reachability, Role, Status};
 use serde_json::json;
 use support::app::{TestApp, of_sshd};
+use support::eventually;
+use support::rounds::{SECOND, assert_on_time, rounds};
 use support::sshd::{Sshd, free_port};
-use support::{eventually, in_time};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::broadcast::Receiver;
 use tokio::time::Instant;
-
-/// A reading may be this late on a loaded machine before it counts as disturbed.
-const LATE: Duration = Duration::from_millis(1500);
-const SECOND: Duration = Duration::from_secs(1);
-
-/// When readings of this server arrived, among what the receiver has kept.
-fn readings(events: &mut Receiver<Event>, of: &ServerState) -> Vec<Timestamp> {
-    let mut found = Vec::new();
-    while let Ok(event) = events.try_recv() {
-        if let Event::Reading { server, at, .. } = event
-            && server == of.server.id
-        {
-            found.push(at);
-        }
-    }
-    found
-}
-
-/// Readings came every second, from the first to now.
-fn assert_on_time(app: &TestApp, events: &mut Receiver<Event>, of: &ServerState) {
-    let mut times = readings(events, of);
-    times.push(app.services.clock.now());
-    assert!(times.len() > 2, "{times:?}");
-    for pair in times.windows(2) {
-        assert!(pair[1].since(pair[0]) <= SECOND + LATE, "{times:?}");
-    }
-}
-
-/// Waits for `count` more readings of the server.
-async fn rounds(app: &TestApp, of: &ServerState, count: usize) {
-    let mut events = app.services.fleet.subscribe();
-    let mut seen = 0;
-    in_time("readings", async {
-        while seen < count {
-            if let Ok(Event::Reading { server, .. }) = events.recv().await
-                && server == of.server.id
-            {
-                seen += 1;
-            }
-        }
-    })
-    .await;
-}
 
 async fn edit(app: &TestApp, name: &str, edit: ServerEdit) -> ServerState {
     app.services.fleet.edit(&Caller::roundsman(), name, edit).await.unwrap()

@@ -35,9 +35,9 @@ async fn a_good_server_passes_every_stage_in_order_and_leaves_a_connection() {
     let result =
         in_time("a preflight", preflight_with(&sshd.target(), None, &mut |step| reported.push(step.clone())))
             .await;
-    assert_eq!(stages(&result), Stage::ALL);
+    assert_eq!(stages(&result), Stage::ALL[1..]);
     assert_eq!(reported, result.steps);
-    for stage in &Stage::ALL[..9] {
+    for stage in &Stage::ALL[1..10] {
         assert_eq!(outcome(&result, *stage), Outcome::Passed, "{:?}", result.step(*stage));
     }
     assert!(result.passed());
@@ -57,7 +57,7 @@ async fn a_refused_port_fails_at_tcp_and_the_rest_is_not_looked_at() {
         ..Target::new("127.0.0.1", Port::of(i64::from(free_port())).unwrap(), "root", identity)
     };
     let result = look(&target, None).await;
-    assert_eq!(stages(&result), Stage::ALL);
+    assert_eq!(stages(&result), Stage::ALL[1..]);
     assert_eq!(outcome(&result, Stage::Name), Outcome::Passed);
     assert_eq!(outcome(&result, Stage::Tcp), Outcome::Failed);
     assert!(fix(&result, Stage::Tcp).contains("systemctl start ssh"));

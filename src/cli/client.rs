@@ -73,6 +73,19 @@ impl Client {
         Ok(self.ask(Method::POST, path, Some(body)).await?.body)
     }
 
+    pub(super) async fn patch(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        Ok(self.ask(Method::PATCH, path, Some(body)).await?.body)
+    }
+
+    pub(super) async fn put(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        Ok(self.ask(Method::PUT, path, Some(body)).await?.body)
+    }
+
+    /// A DELETE that answers with what is left.
+    pub(super) async fn delete_for(&self, path: &str) -> Result<Value, CliError> {
+        Ok(self.ask(Method::DELETE, path, None).await?.body)
+    }
+
     pub(super) async fn delete(&self, path: &str) -> Result<(), CliError> {
         self.ask(Method::DELETE, path, None).await.map(drop)
     }

@@ -12,7 +12,9 @@ mod doctor;
 mod error;
 mod exec;
 mod export;
+mod import;
 mod integrity;
+mod keys;
 mod known_hosts;
 mod machine;
 mod output;
@@ -76,6 +78,8 @@ pub enum Command {
     Serve(Serve),
     /// Enrol a server
     Add(Box<add::Add>),
+    /// Add many servers: from ssh_config, an Ansible inventory, CSV, JSON or lines of user@host
+    Import(Box<import::Import>),
     /// List servers
     List(servers::List),
     /// Show one server
@@ -87,6 +91,9 @@ pub enum Command {
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
+    /// SSH keys that Roundsman keeps
+    #[command(subcommand)]
+    Key(keys::KeyCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -175,9 +182,11 @@ async fn command(
         Command::Exec(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Op(command) => command.run(&client, output).await,
         Command::Add(command) => command.run(&client, output).await,
+        Command::Import(command) => command.run(&client, output).await.map(|status| code = status),
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
+        Command::Key(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,

@@ -4,6 +4,7 @@
 //! that only this channel knows, so that no file content and no command line of a process can pass for one.
 //! The loop ends when its standard input does. Time limits of the channel's life are the caller's.
 
+mod forced;
 mod frames;
 
 use std::fmt::Write as _;
@@ -14,6 +15,8 @@ use roundsman_agent::proc::{facts, mounts, services};
 use roundsman_agent::reading::{BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText};
 use roundsman_agent::text::clean;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+pub use forced::forced_command;
 
 use super::ProbeError;
 use crate::model::{Sections, Snapshot};
@@ -169,8 +172,12 @@ where
 }
 
 fn script(nonce: &Nonce) -> String {
-    SCRIPT
-        .replace("NONCE", nonce.word())
+    filled(&SCRIPT.replace("NONCE", nonce.word()))
+}
+
+/// The script with what it reads filled in.
+fn filled(script: &str) -> String {
+    script
         .replace("BASE_FILES", &BASE_FILES.join(" "))
         .replace("FACT_FILES", &facts::FILES.join(" "))
         .replace("MARKERS", &facts::MARKERS.join(" "))

@@ -58,8 +58,17 @@ impl Export {
             .store
             .read(|c| settings::get::<Retention>(c, OrganizationId::DEFAULT, settings::RETENTION))
             .await?;
-        // A value that an older version stored and this one would refuse must not stop the removal for ever.
-        Ok(stored.unwrap_or_default())
+        // What history obeys stands in its own file.
+        let levels = self.inner.sources.history.retention();
+        Ok(Retention {
+            raw_days: levels.raw_days,
+            m1_days: levels.minute_days,
+            m5_days: levels.five_minutes_days,
+            m15_days: levels.quarter_hour_days,
+            h1_days: levels.hour_days,
+            d1_days: levels.day_days,
+            ..stored.unwrap_or_default()
+        })
     }
 
     /// Changes how long rows are kept; the next round obeys it. What was stored before.

@@ -1,5 +1,6 @@
 //! Tables on their way out: which there are, who may have them, and how their rows are fetched in parts.
 
+use std::collections::VecDeque;
 use std::io;
 use std::str::FromStr;
 
@@ -10,8 +11,9 @@ use tokio::sync::mpsc;
 use super::format::{Format, Writer};
 use super::{Export, ExportError};
 use crate::auth;
-use crate::fleet::{ServerFilter, ServerState, Span};
-use crate::model::{Caller, MetricName, Role, Tag, shown};
+use crate::fleet::{FleetError, ServerFilter, ServerState, Span};
+use crate::history::metric;
+use crate::model::{Caller, Role, Tag, shown};
 use crate::store::export::{Position, StoredTable, rows_after};
 
 /// Parts that wait for a slow reader.
@@ -71,7 +73,8 @@ impl FromStr for Table {
 /// Which samples of which servers.
 #[derive(Debug, Clone)]
 pub struct MetricsWanted {
-    pub metrics: Vec<MetricName>,
+    pub metrics: Vec<String>,
+    /// Its points are those of each series.
     pub span: Span,
 }
 
@@ -115,6 +118,7 @@ impl Export {
                 if !(1..=METRICS).contains(&asked.metrics.len()) {
                     return Err(ExportError::Invalid(format!("name 1 to {METRICS} metrics")));
                 }
+                self.require_metrics(caller, &states, &asked.metrics)?;
                 let pairs = states
                     .iter()
                     .flat_map(|state| {
@@ -143,6 +147,29 @@ impl Export {
             return Ok(fleet.list(caller, &wanted.filter)?);
         }
         Ok(wanted.servers.iter().map(|name| fleet.get(caller, name)).collect::<Result<_, _>>()?)
+    }
+
+    /// A misspelt name is told before anything is sent.
+    fn require_metrics(
+        &self,
+        caller: &Caller,
+        states: &[ServerState],
+        metrics: &[String],
+    ) -> Result<(), ExportError> {
+        let fleet = &self.inner.sources.fleet;
+        for name in metrics {
+            let has = |state: &ServerState| {
+                let known = fleet.metric_names(caller, state.server.name.as_str());
+                known.is_ok_and(|names| names.iter().any(|known| known.as_str() == name))
+            };
+            if metric::find(name).is_none() && !states.iter().any(has) {
+                return Err(ExportError::Invalid(format!(
+                    "there is no metric '{}'; GET /api/v1/metrics lists them",
+                    shown(name, 80)
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn send(
@@ -186,14 +213,21 @@ impl Export {
             Rows::Metrics { pairs, asked } => {
                 let Some((server, metric)) = pairs.pop_front() else { return Ok(None) };
                 let fleet = &self.inner.sources.fleet;
-                let series = fleet.metrics(caller, &server, &metric, asked.span).await?;
+                let (servers, metrics) = ([server.clone()], [metric.clone()]);
+                let ranges = match fleet.metric_ranges(caller, &servers, &metrics, asked.span).await {
+                    Ok((_, ranges)) => ranges,
+                    // Some other server has it; or this one was removed meanwhile.
+                    Err(FleetError::NoSuchMetric { .. } | FleetError::NoSuchServer(_)) => Vec::new(),
+                    Err(error) => return Err(error.into()),
+                };
                 let mut found = Vec::new();
-                for (label, points) in series {
+                let series = ranges.into_iter().flat_map(|range| range.servers);
+                for (label, points) in series.flat_map(|server| server.series) {
                     let label = (!label.is_empty()).then(|| label.as_str().to_owned());
                     found.extend(points.iter().map(|point| {
                         vec![
                             json!(server),
-                            json!(metric.as_str()),
+                            json!(metric),
                             json!(label),
                             json!(point.at),
                             json!(point.avg),
@@ -213,7 +247,7 @@ enum Rows {
     Servers(Vec<ServerState>),
     Report(Vec<ServerState>),
     Stored { table: StoredTable, after: Option<Position> },
-    Metrics { pairs: std::collections::VecDeque<(String, MetricName)>, asked: MetricsWanted },
+    Metrics { pairs: VecDeque<(String, String)>, asked: MetricsWanted },
 }
 
 impl Rows {

@@ -2,7 +2,8 @@
 
 use crate::auth;
 use crate::model::{
-    Caller, KeyId, Port, Role, Secret, Server, ServerId, ServerName, ServerNumber, Status, Transport,
+    Caller, Findings, Login, Port, Role, Secret, SecretKind, Server, ServerId, ServerName, ServerNumber,
+    Status, Transport, WayIn,
 };
 use crate::ssh::enrol::install_public_key;
 use crate::ssh::known_hosts;
@@ -12,9 +13,12 @@ use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::servers::{self, StoredServer};
 
-use super::input::{self, Metadata, ServerEdit};
+use super::findings::{findings, look_for_checksums, look_for_readings};
+use super::input::{self, ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 use super::keys::{BroughtKey, free_name};
+use super::registry::Entry;
 use super::state::HostKeyView;
+use super::ways::{DecidedWay, Place, Purpose, write_secrets};
 use super::{Fleet, FleetError, ServerState};
 use std::sync::Arc;
 
@@ -30,6 +34,10 @@ pub enum Identification {
     PrivateKey { text: Secret<String>, passphrase: Option<Secret<String>>, source_path: Option<String> },
     /// Logs in once, installs the default key and is forgotten.
     PasswordOnce(Secret<String>),
+    /// Kept, sealed, and used for every login.
+    Password(Secret<String>),
+    /// A key of the ssh-agent: its public line or its SHA-256 fingerprint.
+    Agent(String),
 }
 
 /// A server to be enrolled.
@@ -49,6 +57,16 @@ pub struct NewServer {
     pub status: Option<Status>,
     pub interval_ms: Option<u64>,
     pub identification: Identification,
+    /// Name or id of the enrolled server over which this one is reached.
+    pub jump_host: Option<String>,
+    /// `socks5://user:password@host:port` or `http://…`.
+    pub proxy: Option<Secret<String>>,
+    /// The limit of each step of connecting, 1,000 to 120,000 ms.
+    pub connect_timeout_ms: Option<u64>,
+    /// The second identity, for actions; the first then only reads.
+    pub action_login: Option<ActionLoginEdit>,
+    /// What sudo asks the user of the actions for; kept, sealed.
+    pub sudo_password: Option<Secret<String>>,
     /// The host key line that a person approved.
     pub host_key: Option<String>,
     /// Approve whatever key the server shows now.
@@ -63,15 +81,33 @@ pub struct NewServer {
 #[derive(Debug)]
 pub struct Checked {
     pub steps: Vec<Step>,
+    /// Of the second identity, where there is one and the first came through.
+    pub action_steps: Option<Vec<Step>>,
     pub seen: Option<HostKeyView>,
+}
+
+/// A server that is stored.
+pub(super) struct Enrolled {
+    pub state: ServerState,
+    /// False: it was stored unchecked.
+    pub was_reached: bool,
 }
 
 /// The way to a server that is being enrolled.
 struct Candidate {
     target: Target,
-    key: Option<KeyId>,
+    decided: DecidedWay,
     /// A private key that the caller brought; kept only when the server is.
     brought: Option<BroughtKey>,
+}
+
+/// A candidate that was looked at.
+struct Reached {
+    /// None: it is to be stored unchecked.
+    connection: Option<Connection>,
+    findings: Findings,
+    /// Logins beyond the one of `connection`.
+    more_logins: u64,
 }
 
 impl Fleet {
@@ -82,27 +118,69 @@ impl Fleet {
     pub async fn preflight(&self, caller: &Caller, new: &NewServer) -> Result<Checked, FleetError> {
         auth::require(caller, Role::Admin)?;
         let candidate = self.candidate(caller, new).await?;
-        let done = preflight(&candidate.target, new.known_hosts.as_deref()).await;
-        Ok(Checked { seen: done.seen.as_ref().map(HostKeyView::of), steps: done.steps })
+        let done = self.look_at(&candidate.target, new.known_hosts.as_deref()).await;
+        let action_steps = match (&done.connection, self.action_candidate(caller, &candidate).await?) {
+            (Some(_), Some(target)) => Some(preflight(&target, None).await.steps),
+            _ => None,
+        };
+        Ok(Checked { seen: done.seen.as_ref().map(HostKeyView::of), steps: done.steps, action_steps })
     }
 
-    /// Goes through the stages for a server that is enrolled, with one login of its own.
+    /// Goes through the stages for a server that is enrolled, with one login of its own for each identity, and keeps what
+    /// cannot be seen or done there.
     ///
     /// # Errors
     /// [`FleetError::Unavailable`] for a transport without SSH.
     pub async fn test(&self, caller: &Caller, reference: &str) -> Result<Checked, FleetError> {
         auth::require(caller, Role::Operator)?;
         let entry = self.find(caller, reference)?;
-        let target = self.target_of(&entry).await?.ok_or_else(|| {
+        let target = self.target_of(&entry, Purpose::Readings).await?.ok_or_else(|| {
             FleetError::Unavailable(
                 "this server is not reached over SSH, so there is nothing to test".to_owned(),
             )
         })?;
-        let done = preflight(&target, None).await;
-        if done.connection.is_some() {
-            entry.live().logins.add(1, self.inner.clock.now());
+        let mut done = self.look_at(&target, None).await;
+        let acts_apart = entry.live().way.action.is_some();
+        let mut action_steps = None;
+        if let Some(connection) = done.connection.take() {
+            self.count_logins(&entry, 1);
+            let mut checksums = look_for_checksums(&connection).await;
+            connection.close().await;
+            if acts_apart && let Some(target) = self.target_of(&entry, Purpose::Actions).await? {
+                let acted = preflight(&target, None).await;
+                if let Some(connection) = acted.connection {
+                    self.count_logins(&entry, 1);
+                    checksums = look_for_checksums(&connection).await;
+                    connection.close().await;
+                }
+                action_steps = Some(acted.steps);
+            }
+            let mut found = findings(&done.steps, action_steps.as_deref(), self.inner.clock.now());
+            found.spots.extend(checksums);
+            self.keep_findings(&entry, found).await?;
+            self.server_changed(caller, entry.id);
         }
-        Ok(Checked { seen: done.seen.as_ref().map(HostKeyView::of), steps: done.steps })
+        Ok(Checked { seen: done.seen.as_ref().map(HostKeyView::of), steps: done.steps, action_steps })
+    }
+
+    async fn keep_findings(&self, entry: &Entry, found: Findings) -> Result<(), FleetError> {
+        let (id, kept) = (entry.id, found.clone());
+        self.inner.store.write(move |tx| servers::set_findings(tx, id, &kept)).await?;
+        entry.live().findings = Arc::new(found);
+        Ok(())
+    }
+
+    fn count_logins(&self, entry: &Entry, count: u64) {
+        self.inner.shared.logins.count(entry, count, self.inner.clock.now());
+    }
+
+    /// The stages; where no shell answers, whether the readings come through all the same.
+    async fn look_at(&self, target: &Target, known_hosts: Option<&str>) -> Preflight {
+        let mut done = preflight(target, known_hosts).await;
+        if let Some(connection) = &done.connection {
+            look_for_readings(connection, &mut done.steps).await;
+        }
+        done
     }
 
     /// Enrols a server: checks it, stores it, starts reading it.
@@ -111,21 +189,29 @@ impl Fleet {
     /// [`FleetError::HostKeyUnknown`] until its host key is approved, [`FleetError::Preflight`] when a stage
     /// fails, [`FleetError::NameTaken`], [`FleetError::Invalid`]. In each case nothing is stored.
     pub async fn add(&self, caller: &Caller, new: NewServer) -> Result<ServerState, FleetError> {
+        Ok(self.enrol(caller, new).await?.state)
+    }
+
+    /// As [`Fleet::add`], and says whether the server was reached.
+    pub(super) async fn enrol(&self, caller: &Caller, new: NewServer) -> Result<Enrolled, FleetError> {
         auth::require(caller, Role::Admin)?;
         let server = self.draft(caller, &new)?;
         let mut candidate = self.candidate(caller, &new).await?;
-        let connection = self.reach(caller, &mut candidate, &new).await?;
+        let reached = self.reach(caller, &mut candidate, &new).await?;
         let host_key = candidate.target.pinned.clone();
-        let key = match candidate.brought {
-            Some(brought) => Some(self.keep_key(caller, brought).await?.id),
-            None => candidate.key,
-        };
-        let stored = self.insert(caller, server, key, host_key).await?;
+        let mut decided = candidate.decided;
+        if let Some(brought) = candidate.brought {
+            decided.way.login =
+                Login { key: Some(self.keep_key(caller, brought).await?.id), ..Login::default() };
+        }
+        let stored = self.insert(caller, server, decided, host_key, reached.findings).await?;
         let entry = Arc::new(self.entry_of(stored)?);
         self.inner.registry.insert(Arc::clone(&entry));
-        self.poll(&entry, connection).await?;
+        self.count_logins(&entry, reached.more_logins);
+        let was_reached = reached.connection.is_some();
+        self.poll(&entry, reached.connection).await?;
         self.server_changed(caller, entry.id);
-        Ok(self.state_of(&entry))
+        Ok(Enrolled { state: self.state_of(&entry), was_reached })
     }
 
     /// Enrols the machine that Roundsman runs on, unless it is there already or was removed on purpose.
@@ -144,7 +230,8 @@ impl Fleet {
         let mut server = edit.apply(&self.blank(&caller)?)?;
         server.transport = Transport::Local;
         "The machine that Roundsman runs on".clone_into(&mut server.description);
-        let stored = self.insert(&caller, server, None, None).await?;
+        let way = DecidedWay::default();
+        let stored = self.insert(&caller, server, way, None, Findings::default()).await?;
         let entry = Arc::new(self.entry_of(stored)?);
         self.inner.registry.insert(Arc::clone(&entry));
         self.poll(&entry, None).await
@@ -194,7 +281,8 @@ impl Fleet {
             metadata: Some(new.metadata.clone()),
             status: new.status,
             interval_ms: new.interval_ms,
-            key: None,
+            login: LoginEdit::default(),
+            way: WayEdit::default(),
         };
         edit.apply(&self.blank(caller)?)
     }
@@ -211,39 +299,68 @@ impl Fleet {
             .map(HostKey::parse)
             .transpose()
             .map_err(|error| FleetError::invalid("host_key", error.to_string()))?;
-        let organization = caller.organization;
-        let (mut key, mut brought) = (None, None);
-        let identity = match &new.identification {
-            Identification::DefaultKey => self.identity(organization, None).await?,
+        let (login, brought) = match &new.identification {
+            Identification::DefaultKey | Identification::PasswordOnce(_) => (LoginEdit::default(), None),
             Identification::KeptKey(reference) => {
-                let kept = self.key_by_reference(caller, reference).await?;
-                key = Some(kept.id);
-                self.identity(organization, key).await?
+                (LoginEdit { key: Some(Some(reference.clone())), ..LoginEdit::default() }, None)
             }
             Identification::PrivateKey { text, passphrase, source_path } => {
                 let opened = BroughtKey::open(text, passphrase.as_ref(), source_path.clone())?;
-                let identity = Identity::Key(opened.private.clone());
-                brought = Some(opened);
-                identity
+                (LoginEdit::default(), Some(opened))
             }
-            Identification::PasswordOnce(password) => Identity::Password(password.clone()),
+            Identification::Password(password) => {
+                (LoginEdit { password: Some(password.clone()), ..LoginEdit::default() }, None)
+            }
+            Identification::Agent(key) => {
+                (LoginEdit { agent_key: Some(key.clone()), ..LoginEdit::default() }, None)
+            }
         };
-        let target = Target { pinned, ..Target::new(host, port, user, identity) };
-        Ok(Candidate { target, key, brought })
+        let way = WayEdit {
+            jump: new.jump_host.clone().map(Some),
+            proxy: new.proxy.clone().map(Some),
+            connect_timeout_ms: new.connect_timeout_ms.map(Some),
+            action: new.action_login.clone().map(Some),
+            sudo_password: new.sudo_password.clone().map(Some),
+        };
+        let decided = self.decide_way(caller, None, &WayIn::default(), &login, &way).await?;
+        let identity = match (&new.identification, &brought) {
+            (Identification::PasswordOnce(password), _) => Identity::Password(password.clone()),
+            (_, Some(brought)) => Identity::Key(brought.private.clone()),
+            _ => {
+                let password = decided.given(SecretKind::Password).cloned();
+                self.identity_of(caller.organization, &decided.way.login, password).await?
+            }
+        };
+        let place = Place { organization: caller.organization, host, port, user };
+        let proxy_password = decided.given(SecretKind::ProxyPassword).cloned();
+        let target = self.target_at(place, identity, pinned, &decided.way, proxy_password).await?;
+        Ok(Candidate { target, decided, brought })
     }
 
-    /// Makes the connection that the new server will be read over. None: it is to be stored unchecked.
+    /// Where the second identity of a candidate logs in. None: it has none.
+    async fn action_candidate(
+        &self,
+        caller: &Caller,
+        candidate: &Candidate,
+    ) -> Result<Option<Target>, FleetError> {
+        let Some(action) = &candidate.decided.way.action else { return Ok(None) };
+        let password = candidate.decided.given(SecretKind::ActionPassword).cloned();
+        let identity = self.identity_of(caller.organization, &action.login, password).await?;
+        Ok(Some(Target { user: action.username.clone(), identity, ..candidate.target.clone() }))
+    }
+
+    /// Makes the connection that the new server will be read over, and finds out what it lets Roundsman do.
     async fn reach(
         &self,
         caller: &Caller,
         candidate: &mut Candidate,
         new: &NewServer,
-    ) -> Result<Option<Connection>, FleetError> {
+    ) -> Result<Reached, FleetError> {
         let known_hosts = new.known_hosts.as_deref();
         if let Some(pinned) = &candidate.target.pinned {
             refuse_known_otherwise(&candidate.target, known_hosts, pinned, false)?;
         }
-        let mut done = preflight(&candidate.target, known_hosts).await;
+        let mut done = self.look_at(&candidate.target, known_hosts).await;
         if candidate.target.pinned.is_none()
             && let Some(seen) = &done.seen
         {
@@ -255,21 +372,44 @@ impl Fleet {
             && let Some(seen) = done.seen.take()
         {
             candidate.target.pinned = Some(seen);
-            done = preflight(&candidate.target, known_hosts).await;
+            done = self.look_at(&candidate.target, known_hosts).await;
         }
+        let mut more_logins = 0;
         if let Identification::PasswordOnce(_) = new.identification
             && let Some(connection) = done.connection.take()
         {
+            more_logins += 1;
             done = self.install_default_key(caller, candidate, connection).await?;
         }
-        match done {
-            Preflight { connection: Some(connection), .. } => Ok(Some(connection)),
-            _ if new.unchecked => Ok(None),
-            Preflight { seen: Some(seen), steps, .. } if candidate.target.pinned.is_none() => {
-                Err(FleetError::HostKeyUnknown { seen: HostKeyView::of(&seen), steps })
+        let Some(connection) = done.connection else {
+            return match done.seen {
+                _ if new.unchecked => {
+                    Ok(Reached { connection: None, findings: Findings::default(), more_logins })
+                }
+                Some(seen) if candidate.target.pinned.is_none() => {
+                    Err(FleetError::HostKeyUnknown { seen: HostKeyView::of(&seen), steps: done.steps })
+                }
+                _ => Err(failed_preflight(done.steps)),
+            };
+        };
+        let mut checksums = look_for_checksums(&connection).await;
+        let mut action_steps = None;
+        if let Some(target) = self.action_candidate(caller, candidate).await? {
+            let acted = preflight(&target, None).await;
+            match acted.connection {
+                Some(connection) => {
+                    more_logins += 1;
+                    checksums = look_for_checksums(&connection).await;
+                    connection.close().await;
+                }
+                None if new.unchecked => {}
+                None => return Err(failed_action_login(acted.steps)),
             }
-            Preflight { steps, .. } => Err(failed_preflight(steps)),
+            action_steps = Some(acted.steps);
         }
+        let mut findings = findings(&done.steps, action_steps.as_deref(), self.inner.clock.now());
+        findings.spots.extend(checksums);
+        Ok(Reached { connection: Some(connection), findings, more_logins })
     }
 
     /// Installs the default key with the password, then proves that it opens the door; the password is not used again.
@@ -288,27 +428,40 @@ impl Fleet {
             steps: Vec::new(),
         })?;
         candidate.target.identity = self.identity(organization, None).await?;
-        Ok(preflight(&candidate.target, None).await)
+        Ok(self.look_at(&candidate.target, None).await)
     }
 
     async fn insert(
         &self,
         caller: &Caller,
         mut server: Server,
-        key: Option<KeyId>,
+        decided: DecidedWay,
         host_key: Option<HostKey>,
+        findings: Findings,
     ) -> Result<StoredServer, FleetError> {
+        // The jump host may have been removed since it was named.
+        let _stays = self.inner.wiring.lock().await;
+        if let Some(jump) = decided.way.jump
+            && self.inner.registry.get(jump).is_none()
+        {
+            return Err(FleetError::invalid("jump_host", "the jump host was removed just now"));
+        }
         let now = self.inner.clock.now();
         let name = server.name.clone();
         let host_key = host_key.map(|key| key.to_string());
-        let detail = host_key.as_deref().map_or_else(String::new, |line| format!("host key {line}"));
-        let entry = AuditEntry::by(caller, "server.add", name.as_str()).detail(detail);
+        let mut detail = vec![super::servers::changes(&WayIn::default(), &decided)];
+        detail.extend(host_key.as_deref().map(|line| format!("host key {line}")));
+        detail.retain(|part| !part.is_empty());
+        let entry = AuditEntry::by(caller, "server.add", name.as_str()).detail(detail.join("; "));
+        let sealed = self.seal_secrets(server.id, &decided.secrets)?;
         self.inner
             .store
             .write(move |tx| {
                 server.number = servers::next_number(tx, server.id)?;
-                let stored = StoredServer { server, key, host_key };
+                let stored = StoredServer { server, way: decided.way, host_key, findings };
                 servers::save(tx, &stored)?;
+                servers::set_findings(tx, stored.server.id, &stored.findings)?;
+                write_secrets(tx, stored.server.id, &sealed)?;
                 audit::append(tx, now, &entry)?;
                 Ok::<_, StoreError>(stored)
             })
@@ -367,6 +520,16 @@ fn failed_preflight(steps: Vec<Step>) -> FleetError {
         },
     );
     FleetError::Preflight { message, steps }
+}
+
+/// The stages of the second identity, which nobody mistakes for those of the first.
+fn failed_action_login(steps: Vec<Step>) -> FleetError {
+    match failed_preflight(steps) {
+        FleetError::Preflight { message, steps } => {
+            FleetError::Preflight { message: format!("the action login: {message}"), steps }
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::acting::Lease;
 use super::{Fleet, FleetError};
 use crate::actions::Surroundings;
 use crate::auth;
@@ -35,7 +36,8 @@ pub struct ActionTarget {
 /// Runs commands on one server.
 #[derive(Debug, Clone)]
 pub enum Hand {
-    Ssh(Connection),
+    /// With a lease where the connection is that of a second identity, which is closed when nobody holds one.
+    Ssh(Connection, Option<Lease>),
     /// This machine.
     Local,
 }
@@ -47,7 +49,7 @@ impl Hand {
     /// As [`Connection::exec`]; a local command that cannot be started is [`SshError::RemoteFailed`].
     pub async fn exec(&self, request: ExecRequest) -> Result<Output, SshError> {
         match self {
-            Self::Ssh(connection) => connection.exec(request).await,
+            Self::Ssh(connection, _) => connection.exec(request).await,
             Self::Local => {
                 let stop = CancellationToken::new();
                 let _stops_when_dropped = stop.clone().drop_guard();
@@ -187,7 +189,10 @@ impl Fleet {
         let live = entry.live();
         let is_root = match live.server.transport {
             Transport::Local => crate::config::is_root(),
-            _ => live.server.username.as_deref() == Some("root"),
+            _ => match &live.way.action {
+                Some(action) => action.username == "root",
+                None => live.server.username.as_deref() == Some("root"),
+            },
         };
         let service_manager = live.facts.as_ref().map(|facts| facts.service_manager).unwrap_or_default();
         Ok(ActionTarget {
@@ -198,13 +203,13 @@ impl Fleet {
         })
     }
 
-    /// What runs commands on a server: its one connection, shared with the readings.
+    /// What runs commands on a server: its one connection, shared with the readings, or that of the second identity.
     ///
     /// # Errors
     /// Why there is none now, a sentence for a person.
     pub async fn hand(&self, caller: &Caller, server: ServerId) -> Result<Hand, String> {
         let entry = self.find(caller, &server.to_string()).map_err(|error| error.to_string())?;
-        let session = {
+        let acts_apart = {
             let live = entry.live();
             if live.server.status == Status::Inactive {
                 return Err("the server is inactive; set its status to active first".to_owned());
@@ -212,13 +217,30 @@ impl Fleet {
             if live.server.transport == Transport::Local {
                 return Ok(Hand::Local);
             }
-            live.session.clone().ok_or_else(|| match &live.reachability {
+            if live.way.action.is_none() && live.findings.readings_only {
+                return Err(
+                    "its key may take readings and nothing else; give the server an action login".to_owned()
+                );
+            }
+            live.way.action.is_some()
+        };
+        let (session, lease) = if acts_apart {
+            let (session, lease) = self.acting_session(&entry).await.map_err(|error| error.to_string())?;
+            (session, Some(lease))
+        } else {
+            let session = entry.session().ok_or_else(|| match &entry.live().reachability {
                 Reachability::Unreachable { reason, .. } => reason.clone(),
                 _ => "there is no connection to this server".to_owned(),
-            })?
+            })?;
+            (session, None)
         };
         match session.connection().await {
-            Ok(connection) => Ok(Hand::Ssh(connection)),
+            Ok(connection) => Ok(Hand::Ssh(connection, lease)),
+            Err(error) if lease.is_some() => {
+                // The next action is to try anew, not to hear the last error; nobody else needs this session.
+                entry.acting.close();
+                Err(format!("the action login: {error} {}", error.advice()))
+            }
             Err(error) => Err(format!("{error} {}", error.advice())),
         }
     }

@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use super::FleetError;
 use crate::config::INTERVAL_RANGE;
-use crate::model::{InvalidServer, Port, Server, ServerName, Status, Tag};
+use crate::model::{InvalidServer, LoginMethod, Port, Secret, Server, ServerName, Status, Tag};
 
 /// Free key=value pairs of a server.
 pub type Metadata = BTreeMap<String, String>;
 
-const DESCRIPTION_CHARS: usize = 1000;
+pub const DESCRIPTION_CHARS: usize = 1000;
 const WORD_CHARS: usize = 63;
 const TAGS: usize = 64;
 const METADATA_ENTRIES: usize = 64;
 const METADATA_VALUE_CHARS: usize = 1000;
 const HOSTNAME_CHARS: usize = 253;
 const USERNAME_CHARS: usize = 64;
+/// Longer than what any login or sudo takes.
+const PASSWORD_BYTES: usize = 1024;
+/// A second is enough on the other side of the room; two minutes are where nobody waits any longer.
+const CONNECT_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=120_000;
 
 /// Changes to a server. `None` leaves a field as it is; `Some(None)` empties one that may be empty.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +36,41 @@ pub struct ServerEdit {
     pub metadata: Option<Metadata>,
     pub status: Option<Status>,
     pub interval_ms: Option<u64>,
+    pub login: LoginEdit,
+    pub way: WayEdit,
+}
+
+/// Changes to an identity. Where only one of the last three is given, it says the method too.
+#[derive(Debug, Clone, Default)]
+pub struct LoginEdit {
+    pub method: Option<LoginMethod>,
     /// Name or id of a kept key; `Some(None)` is the default key.
     pub key: Option<Option<String>>,
+    /// Public key line or SHA-256 fingerprint of a key that the ssh-agent holds.
+    pub agent_key: Option<String>,
+    /// To be kept, sealed.
+    pub password: Option<Secret<String>>,
+}
+
+/// Changes to the second identity, for actions.
+#[derive(Debug, Clone, Default)]
+pub struct ActionLoginEdit {
+    /// None: as it is, and where there was no second identity the user of the first.
+    pub username: Option<String>,
+    pub login: LoginEdit,
+}
+
+/// Changes to the rest of the way. `None` leaves a part as it is; `Some(None)` removes it.
+#[derive(Debug, Clone, Default)]
+pub struct WayEdit {
+    /// Name or id of an enrolled server.
+    pub jump: Option<Option<String>>,
+    /// `socks5://user:password@host:port` or `http://…`.
+    pub proxy: Option<Option<Secret<String>>>,
+    /// 1,000 to 120,000 ms; `Some(None)` is the default.
+    pub connect_timeout_ms: Option<Option<u64>>,
+    pub action: Option<Option<ActionLoginEdit>>,
+    pub sudo_password: Option<Option<Secret<String>>>,
 }
 
 impl From<InvalidServer> for FleetError {
@@ -46,13 +83,14 @@ impl From<InvalidServer> for FleetError {
             InvalidServer::Status(_) => "status",
             InvalidServer::Health(_) => "health",
             InvalidServer::LoginMethod(_) => "login_method",
+            InvalidServer::Proxy(_) => "proxy",
         };
         Self::Invalid { field, message: error.to_string() }
     }
 }
 
 impl ServerEdit {
-    /// The server with these changes; `key` is the fleet's business.
+    /// The server with these changes; `login` and `way` are the fleet's business.
     ///
     /// # Errors
     /// [`FleetError::Invalid`] names the field and what would be accepted.
@@ -95,7 +133,7 @@ impl ServerEdit {
     }
 }
 
-fn free_text(field: &'static str, text: &str, limit: usize) -> Result<String, FleetError> {
+pub fn free_text(field: &'static str, text: &str, limit: usize) -> Result<String, FleetError> {
     if text.chars().count() > limit || text.chars().any(|c| c.is_control() && c != '\n') {
         return Err(FleetError::invalid(
             field,
@@ -105,7 +143,7 @@ fn free_text(field: &'static str, text: &str, limit: usize) -> Result<String, Fl
     Ok(text.trim().to_owned())
 }
 
-fn word(field: &'static str, text: Option<&str>) -> Result<Option<String>, FleetError> {
+pub fn word(field: &'static str, text: Option<&str>) -> Result<Option<String>, FleetError> {
     match text.map(str::trim) {
         None | Some("") => Ok(None),
         Some(text) => free_text(field, text, WORD_CHARS).map(Some),
@@ -152,6 +190,28 @@ pub fn username(text: &str) -> Result<String, FleetError> {
     }
 }
 
+/// # Errors
+/// [`FleetError::Invalid`] for one that no program could send as a line.
+pub fn password(field: &'static str, secret: &Secret<String>) -> Result<(), FleetError> {
+    let text = secret.expose();
+    if text.is_empty() || text.len() > PASSWORD_BYTES || text.chars().any(char::is_control) {
+        let message = format!("a password has 1 to {PASSWORD_BYTES} bytes and no control characters");
+        return Err(FleetError::invalid(field, message));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// [`FleetError::Invalid`] outside 1 to 120 s.
+pub fn connect_timeout_ms(millis: u64) -> Result<u32, FleetError> {
+    u32::try_from(millis).ok().filter(|_| CONNECT_TIMEOUT_MS.contains(&millis)).ok_or_else(|| {
+        FleetError::invalid(
+            "connect_timeout_ms",
+            "the time limit of connecting must be 1,000 (1 s) to 120,000 (2 min) milliseconds",
+        )
+    })
+}
+
 fn tags(list: &[String]) -> Result<Vec<Tag>, FleetError> {
     if list.len() > TAGS {
         return Err(FleetError::invalid("tags", format!("a server has at most {TAGS} tags")));
@@ -162,7 +222,7 @@ fn tags(list: &[String]) -> Result<Vec<Tag>, FleetError> {
     Ok(tags)
 }
 
-fn metadata(pairs: &Metadata) -> Result<Metadata, FleetError> {
+pub fn metadata(pairs: &Metadata) -> Result<Metadata, FleetError> {
     let bad = |message: String| FleetError::invalid("metadata", message);
     if pairs.len() > METADATA_ENTRIES {
         return Err(bad(format!("a server has at most {METADATA_ENTRIES} metadata entries")));

@@ -2,23 +2,31 @@
 //!
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
+mod acting;
 mod aggregate;
 mod counts;
 mod enrol;
 mod filter;
+mod findings;
 mod hands;
 mod health;
+pub mod import;
 mod input;
+mod key_view;
 mod keys;
+mod logins;
 mod metrics;
 mod packed;
 mod poller;
 mod raw;
 mod registry;
+mod rotation;
 mod servers;
 mod state;
+mod ways;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,14 +35,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use acting::Lease;
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
 pub use counts::Counted;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
+pub use findings::blind_spots;
 pub use hands::{ActionTarget, Hand};
 pub use health::{Thresholds, thresholds, used_percent};
-pub use input::{Metadata, ServerEdit};
-pub use keys::KeySummary;
+pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
+pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
+pub use keys::ImportedKey;
 pub use metrics::{
     LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
 };
@@ -50,6 +61,7 @@ use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
 use crate::vault::{Vault, VaultError};
 use counts::Counts;
+use logins::LoginBook;
 use poller::{Poller, Shared};
 use registry::{Entry, Registry};
 
@@ -67,6 +79,13 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
+    #[error("there is no import '{0}'; the results of the last few are kept until Roundsman restarts")]
+    NoSuchImport(String),
+    #[error("there is a key named '{0}' already; choose another name")]
+    KeyNameTaken(String),
+    /// Nothing was deleted.
+    #[error("the key '{name}' is in use on {places}")]
+    KeyInUse { name: String, places: String },
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
     /// `near`: names that it may be a slip of.
@@ -83,6 +102,12 @@ pub enum FleetError {
     /// Nothing was stored.
     #[error("{message}")]
     Preflight { message: String, steps: Vec<Step> },
+    /// Lines of an import cannot be done, and they were not to be left out. Nothing was added.
+    #[error("{wrong} lines cannot be imported, so nothing was added; put them right, or skip them")]
+    ImportRefused { wrong: usize, plan: Box<import::Plan> },
+    /// Other servers need this one.
+    #[error("{0}")]
+    InUse(String),
     /// The question has no answer for this server now.
     #[error("{0}")]
     Unavailable(String),
@@ -108,6 +133,16 @@ pub enum Polling {
     Off,
 }
 
+/// What the operator decided about the fleet as a whole.
+#[derive(Debug, Clone)]
+pub struct FleetSettings {
+    /// For new servers that name no interval.
+    pub default_interval: Duration,
+    pub polling: Polling,
+    /// Socket of the ssh-agent that may sign for logins.
+    pub ssh_agent: Option<PathBuf>,
+}
+
 /// A handle; clones share the fleet.
 #[derive(Clone)]
 pub struct Fleet {
@@ -119,14 +154,18 @@ struct Inner {
     vault: Vault,
     history: History,
     clock: Arc<dyn Clock>,
-    registry: Registry,
+    registry: Arc<Registry>,
     shared: Arc<Shared>,
     events: broadcast::Sender<Event>,
     /// For new servers that name no interval.
     default_interval: Duration,
     polling: Polling,
+    ssh_agent: Option<PathBuf>,
+    /// Held while jump hosts are chosen or removed: two edits at once could make a circle.
+    wiring: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     pollers: TaskTracker,
+    imports: import::Jobs,
 }
 
 impl fmt::Debug for Fleet {
@@ -145,11 +184,13 @@ impl Fleet {
         vault: Vault,
         history: History,
         clock: Arc<dyn Clock>,
-        default_interval: Duration,
-        polling: Polling,
+        settings: FleetSettings,
     ) -> Result<Self, FleetError> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        let registry = Arc::new(Registry::default());
         let shared = Arc::new(Shared {
+            registry: Arc::clone(&registry),
+            logins: LoginBook::default(),
             history: history.clone(),
             clock: Arc::clone(&clock),
             events: events.clone(),
@@ -163,22 +204,44 @@ impl Fleet {
                 vault,
                 history,
                 clock,
-                registry: Registry::default(),
+                registry,
                 shared,
                 events,
-                default_interval,
-                polling,
+                default_interval: settings.default_interval,
+                polling: settings.polling,
+                ssh_agent: settings.ssh_agent,
+                wiring: tokio::sync::Mutex::new(()),
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
+                imports: import::Jobs::default(),
             }),
         };
         fleet.ensure_default_key().await?;
-        let stored = fleet.inner.store.read(store::servers::all).await?;
+        let now = fleet.inner.clock.now();
+        let (stored, logins) = fleet
+            .inner
+            .store
+            .read(move |c| {
+                Ok::<_, StoreError>((
+                    store::servers::all(c)?,
+                    store::logins::counts_of_day(c, logins::day_of(now))?,
+                ))
+            })
+            .await?;
+        let mut entries = Vec::with_capacity(stored.len());
         for server in stored {
             let entry = Arc::new(fleet.entry_of(server)?);
+            entry.live().logins.add(logins.get(&entry.id).copied().unwrap_or(0), now);
             fleet.inner.registry.insert(Arc::clone(&entry));
-            fleet.poll(&entry, None).await?;
+            entries.push(entry);
         }
+        // Only when all are known: a server may be behind one that comes later in the alphabet.
+        for entry in &entries {
+            fleet.poll(entry, None).await?;
+        }
+        let (store, stop) = (fleet.inner.store.clone(), fleet.inner.stop.clone());
+        let (shared, clock) = (Arc::clone(&fleet.inner.shared), Arc::clone(&fleet.inner.clock));
+        fleet.inner.pollers.spawn(async move { shared.logins.keep(&store, &*clock, &stop).await });
         Ok(fleet)
     }
 
@@ -203,7 +266,10 @@ impl Fleet {
     }
 
     fn state_of(&self, entry: &Entry) -> ServerState {
-        entry.state(&self.inner.history, self.inner.clock.now())
+        let mut state = entry.state(&self.inner.history, self.inner.clock.now());
+        let jump = state.way.jump.and_then(|id| self.inner.registry.get(id));
+        state.jump = jump.map(|jump| jump.server().name.clone());
+        state
     }
 
     fn entry_of(&self, stored: StoredServer) -> Result<Entry, FleetError> {
@@ -211,7 +277,7 @@ impl Fleet {
             stored.host_key.as_deref().map(crate::ssh::HostKey::parse).transpose().map_err(|error| {
                 StoreError::Corrupt(format!("host key of {}: {error}", stored.server.name))
             })?;
-        Ok(Entry::new(stored.server, stored.key, host_key))
+        Ok(Entry::new(stored.server, stored.way, host_key, stored.findings))
     }
 
     /// Starts the poller of a server, in place of one that may be running.
@@ -224,7 +290,16 @@ impl Fleet {
             return Ok(());
         }
         let stop = entry.next_poller(&self.inner.stop);
-        let Some(way) = self.way_to(entry, adopted).await? else { return Ok(()) };
+        let way = match self.way_to(entry, adopted).await {
+            Ok(Some(way)) => way,
+            Ok(None) => return Ok(()),
+            // One server whose login cannot be used is its own trouble, not a reason for the fleet to stand still.
+            Err(FleetError::Unavailable(reason)) => {
+                poller::cannot_log_in(entry, &self.inner.shared, &reason);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let poller = Poller::new(Arc::clone(entry), Arc::clone(&self.inner.shared), stop);
         self.inner.pollers.spawn(poller.run(way));
         Ok(())

@@ -5,15 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, broadcast};
+use rand::RngExt as _;
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::counts::Counts;
 use super::health::{Verdict, judge};
+use super::logins::LoginBook;
 use super::packed::{PackedProcesses, PackedServices};
 use super::raw::RawReading;
-use super::registry::{Entry, Live};
+use super::registry::{Entry, Live, Registry};
 use super::state::{ProcessTable, ServiceTable, UserTable};
 use crate::clock::Clock;
 use crate::collect::{LocalProbe, ProbeError, ShellProbe, rates, shell};
@@ -22,7 +24,7 @@ use crate::model::{
     Event, Gap, Health, Layer, Reachability, Sample, Sections, SeriesKey, Service, Snapshot, Timestamp,
     Transport,
 };
-use crate::ssh::{Connection, Session, SshError, Stream, Target};
+use crate::ssh::{Connection, Session, SessionState, SshError, Stream, Target};
 
 /// Details (processes, services, users) are read this often when nobody looks.
 const DETAILS_EVERY: Duration = Duration::from_secs(30);
@@ -36,8 +38,11 @@ const SECOND_READING_AFTER: Duration = Duration::from_secs(1);
 const READING_LIMIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
 /// Details of a machine with thousands of processes take longer than a short interval.
 const DETAILS_LIMIT: Duration = Duration::from_secs(5);
-/// After a probe that does not work at all the next attempt waits, so that a broken login shell is not hammered.
-const PROBE_PAUSE: Duration = Duration::from_secs(10);
+/// After a probe that does not work at all the next attempt waits, so that a broken login shell is not hammered; twice as
+/// long each time, because a jump host without a shell stays as it is.
+const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
+/// When a jump host is back, those behind it dial again within this, not all at once.
+const JUMP_SPREAD: Duration = Duration::from_secs(3);
 /// Processes kept by CPU and by memory, each.
 const TOP_PROCESSES: usize = 50;
 /// Sections whose gaps stay on the page until the section is read again.
@@ -46,6 +51,8 @@ const DETAIL_SECTIONS: [&str; 4] = ["processes", "services", "users", "facts"];
 /// What all pollers share.
 #[derive(Debug)]
 pub struct Shared {
+    pub registry: Arc<Registry>,
+    pub logins: LoginBook,
     pub history: History,
     pub clock: Arc<dyn Clock>,
     pub events: broadcast::Sender<Event>,
@@ -64,6 +71,8 @@ pub enum Way {
     Ssh {
         target: Box<Target>,
         adopted: Option<Connection>,
+        /// The server that carries its connection.
+        jump: Option<Arc<Entry>>,
     },
 }
 
@@ -123,7 +132,7 @@ impl Poller {
         let work = async {
             match way {
                 Way::Local => self.run_local().await,
-                Way::Ssh { target, adopted } => self.run_ssh(*target, adopted).await,
+                Way::Ssh { target, adopted, jump } => self.run_ssh(*target, adopted, jump).await,
             }
         };
         tokio::select! {
@@ -141,13 +150,13 @@ impl Poller {
                 }
                 Ended::Probe(error) => self.no_answer(None, error.to_string()),
             }
-            self.pause(PROBE_PAUSE).await;
+            self.pause(PROBE_PAUSE.0).await;
         }
     }
 
-    async fn run_ssh(&mut self, target: Target, adopted: Option<Connection>) {
+    async fn run_ssh(&mut self, target: Target, adopted: Option<Connection>, jump: Option<Arc<Entry>>) {
         let session = Session::resume(target, adopted, Arc::clone(&self.shared.gate), self.stop.clone());
-        self.entry.live().session = Some(session.clone());
+        self.entry.set_session(session.clone(), &self.stop);
         let mut states = session.state();
         let mut logins = 0;
         let mut failures = 0_u32;
@@ -156,19 +165,8 @@ impl Poller {
             match session.connection().await {
                 Err(error) => {
                     self.refused(&error);
-                    tokio::select! {
-                        changed = states.changed() => {
-                            if changed.is_err() {
-                                return;
-                            }
-                        }
-                        () = self.entry.wake.notified() => {
-                            session.restart("a check was asked for").await;
-                            // Until the attempt has begun, the session still answers the last error.
-                            if states.changed().await.is_err() {
-                                return;
-                            }
-                        }
+                    if !self.next_attempt(&session, &mut states, jump.as_deref()).await {
+                        return;
                     }
                 }
                 Ok(connection) => {
@@ -178,35 +176,75 @@ impl Poller {
                     if self.readings > readings_before {
                         failures = 0;
                     }
-                    match ended {
-                        Ok(Ended::Stopped) => return,
-                        Ok(Ended::Silent { after }) => {
-                            let reason = format!(
-                                "the server took connections but did not answer a reading within {:.0} s; \
-                                 Roundsman connects again by itself",
-                                after.as_secs_f64()
-                            );
-                            self.no_answer(Some(Layer::Channel), reason);
-                            // Not a restart of the session, which could hit a newer connection; it dials again by itself.
-                            connection.kill();
-                        }
-                        // The session connects again by itself; only when it cannot is the server unreachable.
-                        Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => {}
-                        Ok(Ended::Probe(error)) => {
-                            failures += 1;
-                            self.probe_failed(&error, failures).await;
-                        }
-                        Err(error) => {
-                            failures += 1;
-                            if failures > 1 {
-                                self.refused(&error);
-                                self.pause(PROBE_PAUSE).await;
-                            }
-                        }
+                    if matches!(ended, Ok(Ended::Stopped)) {
+                        return;
                     }
+                    failures = self.after(ended, &connection, failures).await;
                 }
             }
         }
+    }
+
+    /// Waits until there is a reason to ask the session again. False: the session has ended.
+    async fn next_attempt(
+        &self,
+        session: &Session,
+        states: &mut watch::Receiver<SessionState>,
+        jump: Option<&Entry>,
+    ) -> bool {
+        let reason = tokio::select! {
+            changed = states.changed() => return changed.is_ok(),
+            () = self.entry.wake.notified() => "a check was asked for",
+            () = back_again(jump) => "its jump host is back",
+        };
+        session.restart(reason).await;
+        // Until the attempt has begun, the session still answers the last error.
+        states.changed().await.is_ok()
+    }
+
+    /// What the end of a run of readings means. Answers how many failed in a row by now.
+    async fn after(&mut self, ended: Result<Ended, SshError>, connection: &Connection, failures: u32) -> u32 {
+        match ended {
+            Ok(Ended::Silent { after }) => {
+                let reason = format!(
+                    "the server took connections but did not answer a reading within {:.0} s; \
+                     Roundsman connects again by itself",
+                    after.as_secs_f64()
+                );
+                self.no_answer(Some(Layer::Channel), reason);
+                if self.carries_others() {
+                    // Those behind it do well as long as the connection answers; the keepalives watch over that.
+                    self.pause(probe_pause(failures)).await;
+                    return failures + 1;
+                }
+                // Not a restart of the session, which could hit a newer connection; it dials again by itself.
+                connection.kill();
+                failures
+            }
+            Ok(Ended::Stopped) => failures,
+            // The session connects again by itself; only when it cannot is the server unreachable.
+            Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => failures,
+            Ok(Ended::Probe(error)) => {
+                tracing::info!(server = %self.entry.server().name, %error, failures, "a reading failed");
+                if failures > 0 {
+                    self.no_answer(Some(Layer::Shell), error.to_string());
+                    self.pause(probe_pause(failures)).await;
+                }
+                failures + 1
+            }
+            Err(error) => {
+                if failures > 0 {
+                    self.refused(&error);
+                    self.pause(probe_pause(failures)).await;
+                }
+                failures + 1
+            }
+        }
+    }
+
+    fn carries_others(&self) -> bool {
+        let organization = self.entry.server().organization;
+        !self.shared.registry.behind(organization, self.entry.id).is_empty()
     }
 
     /// Opens the long-lived channel and reads over it until something ends that.
@@ -218,14 +256,6 @@ impl Poller {
                 Ok(Ended::Silent { after: Duration::from_millis(after_ms) })
             }
             Err(error) => Ok(Ended::Probe(error)),
-        }
-    }
-
-    async fn probe_failed(&mut self, error: &ProbeError, failures: u32) {
-        tracing::info!(server = %self.entry.server().name, %error, failures, "a reading failed");
-        if failures > 1 {
-            self.no_answer(Some(Layer::Shell), error.to_string());
-            self.pause(PROBE_PAUSE).await;
         }
     }
 
@@ -373,9 +403,9 @@ impl Poller {
 
     fn count_logins(&self, session: &Session, before: u64) -> u64 {
         let logins = session.logins();
-        let new = u32::try_from(logins.saturating_sub(before)).unwrap_or(u32::MAX);
-        self.shared.counts.logins(new);
-        self.entry.live().logins.add(new, self.shared.clock.now());
+        let new = logins.saturating_sub(before);
+        self.shared.counts.logins(u32::try_from(new).unwrap_or(u32::MAX));
+        self.shared.logins.count(&self.entry, new, self.shared.clock.now());
         logins
     }
 
@@ -404,45 +434,97 @@ impl Poller {
 
     fn unreachable(&self, health: Health, layer: Option<Layer>, reason: String) {
         self.shared.counts.failed(layer);
-        let now = self.shared.clock.now();
-        let changed = {
-            let mut live = self.entry.live();
-            live.last_health_check_at = Some(now);
-            let since = match &live.reachability {
-                Reachability::Unreachable { since, .. } => *since,
-                _ => now,
-            };
-            live.reachability = Reachability::Unreachable { layer, reason: reason.clone(), since };
-            live.figures = Arc::default();
-            live.standing.no_reading(health, reason)
-        };
-        if changed {
-            let server = self.entry.server();
-            let reason = self.entry.live().standing.shown.reasons.join(" ");
-            tracing::warn!(server = %server.name, %health, reason, "a server cannot be read");
-            self.publish_health(now);
-        }
-        self.entry.checks.send_modify(|count| *count += 1);
+        unreachable(&self.entry, &self.shared, health, layer, reason);
     }
 
     fn publish_health(&self, at: Timestamp) {
-        let event = {
-            let live = self.entry.live();
-            Event::Health {
-                organization: live.server.organization,
-                server: live.server.id,
-                health: live.standing.shown.health,
-                reachability: live.reachability.clone(),
-                at,
-            }
-        };
-        self.publish(event);
+        publish_health(&self.entry, &self.shared, at);
     }
 
     fn publish(&self, event: Event) {
         // No receiver means no open page; then there is nobody to tell.
         drop(self.shared.events.send(event));
     }
+}
+
+/// Says of a server that nobody can even try to log in there: a key of an agent that is not there, for example.
+pub fn cannot_log_in(entry: &Entry, shared: &Shared, reason: &str) {
+    unreachable(entry, shared, Health::Unreachable, Some(Layer::Authentication), reason.to_owned());
+}
+
+fn unreachable(entry: &Entry, shared: &Shared, health: Health, layer: Option<Layer>, reason: String) {
+    let now = shared.clock.now();
+    let changed = {
+        let mut live = entry.live();
+        live.last_health_check_at = Some(now);
+        let since = match &live.reachability {
+            Reachability::Unreachable { since, .. } => *since,
+            _ => now,
+        };
+        live.reachability = Reachability::Unreachable { layer, reason: reason.clone(), since };
+        live.figures = Arc::default();
+        live.standing.no_reading(health, reason)
+    };
+    if changed {
+        let server = entry.server();
+        let reason = entry.live().standing.shown.reasons.join(" ");
+        tracing::warn!(server = %server.name, %health, reason, "a server cannot be read");
+        publish_health(entry, shared, now);
+    }
+    entry.checks.send_modify(|count| *count += 1);
+}
+
+fn publish_health(entry: &Entry, shared: &Shared, at: Timestamp) {
+    let event = {
+        let live = entry.live();
+        Event::Health {
+            organization: live.server.organization,
+            server: live.server.id,
+            health: live.standing.shown.health,
+            reachability: live.reachability.clone(),
+            at,
+        }
+    };
+    drop(shared.events.send(event));
+}
+
+/// Ends when the jump host has a connection again after it had none; never where there is no jump host.
+async fn back_again(jump: Option<&Entry>) {
+    let Some(entry) = jump else { return std::future::pending().await };
+    let mut sessions = entry.sessions();
+    let mut was_down = false;
+    loop {
+        let session = sessions.borrow_and_update().clone();
+        if let Some(session) = session {
+            let mut states = session.state();
+            loop {
+                let is_up = matches!(*states.borrow_and_update(), SessionState::Ready { .. });
+                if is_up && was_down {
+                    let share = rand::rng().random_range(0.0..1.0);
+                    return tokio::time::sleep(JUMP_SPREAD.mul_f64(share)).await;
+                }
+                was_down |= !is_up;
+                tokio::select! {
+                    changed = states.changed() => if changed.is_err() { break },
+                    changed = sessions.changed() => {
+                        if changed.is_ok() {
+                            sessions.mark_changed();
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        was_down = true;
+        if sessions.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// The wait after `failures` probes in a row that did not work.
+fn probe_pause(failures: u32) -> Duration {
+    PROBE_PAUSE.0.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(PROBE_PAUSE.1)
 }
 
 fn verdict_of(live: &Live) -> Verdict {

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::acting::ActingSlot;
 use super::health::Standing;
 use super::packed::{PackedProcesses, PackedServices};
 use super::raw::RawReading;
 use super::state::{Figures, HostKeyView, ServerState, UserTable};
 use crate::history::History;
 use crate::model::{
-    Caller, Facts, Filesystem, Gap, Interface, KeyId, Reachability, SeriesKey, Server, ServerId, Timestamp,
+    Caller, Facts, Filesystem, Findings, Gap, Interface, OrganizationId, Reachability, SeriesKey, Server,
+    ServerId, Timestamp, WayIn,
 };
 use crate::ssh::{HostKey, Session};
 
@@ -23,8 +25,9 @@ pub const SPARKLINE_POINTS: usize = 40;
 #[derive(Debug)]
 pub struct Live {
     pub server: Arc<Server>,
-    /// None: the default key.
-    pub key: Option<KeyId>,
+    pub way: Arc<WayIn>,
+    /// What the last preflight found.
+    pub findings: Arc<Findings>,
     pub host_key: Option<HostKey>,
     pub offered_host_key: Option<HostKey>,
     pub standing: Standing,
@@ -44,8 +47,6 @@ pub struct Live {
     pub failed_services: Vec<String>,
     pub users: Option<Arc<UserTable>>,
     pub logins: LoginsOfDay,
-    /// The session of the present poller. None: no poller, or not over SSH.
-    pub session: Option<Session>,
 }
 
 /// Logins counted by day, UTC.
@@ -55,7 +56,7 @@ pub struct LoginsOfDay {
     count: u32,
 }
 
-const DAY_MS: i64 = 24 * 3600 * 1000;
+pub const DAY_MS: i64 = 24 * 3600 * 1000;
 
 impl LoginsOfDay {
     pub fn add(&mut self, logins: u32, now: Timestamp) {
@@ -87,14 +88,19 @@ pub struct Entry {
     pub changing: tokio::sync::Mutex<()>,
     /// Ends the present poller; replaced when another one starts.
     poller: Mutex<CancellationToken>,
+    /// The session of the present poller. None: no poller, or not over SSH.
+    session: watch::Sender<Option<Session>>,
+    /// The connection of the second identity.
+    pub acting: ActingSlot,
 }
 
 impl Entry {
     #[must_use]
-    pub fn new(server: Server, key: Option<KeyId>, host_key: Option<HostKey>) -> Self {
+    pub fn new(server: Server, way: WayIn, host_key: Option<HostKey>, findings: Findings) -> Self {
         let live = Live {
             server: Arc::new(server),
-            key,
+            way: Arc::new(way),
+            findings: Arc::new(findings),
             host_key,
             offered_host_key: None,
             standing: Standing::default(),
@@ -112,7 +118,6 @@ impl Entry {
             failed_services: Vec::new(),
             users: None,
             logins: LoginsOfDay::default(),
-            session: None,
         };
         Self {
             id: live.server.id,
@@ -122,6 +127,28 @@ impl Entry {
             checks: watch::Sender::new(0),
             changing: tokio::sync::Mutex::new(()),
             poller: Mutex::new(CancellationToken::new()),
+            session: watch::Sender::new(None),
+            acting: ActingSlot::default(),
+        }
+    }
+
+    /// The session of the present poller.
+    #[must_use]
+    pub fn session(&self) -> Option<Session> {
+        self.session.borrow().clone()
+    }
+
+    /// Follows which session there is: it is another one after every change of the way.
+    #[must_use]
+    pub fn sessions(&self) -> watch::Receiver<Option<Session>> {
+        self.session.subscribe()
+    }
+
+    /// Says which session the poller that `stop` ends has; nothing if another poller is in its place by now.
+    pub fn set_session(&self, session: Session, stop: &CancellationToken) {
+        let _in_step = self.poller.lock().unwrap_or_else(PoisonError::into_inner);
+        if !stop.is_cancelled() {
+            self.session.send_replace(Some(session));
         }
     }
 
@@ -135,17 +162,21 @@ impl Entry {
         Arc::clone(&self.live().server)
     }
 
-    /// Ends the present poller and gives the token of the next one.
+    /// Ends the present poller and the connections, and gives the token of the next one.
     pub fn next_poller(&self, parent: &CancellationToken) -> CancellationToken {
         let token = parent.child_token();
+        self.acting.close();
         let mut current = self.poller.lock().unwrap_or_else(PoisonError::into_inner);
         current.cancel();
+        self.session.send_replace(None);
         current.clone_from(&token);
         token
     }
 
     pub fn stop_poller(&self) {
+        self.acting.close();
         self.poller.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        self.session.send_replace(None);
     }
 
     /// Says that somebody looks at the details of this server right now.
@@ -175,7 +206,9 @@ impl Entry {
             interfaces: Arc::clone(&live.interfaces),
             gaps: Arc::clone(&live.gaps),
             logins_today: live.logins.today(now),
-            key: live.key,
+            way: Arc::clone(&live.way),
+            jump: None,
+            findings: Arc::clone(&live.findings),
             host_key: live.host_key.as_ref().map(HostKeyView::of),
             offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
             cpu_recent: recent("cpu_percent"),
@@ -216,6 +249,26 @@ impl Registry {
         found.filter(|entry| entry.live().server.organization == caller.organization)
     }
 
+    #[must_use]
+    pub fn get(&self, id: ServerId) -> Option<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// The servers that are reached over this one, by name.
+    #[must_use]
+    pub fn behind(&self, organization: OrganizationId, jump: ServerId) -> Vec<Arc<Entry>> {
+        let mut found: Vec<Arc<Entry>> = self
+            .all()
+            .into_iter()
+            .filter(|entry| {
+                let live = entry.live();
+                live.way.jump == Some(jump) && live.server.organization == organization
+            })
+            .collect();
+        found.sort_by_key(|entry| entry.server().name.clone());
+        found
+    }
+
     /// All servers of the caller's organization, by name.
     #[must_use]
     pub fn of(&self, caller: &Caller) -> Vec<Arc<Entry>> {
@@ -229,11 +282,6 @@ impl Registry {
             .collect();
         found.sort_by(|left, right| left.0.cmp(&right.0));
         found.into_iter().map(|(_, entry)| entry).collect()
-    }
-
-    #[must_use]
-    pub fn get(&self, id: ServerId) -> Option<Arc<Entry>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     #[must_use]

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth;
-use crate::model::{Caller, Event, Facts, MetricName, Reachability, Role, ServerNumber, Status, Transport};
-use crate::ssh::{Connection, HostKey, Target};
+use crate::model::{
+    Caller, Event, Facts, MetricName, Reachability, Role, SecretKind, ServerNumber, Status, Transport, WayIn,
+};
+use crate::ssh::{Connection, HostKey};
 use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::servers::{self, StoredServer};
@@ -14,6 +16,7 @@ use super::input::ServerEdit;
 use super::poller::{Way, is_polled};
 use super::registry::Entry;
 use super::state::{ProcessTable, ServerState, ServiceTable, Summary, UserTable};
+use super::ways::{DecidedWay, Purpose, SealedSecrets, write_secrets};
 use super::{Fleet, FleetError, ServerFilter};
 
 /// How long a check that was asked for may take before its caller is told what is known so far.
@@ -136,6 +139,10 @@ impl Fleet {
         }
         let mut checks = entry.checks.subscribe();
         checks.mark_unchanged();
+        if entry.server().transport == Transport::Ssh && entry.session().is_none() {
+            // Its login could not even be tried; what was missing may be there now.
+            self.poll(&entry, None).await?;
+        }
         entry.wake.notify_one();
         // A closed channel cannot be: the entry is held here. Too slow: the state says what is known.
         drop(tokio::time::timeout(CHECK_LIMIT, checks.changed()).await);
@@ -145,7 +152,8 @@ impl Fleet {
     /// Changes a server. Its connection lives on unless the way to it changed.
     ///
     /// # Errors
-    /// [`FleetError::Invalid`], [`FleetError::NameTaken`], [`FleetError::NoSuchKey`].
+    /// [`FleetError::Invalid`], [`FleetError::NameTaken`], [`FleetError::NoSuchKey`]; [`FleetError::InUse`] for a jump
+    /// host that would become inactive while others are behind it.
     pub async fn edit(
         &self,
         caller: &Caller,
@@ -153,45 +161,89 @@ impl Fleet {
         edit: ServerEdit,
     ) -> Result<ServerState, FleetError> {
         auth::require(caller, Role::Admin)?;
+        let _no_circle = self.inner.wiring.lock().await;
         let entry = self.find(caller, reference)?;
         let _alone = entry.changing.lock().await;
         // It may have been removed while another change was waited for.
         self.find(caller, &entry.id.to_string())?;
-        let (server, key_before, host_key) = {
+        let (server, way, host_key) = {
             let live = entry.live();
-            (Arc::clone(&live.server), live.key, live.host_key.clone())
+            (Arc::clone(&live.server), Arc::clone(&live.way), live.host_key.clone())
         };
         let mut next = edit.apply(&server)?;
         if server.transport == Transport::Local && next.hostname != server.hostname {
             return Err(FleetError::invalid("hostname", "the local machine has no address to change"));
         }
+        if next.status == Status::Inactive && server.status != Status::Inactive {
+            self.refuse_while_others_are_behind(caller, &entry, "made inactive", |behind| {
+                behind.server().status != Status::Inactive
+            })?;
+        }
         next.updated_at = self.inner.clock.now();
-        let key = match &edit.key {
-            None => key_before,
-            Some(None) => None,
-            Some(Some(reference)) => Some(self.key_by_reference(caller, reference).await?.id),
-        };
+        let decided = self.decide_way(caller, Some(entry.id), &way, &edit.login, &edit.way).await?;
+        let sealed = self.seal_secrets(entry.id, &decided.secrets)?;
         // Another address is another machine as far as trust goes: its key needs approval of its own.
         let moved = next.hostname != server.hostname || next.port != server.port;
         let host_key = host_key.filter(|_| !moved);
         let same_way = !moved
             && next.username == server.username
-            && key == key_before
+            && reads_the_same_way(&way, &decided)
             && (next.status == Status::Inactive) == (server.status == Status::Inactive);
-        self.save(caller, "server.edit", &next, key, host_key.as_ref()).await?;
+        let same_actions = same_way && acts_the_same_way(&way, &decided);
+        let detail = changes(&way, &decided);
+        let stored = StoredServer {
+            server: next.clone(),
+            way: decided.way.clone(),
+            host_key: host_key.as_ref().map(ToString::to_string),
+            findings: (*entry.live().findings).clone(),
+        };
+        self.save(caller, "server.edit", stored, sealed, detail).await?;
         {
             let mut live = entry.live();
             live.server = Arc::new(next);
-            live.key = key;
+            live.way = Arc::new(decided.way);
             live.host_key = host_key;
         }
         if same_way {
+            if !same_actions {
+                entry.acting.close();
+            }
             entry.wake.notify_one();
         } else {
             self.poll(&entry, None).await?;
         }
         self.server_changed(caller, entry.id);
         Ok(self.state_of(&entry))
+    }
+
+    /// A jump host carries others: whoever takes it away has to know whom that cuts off.
+    fn refuse_while_others_are_behind(
+        &self,
+        caller: &Caller,
+        entry: &Entry,
+        what: &str,
+        counts: impl Fn(&Entry) -> bool,
+    ) -> Result<(), FleetError> {
+        /// Names in the sentence; the rest is counted.
+        const NAMED: usize = 10;
+        let behind = self.inner.registry.behind(caller.organization, entry.id);
+        let names: Vec<String> = behind
+            .iter()
+            .filter(|behind| counts(behind))
+            .map(|behind| behind.server().name.to_string())
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let more = match names.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let listed = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        Err(FleetError::InUse(format!(
+            "{} is the jump host of {listed}{more} and cannot be {what} before they have another way",
+            entry.server().name
+        )))
     }
 
     /// Approves the host key of a server, new or changed, and connects with it.
@@ -211,9 +263,15 @@ impl Fleet {
         self.find(caller, &entry.id.to_string())?;
         let approved = HostKey::parse(line.trim())
             .map_err(|error| FleetError::invalid("host_key", error.to_string()))?;
-        let (server, key, offered) = {
+        let (stored, offered) = {
             let live = entry.live();
-            (Arc::clone(&live.server), live.key, live.offered_host_key.clone())
+            let stored = StoredServer {
+                server: (*live.server).clone(),
+                way: (*live.way).clone(),
+                host_key: Some(approved.to_string()),
+                findings: (*live.findings).clone(),
+            };
+            (stored, live.offered_host_key.clone())
         };
         if offered.as_ref() != Some(&approved) {
             return Err(FleetError::invalid(
@@ -221,7 +279,12 @@ impl Fleet {
                 "the server does not offer this key now; reload the page and compare the fingerprint again",
             ));
         }
-        self.save(caller, "server.approve-host-key", &server, key, Some(&approved)).await?;
+        let before = entry.live().host_key.as_ref().map(HostKey::fingerprint);
+        let detail = match before {
+            Some(before) => format!("host key {} in place of {before}", approved.fingerprint()),
+            None => format!("host key {}", approved.fingerprint()),
+        };
+        self.save(caller, "server.approve-host-key", stored, SealedSecrets::new(), detail).await?;
         {
             let mut live = entry.live();
             live.host_key = Some(approved);
@@ -237,20 +300,18 @@ impl Fleet {
         &self,
         caller: &Caller,
         action: &str,
-        server: &crate::model::Server,
-        key: Option<crate::model::KeyId>,
-        host_key: Option<&HostKey>,
+        stored: StoredServer,
+        secrets: SealedSecrets,
+        detail: String,
     ) -> Result<(), FleetError> {
         let now = self.inner.clock.now();
-        let name = server.name.to_string();
-        let entry = AuditEntry::by(caller, action, &name)
-            .detail(host_key.map_or_else(String::new, |key| format!("host key {}", key.fingerprint())));
-        let stored =
-            StoredServer { server: server.clone(), key, host_key: host_key.map(ToString::to_string) };
+        let name = stored.server.name.to_string();
+        let entry = AuditEntry::by(caller, action, &name).detail(detail);
         self.inner
             .store
             .write(move |tx| {
                 servers::save(tx, &stored)?;
+                write_secrets(tx, stored.server.id, &secrets)?;
                 audit::append(tx, now, &entry)
             })
             .await
@@ -263,13 +324,15 @@ impl Fleet {
     /// Removes a server, its samples with it; the audit log keeps what was done.
     ///
     /// # Errors
-    /// [`FleetError::NoSuchServer`].
+    /// [`FleetError::NoSuchServer`]; [`FleetError::InUse`] for a jump host that others are behind.
     pub async fn remove(&self, caller: &Caller, reference: &str) -> Result<(), FleetError> {
         auth::require(caller, Role::Admin)?;
+        let _no_circle = self.inner.wiring.lock().await;
         let entry = self.find(caller, reference)?;
         let _alone = entry.changing.lock().await;
         // It may have been removed while another change was waited for.
         self.find(caller, &entry.id.to_string())?;
+        self.refuse_while_others_are_behind(caller, &entry, "removed", |_| true)?;
         let server = entry.server();
         let (organization, id, now) = (caller.organization, entry.id, self.inner.clock.now());
         let record = AuditEntry::by(caller, "server.remove", server.name.as_str());
@@ -304,21 +367,67 @@ impl Fleet {
         if server.transport == Transport::Local {
             return Ok(Some(Way::Local));
         }
-        let target = self.target_of(entry).await?;
-        Ok(target.map(|target| Way::Ssh { target: Box::new(target), adopted }))
+        let jump = entry.live().way.jump.and_then(|id| self.inner.registry.get(id));
+        let target = self.target_of(entry, Purpose::Readings).await?;
+        Ok(target.map(|target| Way::Ssh { target: Box::new(target), adopted, jump }))
     }
+}
 
-    /// The server as SSH sees it. None: it is not reached over SSH.
-    pub(super) async fn target_of(&self, entry: &Entry) -> Result<Option<Target>, FleetError> {
-        let (server, key, pinned) = {
-            let live = entry.live();
-            (Arc::clone(&live.server), live.key, live.host_key.clone())
-        };
-        let (Transport::Ssh, Some(host)) = (server.transport, server.hostname.clone()) else {
-            return Ok(None);
-        };
-        let identity = self.identity(server.organization, key).await?;
-        let user = server.username.clone().unwrap_or_else(|| "root".to_owned());
-        Ok(Some(Target { pinned, ..Target::new(host, server.port, user, identity) }))
+fn changed_secret(decided: &DecidedWay, kind: SecretKind) -> bool {
+    decided.secrets.iter().any(|(changed, _)| *changed == kind)
+}
+
+/// Whether the connection of the readings can stay.
+fn reads_the_same_way(before: &WayIn, decided: &DecidedWay) -> bool {
+    let after = &decided.way;
+    before.login == after.login
+        && before.jump == after.jump
+        && before.proxy == after.proxy
+        && before.connect_timeout_ms == after.connect_timeout_ms
+        && !changed_secret(decided, SecretKind::Password)
+        && !changed_secret(decided, SecretKind::ProxyPassword)
+}
+
+/// Whether the connection of the second identity can stay.
+fn acts_the_same_way(before: &WayIn, decided: &DecidedWay) -> bool {
+    before.action == decided.way.action && !changed_secret(decided, SecretKind::ActionPassword)
+}
+
+/// What an edit changed of the way in, for the audit log: names of fields, never a secret.
+pub(super) fn changes(before: &WayIn, decided: &DecidedWay) -> String {
+    let after = &decided.way;
+    let mut changed = Vec::new();
+    let mut note = |differs: bool, what: String| {
+        if differs {
+            changed.push(what);
+        }
+    };
+    note(before.login != after.login, format!("login method {}", after.login.method));
+    note(
+        before.action != after.action,
+        match &after.action {
+            Some(action) => format!("action login {} with {}", action.username, action.login.method),
+            None => "no action login".to_owned(),
+        },
+    );
+    note(
+        before.jump != after.jump,
+        after.jump.map_or_else(|| "no jump host".to_owned(), |id| format!("jump host {id}")),
+    );
+    note(
+        before.proxy != after.proxy,
+        after.proxy.as_ref().map_or_else(|| "no proxy".to_owned(), |proxy| format!("proxy {proxy}")),
+    );
+    note(
+        before.connect_timeout_ms != after.connect_timeout_ms,
+        format!("connect timeout {} ms", after.connect_timeout_ms),
+    );
+    for (kind, change) in &decided.secrets {
+        let what = kind.name().replace('_', " ");
+        changed.push(match change {
+            super::ways::SecretChange::Set(_) => format!("{what} set"),
+            super::ways::SecretChange::Remove => format!("{what} removed"),
+        });
     }
+    changed.join("; ")
 }

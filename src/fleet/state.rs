@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    Facts, Filesystem, Gap, Health, Interface, KeyId, LoggedInUser, ProcessUsage, Reachability, Sample,
-    Server, Service, Status, Timestamp,
+    Facts, Filesystem, Findings, Gap, Health, Interface, LoggedInUser, ProcessUsage, Reachability, Sample,
+    Server, ServerName, Service, Status, Timestamp, WayIn,
 };
 use crate::ssh::HostKey;
 
@@ -104,8 +104,11 @@ pub struct ServerState {
     pub gaps: Arc<[Gap]>,
     /// SSH logins that this server saw from Roundsman since midnight UTC.
     pub logins_today: u32,
-    /// The kept key that logs in. None: the default one.
-    pub key: Option<KeyId>,
+    pub way: Arc<WayIn>,
+    /// The name of its jump host.
+    pub jump: Option<ServerName>,
+    /// What the last preflight found about the login for readings.
+    pub findings: Arc<Findings>,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

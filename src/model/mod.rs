@@ -12,6 +12,7 @@ mod sample;
 mod secret;
 mod server;
 mod time;
+mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
@@ -33,3 +34,6 @@ pub use server::{
     Tag, Transport, shown,
 };
 pub use time::Timestamp;
+pub use way_in::{
+    ActionLogin, BlindSpot, Findings, Login, ProxyAddress, ProxyScheme, SecretKind, UnknownSecret, WayIn,
+};

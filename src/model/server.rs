@@ -25,6 +25,8 @@ pub enum InvalidServer {
     Status(String),
     #[error("'{0}' is not a way to log in: use key, agent or password")]
     LoginMethod(String),
+    #[error("'{0}' is not a proxy: use socks5://host:port or http://user:password@host:port")]
+    Proxy(String),
     #[error("'{0}' is not a health: use healthy, degraded, critical, unreachable or unknown")]
     Health(String),
 }

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rand::RngExt as _;
 use russh::client::{self, Handle};
+use russh::keys::Algorithm;
 use russh::{AlgorithmKind, Limits, Preferred, SshId, cipher};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -22,18 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
+use super::banner::{CLIENT_ID, greet};
 use super::connection::Connection;
 use super::error::{Cause, Endpoint, SshError};
 use super::handler::{Gatekeeper, Observed};
-use super::hostkey::{HostKey, KNOWN_ALGORITHMS, Verdict, judge_host_key};
-use super::target::Target;
-use super::wire::Wire;
-use super::{auth, printable};
-
-const CLIENT_ID: &str = concat!("SSH-2.0-Roundsman_", env!("CARGO_PKG_VERSION"));
-
-/// What a server may say before its identification (RFC 4253, section 4.2, sets no limit; OpenSSH reads 8 KiB a line).
-const MAX_GREETING_BYTES: usize = 8 * 1024;
+use super::hostkey::{HostKey, KNOWN_ALGORITHMS, Verdict};
+use super::target::{Proxy, Route, Target};
+use super::way::{Hop, Refusal};
+use super::wire::{Carrier, Wire};
+use super::{auth, printable, proxy};
 
 /// How long sent data may stay unacknowledged before the kernel gives the connection up. Without it, retransmissions
 /// go on for a quarter of an hour.
@@ -55,16 +52,43 @@ const REKEY_BYTES: usize = 1 << 30;
 /// 32 KiB would be a sixth of all memory with thousands of servers, and a smaller packet costs a download little.
 const MAX_PACKET_BYTES: u32 = 8 * 1024;
 
+/// How long a key exchange and login may keep others from theirs. Both sides need some milliseconds of CPU; what takes longer is
+/// the way there, or a server that stalls after its banner, and 64 such servers would hold up all others.
+const TURN: Duration = Duration::from_millis(500);
+
+/// A step on the way to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Leg {
+    /// The jump host or the proxy.
+    Route,
+    Layer(Layer),
+}
+
+impl Leg {
+    /// For who knows only layers: the way counts as the first.
+    pub(super) const fn layer(self) -> Layer {
+        match self {
+            Self::Route => Layer::Name,
+            Self::Layer(layer) => layer,
+        }
+    }
+}
+
 /// Connects and logs in. `progress` hears of each step as it begins.
 ///
 /// # Errors
 /// Every [`SshError`] that has a layer up to authentication. With `pinned: None` the result is
-/// [`SshError::HostKeyUnknown`] with the key that was seen, and no credential has been sent.
+/// [`SshError::HostKeyUnknown`] with the key that was seen, unless one of `authorities` vouches for the host, and no
+/// credential has been sent.
 pub async fn connect(
     target: &Target,
     progress: &mut (dyn FnMut(Layer) + Send),
 ) -> Result<Connection, SshError> {
-    connect_through(None, target, progress).await
+    let mut legs = |leg| match leg {
+        Leg::Route => {}
+        Leg::Layer(layer) => progress(layer),
+    };
+    connect_through(None, target, &mut legs).await
 }
 
 /// As [`connect`]; key exchange and login wait for a permit of `gate`. What comes before costs next to nothing and is where
@@ -72,42 +96,162 @@ pub async fn connect(
 pub(super) async fn connect_through(
     gate: Option<&Semaphore>,
     target: &Target,
-    progress: &mut (dyn FnMut(Layer) + Send),
+    progress: &mut (dyn FnMut(Leg) + Send),
+) -> Result<Connection, SshError> {
+    let certificates = !target.authorities.is_empty();
+    let mut furthest = None;
+    let mut once = |leg: Leg| {
+        if furthest.is_none_or(|furthest| leg > furthest) {
+            furthest = Some(leg);
+            progress(leg);
+        }
+    };
+    let error = match Box::pin(attempt(gate, target, certificates, &mut once)).await {
+        Ok(connection) => return Ok(connection),
+        Err(error) => error,
+    };
+    // A server shows its certificate rather than its plain keys, where it has one and we ask. The pinned key may be among those.
+    let pinned_may_be_hidden =
+        matches!(error, SshError::HostKeyChanged { .. } | SshError::HostCertificateRefused { .. });
+    if certificates && target.pinned.is_some() && pinned_may_be_hidden {
+        return Box::pin(attempt(gate, target, false, &mut once)).await;
+    }
+    Err(error)
+}
+
+async fn attempt(
+    gate: Option<&Semaphore>,
+    target: &Target,
+    certificates: bool,
+    progress: &mut (dyn FnMut(Leg) + Send),
 ) -> Result<Connection, SshError> {
     let at = target.endpoint();
     let limit = target.connect_timeout;
-    progress(Layer::Name);
-    let addresses = resolve(&at, limit).await?;
-    progress(Layer::Tcp);
-    let socket = dial(&at, &addresses, limit).await?;
-    progress(Layer::Banner);
+    let Way { carrier, received, jump } = reach(target, &at, progress).await?;
+    progress(Leg::Layer(Layer::Banner));
     // Dropping this future must not leave the library's task behind, waiting for a frozen peer.
     let kill = CancellationToken::new();
     let cut_off = kill.clone().drop_guard();
-    let (wire, server_id) = greet(&at, socket, limit, kill).await?;
-    let _turn = match gate {
-        // A closed gate means that everything is stopping, which ends this future as well.
-        Some(gate) => gate.acquire().await.ok(),
-        None => None,
+    let (wire, server_id) = greet(&at, carrier, received, limit, kill).await?;
+    let behind = jump.as_ref().map(|jump| &*jump.shared().handshakes);
+    let work = async {
+        progress(Leg::Layer(Layer::KeyExchange));
+        let (mut handle, observed) = exchange_keys(&at, target, certificates, wire).await?;
+        progress(Leg::Layer(Layer::HostKey));
+        progress(Leg::Layer(Layer::Authentication));
+        let login = auth::log_in(&mut handle, &observed, target);
+        match timeout(limit * 2, Box::pin(login)).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(late(&at, Layer::Authentication, limit * 2)),
+        }
+        Ok((handle, observed))
     };
-    progress(Layer::KeyExchange);
-    let (mut handle, observed) = Box::pin(exchange_keys(&at, target, wire)).await?;
-    progress(Layer::HostKey);
-    progress(Layer::Authentication);
-    let login = auth::log_in(&mut handle, &observed, target);
-    match timeout(limit * 2, Box::pin(login)).await {
-        Ok(outcome) => outcome?,
-        Err(_) => return Err(late(&at, Layer::Authentication, limit * 2)),
-    }
+    let (handle, observed) = in_turn([behind, gate], Box::pin(work)).await?;
     Ok(Connection::new(handle, observed, at, cut_off.disarm(), server_id))
 }
 
-fn late(at: &Endpoint, layer: Layer, after: Duration) -> SshError {
+/// Waits for a permit of each gate, in this order, and gives them back when the work is done or its turn is over.
+async fn in_turn<T>(gates: [Option<&Semaphore>; 2], mut work: impl Future<Output = T> + Unpin) -> T {
+    let mut permits = Vec::new();
+    for gate in gates.into_iter().flatten() {
+        // A closed gate means that everything is stopping, which ends this future as well.
+        permits.extend(gate.acquire().await.ok());
+    }
+    match timeout(TURN, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(permits);
+            work.await
+        }
+    }
+}
+
+/// A stream to a server, before its first word was looked at.
+struct Way {
+    carrier: Carrier,
+    /// What the server said already.
+    received: BytesMut,
+    /// The connection that it runs over.
+    jump: Option<Connection>,
+}
+
+async fn reach(
+    target: &Target,
+    at: &Endpoint,
+    progress: &mut (dyn FnMut(Leg) + Send),
+) -> Result<Way, SshError> {
+    let limit = target.connect_timeout;
+    match &target.route {
+        Route::Direct => {
+            progress(Leg::Layer(Layer::Name));
+            let addresses = resolve(at, limit).await?;
+            progress(Leg::Layer(Layer::Tcp));
+            let socket = dial(at, &addresses, limit).await?;
+            Ok(Way { carrier: Carrier::Tcp(socket), received: BytesMut::new(), jump: None })
+        }
+        Route::Proxy(proxy) => {
+            progress(Leg::Route);
+            let hop = Hop::Proxy(proxy.address());
+            let socket = dial_proxy(proxy, limit).await.map_err(|error| on_the_way(&hop, error))?;
+            let (socket, received) = through_proxy(socket, proxy, &hop, at, limit).await?;
+            progress(Leg::Layer(Layer::Name));
+            progress(Leg::Layer(Layer::Tcp));
+            Ok(Way { carrier: Carrier::Tcp(socket), received, jump: None })
+        }
+        Route::Jump(host) => {
+            progress(Leg::Route);
+            let hop = Hop::JumpHost(printable::line(host.name().as_bytes(), 100));
+            let jump = host.connection().await.map_err(|error| on_the_way(&hop, error))?;
+            progress(Leg::Layer(Layer::Name));
+            progress(Leg::Layer(Layer::Tcp));
+            let tunnel = jump.open_tcp(&hop, at, limit).await?;
+            Ok(Way { carrier: Carrier::Tunnel(tunnel), received: BytesMut::new(), jump: Some(jump) })
+        }
+    }
+}
+
+/// With several hops, the error that names the one that failed stays as it is.
+fn on_the_way(hop: &Hop, error: SshError) -> SshError {
+    if error.hop().is_some() {
+        error
+    } else {
+        SshError::OnTheWay { hop: hop.clone(), error: Box::new(error) }
+    }
+}
+
+async fn dial_proxy(proxy: &Proxy, limit: Duration) -> Result<TcpStream, SshError> {
+    let at = proxy.endpoint();
+    let addresses = resolve(&at, limit).await?;
+    dial(&at, &addresses, limit).await
+}
+
+async fn through_proxy(
+    mut socket: TcpStream,
+    proxy: &Proxy,
+    hop: &Hop,
+    at: &Endpoint,
+    limit: Duration,
+) -> Result<(TcpStream, BytesMut), SshError> {
+    let answer = timeout(limit, proxy::ask(&mut socket, proxy, at)).await;
+    let refusal = match answer {
+        Ok(Ok(received)) => return Ok((socket, received)),
+        Ok(Err(refusal)) => refusal,
+        Err(_) => Refusal::Silent,
+    };
+    Err(if refusal.is_about_the_hop() {
+        SshError::HopRefuses { hop: hop.clone(), refusal }
+    } else {
+        let layer = if refusal == Refusal::NoSuchName { Layer::Name } else { Layer::Tcp };
+        failed(at, layer, Cause::Relay { by: hop.clone(), refusal })
+    })
+}
+
+pub(super) fn late(at: &Endpoint, layer: Layer, after: Duration) -> SshError {
     let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     SshError::TimedOut { at: Box::new(at.clone()), layer, after_ms }
 }
 
-fn failed(at: &Endpoint, layer: Layer, cause: Cause) -> SshError {
+pub(super) fn failed(at: &Endpoint, layer: Layer, cause: Cause) -> SshError {
     SshError::Unreachable { at: Box::new(at.clone()), layer, cause }
 }
 
@@ -156,87 +300,14 @@ fn tcp_cause(error: &io::Error) -> Cause {
     }
 }
 
-/// Sends our identification and waits for the server's. Ours goes first: an HTTP server answers to it with an
-/// error that names it, and says nothing otherwise.
-async fn greet(
-    at: &Endpoint,
-    mut socket: TcpStream,
-    limit: Duration,
-    kill: CancellationToken,
-) -> Result<(Wire, String), SshError> {
-    let mut received = BytesMut::new();
-    let outcome = timeout(limit, hear_greeting(&mut socket, &mut received)).await;
-    let said = printable::line(&received, 120);
-    let cause = match outcome {
-        Ok(Ok((from, id))) => {
-            let replay = Bytes::from(received).slice(from..);
-            return Ok((Wire::new(socket, replay, CLIENT_ID.len() + 2, kill), id));
-        }
-        Err(_) if received.is_empty() => return Err(late(at, Layer::Banner, limit)),
-        Err(_) => Cause::NotSsh { said },
-        Ok(Err(NoBanner::Other)) => Cause::NotSsh { said },
-        Ok(Err(NoBanner::HungUp)) => Cause::HungUp { said },
-        Ok(Err(NoBanner::Io(error))) if error.kind() == io::ErrorKind::ConnectionReset => {
-            Cause::HungUp { said }
-        }
-        Ok(Err(NoBanner::Io(error))) => Cause::Broken { detail: error.to_string() },
-    };
-    Err(failed(at, Layer::Banner, cause))
-}
-
-enum NoBanner {
-    Other,
-    HungUp,
-    Io(io::Error),
-}
-
-/// Where in `received` the identification line begins, and its text.
-async fn hear_greeting(socket: &mut TcpStream, received: &mut BytesMut) -> Result<(usize, String), NoBanner> {
-    socket.write_all(format!("{CLIENT_ID}\r\n").as_bytes()).await.map_err(NoBanner::Io)?;
-    loop {
-        match greeting(received) {
-            Greeting::Ssh2 { from, id } => return Ok((from, id)),
-            Greeting::Other => return Err(NoBanner::Other),
-            Greeting::NotYet => {}
-        }
-        if socket.read_buf(received).await.map_err(NoBanner::Io)? == 0 {
-            return Err(NoBanner::HungUp);
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Greeting {
-    NotYet,
-    Ssh2 { from: usize, id: String },
-    Other,
-}
-
-/// Source: RFC 4253, section 4.2 (other lines may come first) and 5.1 (`SSH-1.99-` speaks SSH 2 too).
-fn greeting(received: &[u8]) -> Greeting {
-    let mut from = 0;
-    for line in received.split_inclusive(|&byte| byte == b'\n') {
-        if line.starts_with(b"HTTP/") || (line.starts_with(b"SSH-1.") && !line.starts_with(b"SSH-1.99-")) {
-            return Greeting::Other;
-        }
-        let complete = line.ends_with(b"\n");
-        if complete && (line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-")) {
-            return Greeting::Ssh2 { from, id: printable::line(line, 255) };
-        }
-        if complete {
-            from += line.len();
-        }
-    }
-    if received.len() > MAX_GREETING_BYTES { Greeting::Other } else { Greeting::NotYet }
-}
-
 async fn exchange_keys(
     at: &Endpoint,
     target: &Target,
+    certificates: bool,
     wire: Wire,
 ) -> Result<(Handle<Gatekeeper>, Observed), SshError> {
-    let (gatekeeper, observed) = Gatekeeper::new(target.pinned.clone());
-    let config = Arc::new(config(target.pinned.as_ref()));
+    let (gatekeeper, observed) = Gatekeeper::new(target);
+    let config = Arc::new(config(target.pinned.as_ref(), certificates));
     let limit = target.connect_timeout;
     match timeout(limit, client::connect_stream(config, wire, gatekeeper)).await {
         Ok(Ok(handle)) => Ok((handle, observed)),
@@ -245,7 +316,9 @@ async fn exchange_keys(
     }
 }
 
-fn config(pinned: Option<&HostKey>) -> client::Config {
+fn config(pinned: Option<&HostKey>, certificates: bool) -> client::Config {
+    let key = HostKey::algorithms_first(pinned, KNOWN_ALGORITHMS);
+    let host_key_certificates = if certificates { certified(&key) } else { Vec::new() };
     let hours = rand::rng().random_range(REKEY_HOURS);
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(CLIENT_ID)),
@@ -255,12 +328,19 @@ fn config(pinned: Option<&HostKey>) -> client::Config {
         inactivity_timeout: Some(INACTIVITY),
         maximum_packet_size: MAX_PACKET_BYTES,
         preferred: Preferred {
-            key: Cow::Owned(HostKey::algorithms_first(pinned, KNOWN_ALGORITHMS)),
+            key: Cow::Owned(key),
+            host_key_certificates: Cow::Owned(host_key_certificates),
             cipher: Cow::Borrowed(if has_aes() { AES_FIRST } else { CHACHA_FIRST }),
             ..Preferred::DEFAULT
         },
         ..client::Config::default()
     }
+}
+
+/// Those whose certificates are taken: all but SHA-1, since whoever signs certificates has a daemon that knows better.
+fn certified(algorithms: &[Algorithm]) -> Vec<Algorithm> {
+    let old = Algorithm::Rsa { hash: None };
+    algorithms.iter().filter(|algorithm| **algorithm != old).cloned().collect()
 }
 
 const AES_FIRST: &[cipher::Name] = &[
@@ -301,14 +381,18 @@ fn exchange_error(
     observed: &Observed,
     error: &russh::Error,
 ) -> SshError {
-    if let Some(seen) = observed.host_key.get() {
+    if let (Some(seen), Some(verdict)) = (observed.host_key.get(), observed.verdict.get()) {
         let (at, seen) = (Box::new(at.clone()), Box::new(seen.clone()));
-        match (judge_host_key(pinned, &seen), pinned) {
+        match (verdict, pinned) {
             (Verdict::Changed, Some(pinned)) => {
                 return SshError::HostKeyChanged { at, pinned: Box::new(pinned.clone()), seen };
             }
             (Verdict::Unknown, _) => return SshError::HostKeyUnknown { at, seen },
-            _ => {}
+            (Verdict::Revoked, _) => return SshError::HostKeyRevoked { at, seen },
+            (Verdict::CertificateRefused(problem), _) => {
+                return SshError::HostCertificateRefused { at, seen, problem: Box::new(problem.clone()) };
+            }
+            (Verdict::Trusted | Verdict::Changed, _) => {}
         }
     }
     let cause = match error {
@@ -343,22 +427,17 @@ const fn kind_name(kind: &AlgorithmKind) -> &'static str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_identification_is_found_after_other_lines_and_in_pieces() {
-        let whole = b"Welcome\r\nSSH-2.0-OpenSSH_9.2p1 Debian\r\nkex";
-        let id = "SSH-2.0-OpenSSH_9.2p1 Debian".to_owned();
-        assert_eq!(greeting(whole), Greeting::Ssh2 { from: 9, id });
-        for end in 0..38 {
-            assert_eq!(greeting(&whole[..end]), Greeting::NotYet, "{end} bytes");
-        }
-    }
-
-    #[test]
-    fn other_protocols_and_endless_greetings_are_not_ssh() {
-        assert_eq!(greeting(b"HTTP/1.1 400 Bad Request\r\n"), Greeting::Other);
-        assert_eq!(greeting(b"SSH-1.5-old\r\n"), Greeting::Other);
-        assert_eq!(greeting(&vec![b'x'; MAX_GREETING_BYTES + 1]), Greeting::Other);
-        assert_eq!(greeting(&b"\n".repeat(MAX_GREETING_BYTES + 1)), Greeting::Other);
-        assert_eq!(greeting(b"220 mail ESMTP\r\n"), Greeting::NotYet);
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_long_gives_its_permits_back_and_goes_on() {
+        let (behind, gate) = (Semaphore::new(1), Semaphore::new(1));
+        let (finish, finished) = tokio::sync::oneshot::channel();
+        let mut slow = Box::pin(in_turn([Some(&behind), Some(&gate)], Box::pin(finished)));
+        assert!(timeout(TURN / 2, &mut slow).await.is_err());
+        assert_eq!((behind.available_permits(), gate.available_permits()), (0, 0));
+        let quick = in_turn([None, Some(&gate)], Box::pin(async { "done" }));
+        assert_eq!(tokio::join!(timeout(TURN * 2, quick), timeout(TURN, &mut slow)).0, Ok("done"));
+        assert_eq!((behind.available_permits(), gate.available_permits()), (1, 1));
+        finish.send(()).unwrap();
+        assert_eq!(slow.await, Ok(()));
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::algorithms::Algorithms;
 use super::error::{Endpoint, SshError};
 use super::handler::{Gatekeeper, Observed};
 use super::hostkey::HostKey;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     channels: Arc<Semaphore>,
     commands: Arc<Semaphore>,
     pub(super) rescue: Arc<Semaphore>,
+    /// Key exchanges and logins under way with servers behind this one.
+    pub(super) handshakes: Arc<Semaphore>,
     local_closes: AtomicU32,
 }
 
@@ -80,6 +83,7 @@ impl Connection {
             channels: Arc::new(Semaphore::new(MAX_CHANNELS)),
             commands: Arc::new(Semaphore::new(MAX_COMMANDS)),
             rescue: Arc::new(Semaphore::new(RESCUES)),
+            handshakes: Arc::new(Semaphore::new(super::jump::MAX_HANDSHAKES)),
             local_closes: AtomicU32::new(0),
         }))
     }
@@ -98,6 +102,12 @@ impl Connection {
     #[must_use]
     pub fn host_key(&self) -> Option<&HostKey> {
         self.0.observed.host_key.get()
+    }
+
+    /// What both sides agreed on in the first key exchange.
+    #[must_use]
+    pub fn algorithms(&self) -> Algorithms {
+        self.0.observed.negotiated.get().map(super::algorithms::Negotiated::names).unwrap_or_default()
     }
 
     #[must_use]
@@ -142,12 +152,15 @@ impl Connection {
 
     /// Why it is closed, as an error.
     pub(super) fn lost(&self) -> SshError {
-        let cause = match self.0.observed.reason.get() {
+        SshError::Closed { at: Box::new(self.0.at.clone()), cause: self.why_closed() }
+    }
+
+    pub(super) fn why_closed(&self) -> String {
+        match self.0.observed.reason.get() {
             Some(reason) if !reason.is_empty() => reason.clone(),
             _ if self.0.kill.is_cancelled() => "it was cut off from this side".to_owned(),
             _ => "the server closed it".to_owned(),
-        };
-        SshError::Closed { at: Box::new(self.0.at.clone()), cause }
+        }
     }
 
     /// Waits for its turn, first come first served.

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use crate::model::{Layer, Port};
 use crate::quote::quote;
 
+use super::certificate::{CertificateProblem, Purpose};
 use super::exec::Output;
 use super::hostkey::HostKey;
+use super::way::{Hop, Refusal};
 
 /// `user@host:port`, for sentences and for the commands in an advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,11 @@ pub enum Cause {
         kind: String,
         offered: String,
     },
+    /// The jump host or the proxy works, and makes no connection to there.
+    Relay {
+        by: Hop,
+        refusal: Refusal,
+    },
     Broken {
         detail: String,
     },
@@ -77,6 +84,7 @@ impl fmt::Display for Cause {
             Self::NoCommonAlgorithm { kind, offered } => {
                 write!(f, "no common {kind} algorithm; the server offers only {offered}")
             }
+            Self::Relay { by, refusal } => f.write_str(&refusal.told(&by.to_string())),
             Self::Broken { detail } => write!(f, "the exchange failed ({detail})"),
         }
     }
@@ -104,6 +112,15 @@ pub enum SshError {
     )]
     HostKeyChanged { at: Box<Endpoint>, pinned: Box<HostKey>, seen: Box<HostKey> },
 
+    /// The host key, or the authority that vouches for it, is on the list of revoked ones. Nothing was sent that is secret.
+    #[error("The host key of {at} is revoked: {} {}. No credentials were sent.", seen.algorithm(), seen.fingerprint())]
+    HostKeyRevoked { at: Box<Endpoint>, seen: Box<HostKey> },
+
+    /// An authority that is known signed the host's certificate, and it does not count. Nothing was sent that is secret.
+    /// `seen` is the key in the certificate.
+    #[error("The host certificate of {at} cannot be trusted: {problem}. No credentials were sent.")]
+    HostCertificateRefused { at: Box<Endpoint>, seen: Box<HostKey>, problem: Box<CertificateProblem> },
+
     /// The server does not accept the identity. Trying again changes nothing, and often locks the address out.
     #[error("{at} refused the login of '{}' with {offered}; it accepts: {}.", at.user, listed(accepts))]
     AuthRefused { at: Box<Endpoint>, offered: String, accepts: Vec<String> },
@@ -111,6 +128,22 @@ pub enum SshError {
     /// The private key itself is the trouble; nothing was offered.
     #[error("The private key {path} cannot be used: {cause}.")]
     KeyUnreadable { path: String, cause: String },
+
+    /// The user certificate is the trouble. Trying again changes nothing.
+    #[error("The certificate {name} cannot be used: {problem}.")]
+    CertificateUnusable { name: String, problem: Box<CertificateProblem> },
+
+    /// The ssh-agent is the trouble; nothing was offered.
+    #[error("The ssh-agent at {socket} cannot be used: {problem}.")]
+    AgentUnusable { socket: String, problem: AgentProblem },
+
+    /// A jump host or a proxy on the way is the trouble; the server itself was not reached. Trying again later is safe.
+    #[error("{}: {error}", hop.at_the_start())]
+    OnTheWay { hop: Hop, error: Box<SshError> },
+
+    /// A proxy answers, and makes no connections for us at all. Trying again with another login or kind is safe.
+    #[error("{}.", refusal.told(&hop.at_the_start()))]
+    HopRefuses { hop: Hop, refusal: Refusal },
 
     /// The connection was there and is gone. What was running may or may not have run.
     #[error("The SSH connection to {at} ended: {cause}.")]
@@ -141,18 +174,77 @@ pub enum SshError {
     RemoteFailed { what: &'static str, exit_status: String, said: String },
 }
 
+/// What is wrong with an ssh-agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentProblem {
+    /// Nobody answers at the socket, or not to this process.
+    NotThere { detail: String },
+    /// It holds no key at all; a locked agent says the same.
+    Empty,
+    /// It holds others. `wanted` is a fingerprint.
+    Lacks { wanted: String, held: usize },
+    /// It has the key and would not sign: it asked somebody who said no, or the key is for other hosts only.
+    RefusedToSign { wanted: String },
+    /// What it was to sign with is not a public key line.
+    NotAKey,
+}
+
+impl fmt::Display for AgentProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotThere { detail } => write!(f, "it does not answer ({detail})"),
+            Self::Empty => f.write_str("it is locked or holds no key"),
+            Self::Lacks { wanted, held: 1 } => write!(f, "it holds one key, and not {wanted}"),
+            Self::Lacks { wanted, held } => write!(f, "it holds {held} keys, and not {wanted}"),
+            Self::RefusedToSign { wanted } => write!(f, "it refused to sign with {wanted}"),
+            Self::NotAKey => f.write_str("the key that it is to sign with is not a public key line"),
+        }
+    }
+}
+
+impl AgentProblem {
+    fn advice(&self, socket: &str) -> String {
+        let socket = quote(socket).unwrap_or_default();
+        match self {
+            Self::NotThere { .. } => format!(
+                "Start it as the user that Roundsman runs as, with this socket: `ssh-agent -a {socket}`, then `SSH_AUTH_SOCK={socket} ssh-add KEY`."
+            ),
+            Self::Empty => format!(
+                "Unlock it (`SSH_AUTH_SOCK={socket} ssh-add -X`), or load the key: `SSH_AUTH_SOCK={socket} ssh-add KEY`."
+            ),
+            Self::Lacks { .. } => format!(
+                "Load the key: `SSH_AUTH_SOCK={socket} ssh-add KEY`; `ssh-add -l` lists what is there."
+            ),
+            Self::RefusedToSign { .. } => {
+                "Confirm the use of the key where the agent asks, or load it without `-c` and `-h`."
+                    .to_owned()
+            }
+            Self::NotAKey => "Give the line of the key's .pub file: `ssh-ed25519 AAAA…`.".to_owned(),
+        }
+    }
+}
+
 fn listed(methods: &[String]) -> String {
     if methods.is_empty() { "nothing".to_owned() } else { methods.join(", ") }
 }
 
 impl SshError {
-    /// Where on the way it failed. None: the way is fine, a command was the trouble.
+    /// Where on the way it failed; of a jump host or proxy, where on the way to that. None: the way is fine, a command was
+    /// the trouble.
     #[must_use]
     pub const fn layer(&self) -> Option<Layer> {
         match self {
             Self::Unreachable { layer, .. } | Self::TimedOut { layer, .. } => Some(*layer),
-            Self::HostKeyUnknown { .. } | Self::HostKeyChanged { .. } => Some(Layer::HostKey),
-            Self::AuthRefused { .. } | Self::KeyUnreadable { .. } => Some(Layer::Authentication),
+            Self::HostKeyUnknown { .. }
+            | Self::HostKeyChanged { .. }
+            | Self::HostKeyRevoked { .. }
+            | Self::HostCertificateRefused { .. } => Some(Layer::HostKey),
+            Self::AuthRefused { .. }
+            | Self::KeyUnreadable { .. }
+            | Self::CertificateUnusable { .. }
+            | Self::AgentUnusable { .. } => Some(Layer::Authentication),
+            Self::OnTheWay { error, .. } => error.layer(),
+            Self::HopRefuses { .. } => Some(Layer::Tcp),
             Self::Closed { .. } | Self::ChannelRefused { .. } => Some(Layer::Channel),
             Self::NoShell { .. } => Some(Layer::Shell),
             Self::CommandTimedOut { .. }
@@ -169,9 +261,24 @@ impl SshError {
             self,
             Self::HostKeyUnknown { .. }
                 | Self::HostKeyChanged { .. }
+                | Self::HostKeyRevoked { .. }
+                | Self::HostCertificateRefused { .. }
                 | Self::AuthRefused { .. }
                 | Self::KeyUnreadable { .. }
+                | Self::CertificateUnusable { .. }
+                | Self::AgentUnusable { .. }
+                | Self::HopRefuses { refusal: Refusal::LoginWanted | Refusal::LoginRefused, .. }
         )
+    }
+
+    /// The jump host or proxy that is the trouble, where the server itself is not. Whoever counts unreachable servers
+    /// counts one outage for all that stand behind it.
+    #[must_use]
+    pub const fn hop(&self) -> Option<&Hop> {
+        match self {
+            Self::OnTheWay { hop, .. } | Self::HopRefuses { hop, .. } => Some(hop),
+            _ => None,
+        }
     }
 
     /// Exactly what to do about it, for a person.
@@ -189,6 +296,15 @@ impl SshError {
                  (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`) and let an administrator accept it. \
                  If not, somebody may be between you and the server: do not accept it."
             ),
+            Self::HostKeyRevoked { at, .. } => format!(
+                "Do not connect: this key is known to be in wrong hands. Give {at} new host keys (`rm /etc/ssh/ssh_host_*; \
+                 ssh-keygen -A`), or take the key off the list if it stands there by mistake."
+            ),
+            Self::HostCertificateRefused { problem, .. } => problem.advice(Purpose::Host),
+            Self::CertificateUnusable { problem, .. } => problem.advice(Purpose::User),
+            Self::AgentUnusable { socket, problem } => problem.advice(socket),
+            Self::OnTheWay { error, .. } => error.advice(),
+            Self::HopRefuses { hop, refusal } => refusal.advice(hop, None),
             Self::AuthRefused { at, accepts, .. } => refused_advice(at, accepts),
             Self::KeyUnreadable { path, .. } => format!(
                 "Check that {path} is a private key that Roundsman's user can read (`ls -l`, `ssh-keygen -yf`), \
@@ -235,6 +351,7 @@ fn unreachable_advice(at: &Endpoint, layer: Layer, cause: &Cause) -> String {
             "Update the server's SSH daemon, or remove the restriction (KexAlgorithms, Ciphers, MACs, HostKeyAlgorithms) from its sshd_config."
                 .to_owned()
         }
+        Cause::Relay { by, refusal } => refusal.advice(by, Some(at)),
         Cause::HungUp { .. } | Cause::Broken { .. } => {
             "Look at `journalctl -u ssh` on the server for the reason.".to_owned()
         }

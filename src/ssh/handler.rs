@@ -6,17 +6,26 @@ use std::sync::{Arc, OnceLock};
 
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{Channel, Error};
+use russh::{Channel, Error, Names};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::hostkey::{HostKey, Verdict, judge_host_key};
+use crate::clock::{Clock as _, SystemClock};
+
+use super::algorithms::Negotiated;
+use super::certificate::Certificate;
+use super::hostkey::{HostKey, Offered, Trust, Verdict, judge_host_key};
 use super::printable;
+use super::target::Target;
 
 /// What a connection learns from its handler, which lives and dies with the library's own task.
 #[derive(Debug, Clone)]
 pub(super) struct Observed {
     /// The host key that the server proved to have.
     pub(super) host_key: Arc<OnceLock<HostKey>>,
+    /// What was made of it.
+    pub(super) verdict: Arc<OnceLock<Verdict>>,
+    /// The algorithms of the first key exchange.
+    pub(super) negotiated: Arc<OnceLock<Negotiated>>,
     /// Why the session ended, cleaned and cut.
     pub(super) reason: Arc<OnceLock<String>>,
     /// Cancelled when the session has ended, for whatever reason.
@@ -26,31 +35,72 @@ pub(super) struct Observed {
 #[derive(Debug)]
 pub(super) struct Gatekeeper {
     pinned: Option<HostKey>,
+    authorities: Arc<[HostKey]>,
+    revoked: Arc<[HostKey]>,
+    host: String,
+    /// The host showed a certificate.
+    certified: bool,
     observed: Observed,
     _ended_when_dropped: DropGuard,
 }
 
 impl Gatekeeper {
-    pub(super) fn new(pinned: Option<HostKey>) -> (Self, Observed) {
-        let observed =
-            Observed { host_key: Arc::default(), reason: Arc::default(), ended: CancellationToken::new() };
-        let guard = observed.ended.clone().drop_guard();
-        (Self { pinned, observed: observed.clone(), _ended_when_dropped: guard }, observed)
+    pub(super) fn new(target: &Target) -> (Self, Observed) {
+        let observed = Observed {
+            host_key: Arc::default(),
+            verdict: Arc::default(),
+            negotiated: Arc::default(),
+            reason: Arc::default(),
+            ended: CancellationToken::new(),
+        };
+        let gatekeeper = Self {
+            pinned: target.pinned.clone(),
+            authorities: Arc::clone(&target.authorities),
+            revoked: Arc::clone(&target.revoked),
+            host: target.bare_host().to_owned(),
+            certified: false,
+            observed: observed.clone(),
+            _ended_when_dropped: observed.ended.clone().drop_guard(),
+        };
+        (gatekeeper, observed)
     }
 }
 
 impl Handler for Gatekeeper {
     type Error = Error;
 
-    /// Runs after the signature was checked and before anything is sent that is secret.
+    /// Runs after the signature of the key exchange was checked and before anything is sent that is secret. Of a certificate
+    /// the library has checked only that the host owns the key inside; all else is for [`judge_host_key`].
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
-        let PublicKeyOrCertificate::PublicKey { key, .. } = key else {
-            return Ok(false);
+        let offered = match key {
+            PublicKeyOrCertificate::PublicKey { key, .. } => Offered::Key(HostKey::of(key)),
+            PublicKeyOrCertificate::Certificate(certificate) => {
+                Offered::Certificate(Box::new(Certificate::of(certificate.clone())))
+            }
         };
-        let offered = HostKey::of(key);
-        let verdict = judge_host_key(self.pinned.as_ref(), &offered);
-        let _first_stays = self.observed.host_key.set(offered);
-        Ok(verdict == Verdict::Trusted)
+        self.certified = matches!(offered, Offered::Certificate(_));
+        let trust = Trust {
+            pinned: self.pinned.as_ref(),
+            authorities: &self.authorities,
+            revoked: &self.revoked,
+            host: &self.host,
+            now: SystemClock.now(),
+        };
+        let verdict = judge_host_key(&trust, &offered);
+        let trusted = verdict == Verdict::Trusted;
+        let _first_stays = self.observed.host_key.set(offered.key());
+        let _first_stays = self.observed.verdict.set(verdict);
+        Ok(trusted)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _shared_secret: Option<&[u8]>,
+        names: &Names,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        let _first_stays = self.observed.negotiated.set(Negotiated::of(names, self.certified));
+        Ok(())
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Error>) -> Result<(), Error> {

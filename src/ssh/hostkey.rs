@@ -4,8 +4,13 @@
 
 use std::fmt;
 
+use russh::keys::ssh_key::public::KeyData;
 use russh::keys::ssh_key::{HashAlg, PublicKey};
 use russh::keys::{Algorithm, EcdsaCurve};
+
+use crate::model::Timestamp;
+
+use super::certificate::{Certificate, CertificateProblem, Purpose, has_sane_blob};
 
 /// A host's public key: the algorithm's name and the blob of RFC 4253, section 6.6.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,19 +28,30 @@ impl HostKey {
     /// Reads `ssh-ed25519 AAAA… [comment]`; the comment is dropped.
     ///
     /// # Errors
-    /// [`InvalidHostKey`]: another form, an unknown algorithm, or a name that is not the blob's.
+    /// [`InvalidHostKey`]: another form, an unknown algorithm, a name that is not the blob's, or a certificate.
     pub fn parse(line: &str) -> Result<Self, InvalidHostKey> {
+        if !has_sane_blob(line) {
+            return Err(InvalidHostKey);
+        }
         let mut fields = line.split_ascii_whitespace();
         let (Some(algorithm), Some(blob)) = (fields.next(), fields.next()) else {
             return Err(InvalidHostKey);
         };
         let key = PublicKey::from_openssh(&format!("{algorithm} {blob}")).map_err(|_| InvalidHostKey)?;
-        Ok(Self::of(&key))
+        match key.key_data() {
+            // The library takes a certificate's blob under the name of its key.
+            KeyData::Certificate(_) => Err(InvalidHostKey),
+            _ => Ok(Self::of(&key)),
+        }
     }
 
     pub(super) fn of(key: &PublicKey) -> Self {
         let key = PublicKey::new(key.key_data().clone(), "");
         Self { algorithm: key.algorithm().as_str().to_owned(), key }
+    }
+
+    pub(super) fn key_data(&self) -> &KeyData {
+        self.key.key_data()
     }
 
     /// `ssh-ed25519`, `ssh-rsa`, `ecdsa-sha2-nistp256`, …
@@ -97,23 +113,79 @@ pub(super) const KNOWN_ALGORITHMS: &[Algorithm] = &[
     Algorithm::Rsa { hash: None },
 ];
 
+/// What a host proved to have, by signing the key exchange with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    Key(HostKey),
+    /// The key inside is the one that signed.
+    Certificate(Box<Certificate>),
+}
+
+impl Offered {
+    /// The key that signed the key exchange.
+    #[must_use]
+    pub fn key(&self) -> HostKey {
+        match self {
+            Self::Key(key) => key.clone(),
+            Self::Certificate(certificate) => certificate.key(),
+        }
+    }
+}
+
+/// What is known of a host before it is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Trust<'a> {
+    /// The key that a person approved.
+    pub pinned: Option<&'a HostKey>,
+    /// Keys that may sign host certificates for this host.
+    pub authorities: &'a [HostKey],
+    /// Keys that are refused whatever else is known, also as the signer of a certificate.
+    pub revoked: &'a [HostKey],
+    /// The name or address that was asked for, which a certificate must name.
+    pub host: &'a str,
+    pub now: Timestamp,
+}
+
 /// What to do about an offered host key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the pinned one.
+    /// It is the pinned one, or an authority vouches for it.
     Trusted,
-    /// None is pinned: a person has to approve it.
+    /// None is pinned and nobody known vouches for it: a person has to approve it.
     Unknown,
     /// Another one is pinned: stop, and let a person compare both.
     Changed,
+    /// It, or who vouches for it, is known to be in wrong hands.
+    Revoked,
+    /// A known authority signed it, and yet it does not count.
+    CertificateRefused(CertificateProblem),
 }
 
-/// The verdict on `offered`. Only an equal key is trusted: same algorithm, same blob.
+/// The verdict on what a host offered. Of plain keys only an equal one is trusted: same algorithm, same blob.
+///
+/// A certificate counts by its authority. One that nobody known signed is looked at as the plain key inside it, as OpenSSH
+/// does; so is one that has problems, when the key inside is the pinned one.
 #[must_use]
-pub fn judge_host_key(pinned: Option<&HostKey>, offered: &HostKey) -> Verdict {
-    match pinned {
+pub fn judge_host_key(trust: &Trust<'_>, offered: &Offered) -> Verdict {
+    let key = offered.key();
+    if trust.revoked.contains(&key) {
+        return Verdict::Revoked;
+    }
+    if let Offered::Certificate(certificate) = offered {
+        let authority = certificate.authority();
+        if trust.revoked.contains(&authority) {
+            return Verdict::Revoked;
+        }
+        if trust.pinned != Some(&key) && trust.authorities.contains(&authority) {
+            let holds = certificate
+                .check(Purpose::Host, trust.now)
+                .and_then(|()| certificate.is_for(Purpose::Host, trust.host));
+            return holds.map_or_else(Verdict::CertificateRefused, |()| Verdict::Trusted);
+        }
+    }
+    match trust.pinned {
         None => Verdict::Unknown,
-        Some(pinned) if pinned == offered => Verdict::Trusted,
+        Some(pinned) if *pinned == key => Verdict::Trusted,
         Some(_) => Verdict::Changed,
     }
 }
@@ -148,12 +220,125 @@ mod tests {
         }
     }
 
+    const NOWHERE: Trust<'_> =
+        Trust { pinned: None, authorities: &[], revoked: &[], host: "web", now: Timestamp::from_millis(0) };
+
     #[test]
     fn only_the_pinned_key_is_trusted() {
         let (pinned, other) = (HostKey::parse(ED25519).unwrap(), HostKey::parse(OTHER).unwrap());
-        assert_eq!(judge_host_key(Some(&pinned), &pinned), Verdict::Trusted);
-        assert_eq!(judge_host_key(Some(&pinned), &other), Verdict::Changed);
-        assert_eq!(judge_host_key(None, &other), Verdict::Unknown);
+        let trust = Trust { pinned: Some(&pinned), ..NOWHERE };
+        assert_eq!(judge_host_key(&trust, &Offered::Key(pinned.clone())), Verdict::Trusted);
+        assert_eq!(judge_host_key(&trust, &Offered::Key(other.clone())), Verdict::Changed);
+        assert_eq!(judge_host_key(&NOWHERE, &Offered::Key(other)), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_revoked_key_is_refused_even_when_it_is_pinned() {
+        let pinned = HostKey::parse(ED25519).unwrap();
+        let revoked = [pinned.clone()];
+        let trust = Trust { pinned: Some(&pinned), revoked: &revoked, ..NOWHERE };
+        assert_eq!(judge_host_key(&trust, &Offered::Key(pinned.clone())), Verdict::Revoked);
+    }
+
+    /// Signed by [`ca`] for "web", until 2024-02-01: `ssh-keygen -h -n web -V 20240101000000Z:20240201000000Z`.
+    fn certified(words: &[&str]) -> (HostKey, Certificate) {
+        let dir = tempfile::tempdir().unwrap();
+        let keygen = |words: &[&str]| {
+            let mut keygen = std::process::Command::new("ssh-keygen");
+            assert!(keygen.current_dir(dir.path()).arg("-q").args(words).status().unwrap().success());
+        };
+        keygen(&["-t", "ed25519", "-N", "", "-f", "ca"]);
+        keygen(&["-t", "ed25519", "-N", "", "-f", "key"]);
+        keygen(
+            &[&["-s", "ca", "-I", "id"], words, &["-V", "20240101000000Z:20240201000000Z", "key.pub"]]
+                .concat(),
+        );
+        let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        (HostKey::parse(&text("ca.pub")).unwrap(), Certificate::parse(&text("key-cert.pub")).unwrap())
+    }
+
+    const DURING: Timestamp = Timestamp::from_millis(1_705_000_000_000);
+
+    #[test]
+    fn an_authority_vouches_for_a_host_in_time_and_by_name() {
+        let (ca, certificate) = certified(&["-h", "-n", "web"]);
+        let offered = Offered::Certificate(Box::new(certificate));
+        let authorities = [ca];
+        let trust = Trust { authorities: &authorities, now: DURING, ..NOWHERE };
+        assert_eq!(judge_host_key(&trust, &offered), Verdict::Trusted);
+        let other = HostKey::parse(OTHER).unwrap();
+        assert_eq!(judge_host_key(&Trust { pinned: Some(&other), ..trust }, &offered), Verdict::Trusted);
+        let refused = |trust: &Trust<'_>| match judge_host_key(trust, &offered) {
+            Verdict::CertificateRefused(problem) => problem,
+            other => panic!("{other:?}"),
+        };
+        let late = Trust { now: Timestamp::from_millis(1_710_000_000_000), ..trust };
+        assert!(matches!(refused(&late), CertificateProblem::Expired { .. }));
+        let early = Trust { now: Timestamp::from_millis(1_700_000_000_000), ..trust };
+        assert!(matches!(refused(&early), CertificateProblem::NotYetValid { .. }));
+        let elsewhere = Trust { host: "db", ..trust };
+        assert!(matches!(refused(&elsewhere), CertificateProblem::OtherPrincipals { .. }));
+    }
+
+    #[test]
+    fn a_certificate_that_nobody_known_signed_is_its_plain_key() {
+        let (_, certificate) = certified(&["-h", "-n", "web"]);
+        let key = certificate.key();
+        let offered = Offered::Certificate(Box::new(certificate));
+        let authorities = [HostKey::parse(OTHER).unwrap()];
+        let trust = Trust { authorities: &authorities, now: DURING, ..NOWHERE };
+        assert_eq!(judge_host_key(&trust, &offered), Verdict::Unknown);
+        assert_eq!(judge_host_key(&Trust { pinned: Some(&key), ..trust }, &offered), Verdict::Trusted);
+        let other = HostKey::parse(ED25519).unwrap();
+        assert_eq!(judge_host_key(&Trust { pinned: Some(&other), ..trust }, &offered), Verdict::Changed);
+    }
+
+    #[test]
+    fn a_user_certificate_proves_no_host() {
+        let (ca, certificate) = certified(&["-n", "web"]);
+        let authorities = [ca];
+        let trust = Trust { authorities: &authorities, now: DURING, ..NOWHERE };
+        let verdict = judge_host_key(&trust, &Offered::Certificate(Box::new(certificate)));
+        let problem = CertificateProblem::OtherPurpose { wanted: Purpose::Host };
+        assert_eq!(verdict, Verdict::CertificateRefused(problem));
+    }
+
+    #[test]
+    fn a_pinned_key_counts_even_in_an_expired_certificate() {
+        let (ca, certificate) = certified(&["-h", "-n", "web"]);
+        let key = certificate.key();
+        let authorities = [ca];
+        let now = Timestamp::from_millis(1_710_000_000_000);
+        let trust = Trust { pinned: Some(&key), authorities: &authorities, now, ..NOWHERE };
+        let verdict = judge_host_key(&trust, &Offered::Certificate(Box::new(certificate)));
+        assert_eq!(verdict, Verdict::Trusted);
+    }
+
+    #[test]
+    fn a_revoked_authority_or_key_makes_a_certificate_worthless() {
+        let (ca, certificate) = certified(&["-h", "-n", "web"]);
+        let key = certificate.key();
+        let offered = Offered::Certificate(Box::new(certificate));
+        let authorities = [ca.clone()];
+        for revoked in [[ca], [key.clone()]] {
+            let trust = Trust {
+                pinned: Some(&key),
+                authorities: &authorities,
+                revoked: &revoked,
+                now: DURING,
+                ..NOWHERE
+            };
+            assert_eq!(judge_host_key(&trust, &offered), Verdict::Revoked);
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_no_host_key_line() {
+        let (_, certificate) = certified(&["-h", "-n", "web"]);
+        let line = certificate.inner().to_openssh().unwrap();
+        assert_eq!(HostKey::parse(&line), Err(InvalidHostKey));
+        let disguised = line.replacen("ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519", 1);
+        assert_eq!(HostKey::parse(&disguised), Err(InvalidHostKey));
     }
 
     #[test]

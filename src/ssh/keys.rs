@@ -92,10 +92,19 @@ fn decode(
     let given = passphrase.map(|phrase| phrase.expose().as_str());
     let key = decode_secret_key(text.expose(), given).map_err(|error| match (error, given) {
         (russh::keys::Error::KeyIsEncrypted, _) => unreadable(name, "it is protected by a passphrase"),
+        _ if has_old_encryption(text.expose()) => unreadable(
+            name,
+            "the passphrase is wrong, or its encryption is of a kind that OpenSSH gave up (convert it: `ssh-keygen -p -f KEY`)",
+        ),
         (_, Some(_)) => unreadable(name, "it is not a private key, or the passphrase is wrong"),
         (error, None) => unreadable(name, error),
     })?;
     if key.is_encrypted() { Err(unreadable(name, "it is protected by a passphrase")) } else { Ok(key) }
+}
+
+/// The encryption of PEM files before PKCS#8 (RFC 1421): only AES-128-CBC over an RSA key is read here.
+fn has_old_encryption(text: &str) -> bool {
+    text.lines().take(4).any(|line| line.starts_with("DEK-Info:"))
 }
 
 fn unreadable(name: &str, cause: impl std::fmt::Display) -> SshError {
@@ -176,6 +185,23 @@ mod tests {
         let wrong = Secret::new("open barley".to_owned());
         assert!(public_line(&text, Some(&wrong)).unwrap_err().to_string().contains("passphrase is wrong"));
         assert!(public_line(&text, None).unwrap_err().to_string().contains("protected by a passphrase"));
+    }
+
+    #[test]
+    fn an_encryption_that_nobody_reads_any_more_is_named_with_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let mut make = Command::new("ssh-keygen");
+        make.args(["-q", "-t", "ecdsa", "-m", "PEM", "-N", "open sesame", "-f"]).arg(&path);
+        assert!(make.status().unwrap().success());
+        let text = Secret::new(std::fs::read_to_string(&path).unwrap());
+        for passphrase in [None, Some(Secret::new("open sesame".to_owned()))] {
+            let error = public_line(&text, passphrase.as_ref()).unwrap_err().to_string();
+            assert!(
+                error.contains("protected by a passphrase") || error.contains("ssh-keygen -p -f KEY"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

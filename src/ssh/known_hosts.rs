@@ -1,4 +1,4 @@
-//! Reads `known_hosts` text, to answer "does this file know that key?".
+//! Reads `known_hosts` text: "does this file know that key?", and every line of it for an import.
 //!
 //! Pure; never decides to trust and never writes. Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
 
@@ -11,6 +11,55 @@ use crate::model::Port;
 
 use super::hostkey::HostKey;
 
+/// What a line says of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// It is a host's own.
+    None,
+    /// It signs host certificates.
+    CertAuthority,
+    /// It must never be accepted, neither as a host's own nor as who signs.
+    Revoked,
+}
+
+impl Mark {
+    /// As a line begins with it, without the `@`; empty for a host's own key.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::CertAuthority => "cert-authority",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// The reverse of [`Mark::name`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::None, Self::CertAuthority, Self::Revoked].into_iter().find(|mark| mark.name() == name)
+    }
+}
+
+/// One line that holds a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownLine {
+    /// From 1.
+    pub line: usize,
+    pub mark: Mark,
+    /// The patterns, or the one hashed name, as [`matches()`] takes them.
+    pub hosts: String,
+    pub key: HostKey,
+}
+
+/// A line that is neither a key nor empty nor a comment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {cause}")]
+pub struct LineError {
+    /// From 1.
+    pub line: usize,
+    pub cause: &'static str,
+}
+
 /// A key that the file lists for a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownKey {
@@ -20,36 +69,94 @@ pub struct KnownKey {
 }
 
 /// More lines than this are not read: a file of a fleet has one or two a host, and hashed names cost an HMAC each.
-const MAX_LINES: usize = 100_000;
+pub const MAX_LINES: usize = 100_000;
+/// A line may name many hosts; one with more text than this is not of this format.
+const MAX_LINE_BYTES: usize = 128 * 1024;
+
+/// Every line of a file, for an import; empty lines and comments are left out. Lines after [`MAX_LINES`] are one error.
+#[must_use]
+pub fn parse(text: &str) -> Vec<Result<KnownLine, LineError>> {
+    let mut found = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        if at >= MAX_LINES {
+            found.push(Err(LineError { line: at + 1, cause: "no more than 100,000 lines are read" }));
+            break;
+        }
+        if let Some(parsed) = parse_line(line) {
+            found.push(match parsed {
+                Ok((mark, hosts, key)) => Ok(KnownLine { line: at + 1, mark, hosts: hosts.to_owned(), key }),
+                Err(cause) => Err(LineError { line: at + 1, cause }),
+            });
+        }
+    }
+    found
+}
+
+/// None: nothing stands there.
+fn parse_line(line: &str) -> Option<Result<(Mark, &str, HostKey), &'static str>> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return None;
+    }
+    Some(parse_words(line))
+}
+
+fn parse_words(line: &str) -> Result<(Mark, &str, HostKey), &'static str> {
+    if line.len() > MAX_LINE_BYTES {
+        return Err("the line is too long");
+    }
+    let (mark, line) = match line.strip_prefix('@') {
+        None => (Mark::None, line),
+        Some(rest) => {
+            let (mark, rest) = rest.split_once(char::is_whitespace).ok_or("only a marker stands here")?;
+            let mark = match mark {
+                "cert-authority" => Mark::CertAuthority,
+                "revoked" => Mark::Revoked,
+                _ => return Err("the marker is neither @cert-authority nor @revoked"),
+            };
+            (mark, rest.trim_start())
+        }
+    };
+    let (hosts, key) = line.split_once(char::is_whitespace).ok_or("the key is missing")?;
+    if hosts.starts_with('|') && !is_hashed_name(hosts) {
+        return Err("the hashed name is damaged");
+    }
+    let key = key.trim_start();
+    if key.split(' ').nth(1).is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err("keys of SSH 1 are no longer of use");
+    }
+    let key = HostKey::parse(key).map_err(|_| "the key is damaged or of an unknown kind")?;
+    Ok((mark, hosts, key))
+}
 
 /// Every key that the lines of `text` give for this host and port, hashed names included.
 /// `@cert-authority` lines are left out: they say who signs, not which key. Lines that do not parse are skipped.
 #[must_use]
 pub fn lookup(text: &str, host: &str, port: Port) -> Vec<KnownKey> {
-    let name = name_in_file(host, port);
-    text.lines().take(MAX_LINES).filter_map(|line| known_key(line, &name)).collect()
+    let known = |line| match parse_line(line)? {
+        Ok((mark, hosts, key)) if mark != Mark::CertAuthority && matches(hosts, mark, host, port) => {
+            Some(KnownKey { key, revoked: mark == Mark::Revoked })
+        }
+        _ => None,
+    };
+    text.lines().take(MAX_LINES).filter_map(known).collect()
+}
+
+/// Whether the first field of a line (patterns, or one hashed name) is about this host and port.
+///
+/// A host's own key on another port than 22 is looked up as `[host]:port` only. Authorities and revocations are looked up
+/// under the bare name too, as ssh does when it finds nothing else: `*.example.com` means every port.
+#[must_use]
+pub fn matches(hosts: &str, mark: Mark, host: &str, port: Port) -> bool {
+    let bare = host.to_ascii_lowercase();
+    if names(hosts, &name_in_file(&bare, port)) {
+        return true;
+    }
+    mark != Mark::None && port != Port::SSH && names(hosts, &bare)
 }
 
 fn name_in_file(host: &str, port: Port) -> String {
-    let host = host.to_ascii_lowercase();
-    if port == Port::SSH { host } else { format!("[{host}]:{port}") }
-}
-
-fn known_key(line: &str, name: &str) -> Option<KnownKey> {
-    let line = line.trim();
-    if line.is_empty() || line.starts_with('#') {
-        return None;
-    }
-    let (revoked, line) = match line.split_once(char::is_whitespace) {
-        Some(("@revoked", rest)) => (true, rest.trim_start()),
-        Some((marker, _)) if marker.starts_with('@') => return None,
-        _ => (false, line),
-    };
-    let (patterns, key) = line.split_once(char::is_whitespace)?;
-    if !names(patterns, name) {
-        return None;
-    }
-    Some(KnownKey { key: HostKey::parse(key).ok()?, revoked })
+    if port == Port::SSH { host.to_owned() } else { format!("[{host}]:{port}") }
 }
 
 fn names(patterns: &str, name: &str) -> bool {
@@ -68,6 +175,16 @@ fn names(patterns: &str, name: &str) -> bool {
     found
 }
 
+fn is_hashed_name(hosts: &str) -> bool {
+    let parts = hosts.strip_prefix("|1|").and_then(|hashed| hashed.split_once('|'));
+    parts.is_some_and(|(salt, hash)| {
+        STANDARD.decode(salt).is_ok_and(|salt| !salt.is_empty())
+            && STANDARD.decode(hash).is_ok_and(|hash| hash.len() == SHA1_BYTES)
+    })
+}
+
+const SHA1_BYTES: usize = 20;
+
 /// `salt|hash`, both base64; the hash is HMAC-SHA1 of the name under the salt.
 fn hashed_name_is(hashed: &str, name: &str) -> Option<bool> {
     let (salt, hash) = hashed.split_once('|')?;
@@ -79,7 +196,7 @@ fn hashed_name_is(hashed: &str, name: &str) -> Option<bool> {
 }
 
 /// `*` and `?` as in a host pattern. Linear memory, and no worse than pattern × text steps: one star is remembered at a time.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
@@ -147,6 +264,72 @@ mod tests {
         let file =
             format!("@revoked * {OTHER}\n@cert-authority *.example.com {KEY}\nweb.example.com {KEY}\n");
         assert_eq!(found(&file, "web.example.com", 22), [format!("revoked {OTHER}"), KEY.to_owned()]);
+    }
+
+    #[test]
+    fn an_import_has_every_line_with_its_number_and_its_fault() {
+        let file = format!(
+            "# comment\n\nweb,10.0.0.5 {KEY} somebody\n@cert-authority *.example.com {OTHER}\n  @revoked * {KEY}\n\
+             @vouched web {KEY}\nweb\nweb ssh-ed25519 AAAA\n|1|x|y {KEY}\nold 1024 35 1234567\n@revoked\n{}\r\n",
+            "web, ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB"
+        );
+        let shown: Vec<_> = parse(&file)
+            .into_iter()
+            .map(|line| match line {
+                Ok(KnownLine { line, mark, hosts, key }) => {
+                    format!(
+                        "{line} {} {hosts} {}",
+                        mark.name(),
+                        if key.to_string() == KEY { "KEY" } else { "OTHER" }
+                    )
+                }
+                Err(error) => error.to_string(),
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "3  web,10.0.0.5 KEY",
+                "4 cert-authority *.example.com OTHER",
+                "5 revoked * KEY",
+                "line 6: the marker is neither @cert-authority nor @revoked",
+                "line 7: the key is missing",
+                "line 8: the key is damaged or of an unknown kind",
+                "line 9: the hashed name is damaged",
+                "line 10: keys of SSH 1 are no longer of use",
+                "line 11: only a marker stands here",
+                "line 12: the key is damaged or of an unknown kind",
+            ]
+        );
+        for mark in [Mark::None, Mark::CertAuthority, Mark::Revoked] {
+            assert_eq!(Mark::parse(mark.name()), Some(mark));
+        }
+    }
+
+    #[test]
+    fn several_keys_of_one_host_are_all_found() {
+        let file = format!("web {KEY}\nweb {OTHER}\n");
+        assert_eq!(found(&file, "web", 22), [KEY, OTHER]);
+    }
+
+    #[test]
+    fn authorities_and_revocations_are_for_every_port_and_keys_for_their_own() {
+        let port = Port::of(2222).unwrap();
+        for (mark, expected) in [(Mark::None, false), (Mark::CertAuthority, true), (Mark::Revoked, true)] {
+            assert_eq!(matches("*.example.com,!bad.example.com", mark, "web.example.com", port), expected);
+            assert!(!matches("*.example.com,!bad.example.com", mark, "bad.example.com", port));
+            assert!(matches("[*.example.com]:2222", mark, "WEB.example.com", port));
+            assert!(!matches("[*.example.com]:2223", mark, "web.example.com", port));
+        }
+        assert_eq!(found(&format!("@revoked web {KEY}"), "web", 2222), [format!("revoked {KEY}")]);
+    }
+
+    #[test]
+    fn an_endless_file_is_read_to_its_limit() {
+        let many = "x\n".repeat(MAX_LINES + 50);
+        assert_eq!(parse(&many).len(), MAX_LINES + 1);
+        let long = format!("{} {KEY}", "a,".repeat(MAX_LINE_BYTES));
+        assert_eq!(parse(&long), [Err(LineError { line: 1, cause: "the line is too long" })]);
     }
 
     #[test]

@@ -1,16 +1,22 @@
 //! SSH: one authenticated connection a server, and what runs over it.
 //!
 //! [`target`] says where to and as whom; [`connect`](crate::ssh::connect()) makes a
-//! [`Connection`] (name, TCP, banner, key exchange, host key, authentication, each with a time
+//! [`Connection`] (jump host or proxy, name, TCP, banner, key exchange, host key, authentication, each with a time
 //! limit); [`exec`] runs a command, [`stream`] keeps one running;
 //! [`session`] keeps a server's connection alive; [`preflight`] tells a person
-//! what works and what to do; [`keys`], [`hostkey`],
+//! what works and what to do; [`keys`], [`keyring`], [`hostkey`],
 //! [`known_hosts`] and [`enrol`] look after keys.
 //!
 //! Nothing here knows the store: a target carries the pinned host key, and the errors carry the key that was seen.
 //! All that a server sends is bounded, and cleaned by [`printable`] before a person reads it.
 
+mod agent;
+mod agent_keys;
+pub mod algorithms;
 mod auth;
+pub mod authorized;
+mod banner;
+pub mod certificate;
 mod channel;
 mod connect;
 mod connection;
@@ -19,22 +25,31 @@ mod error;
 pub mod exec;
 mod handler;
 pub mod hostkey;
+mod jump;
+pub mod keyring;
 pub mod keys;
 pub mod known_hosts;
 pub mod preflight;
 pub mod printable;
+mod proxy;
 mod remote;
 pub mod session;
 pub mod stream;
 pub mod target;
+pub mod transfer;
+mod way;
 mod wire;
 
+pub use agent_keys::{AgentKey, agent_keys};
+pub use algorithms::Algorithms;
+pub use certificate::{Certificate, CertificateProblem, Purpose};
 pub use connect::connect;
 pub use connection::{Connection, MAX_CHANNELS};
 pub use enrol::enrol_with_password;
-pub use error::{Cause, Endpoint, SshError};
+pub use error::{AgentProblem, Cause, Endpoint, SshError};
 pub use exec::{ExecRequest, Output, Piece};
-pub use hostkey::{HostKey, Verdict, judge_host_key};
+pub use hostkey::{HostKey, Offered, Trust, Verdict, judge_host_key};
 pub use session::{Session, SessionState};
 pub use stream::Stream;
 pub use target::{Identity, JumpHost, Proxy, ProxyKind, Route, Target};
+pub use way::{Hop, Refusal};

@@ -10,18 +10,20 @@ use tokio::time::Instant;
 
 use crate::model::Layer;
 
-use super::connect::connect;
+use super::connect::{Leg, connect_through};
 use super::connection::Connection;
 use super::error::SshError;
 use super::exec::{ExecRequest, Output};
 use super::hostkey::HostKey;
-use super::known_hosts;
-use super::target::Target;
+use super::target::{Route, Target};
+use super::{known_hosts, printable};
 
 /// What is looked at, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// The jump host or proxy. Only looked at where there is one.
+    Route,
     Name,
     Tcp,
     Banner,
@@ -35,7 +37,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
+        Self::Route,
         Self::Name,
         Self::Tcp,
         Self::Banner,
@@ -52,6 +55,7 @@ impl Stage {
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
+            Self::Route => "Way",
             Self::Name => "Name",
             Self::Tcp => "TCP",
             Self::Banner => "SSH banner",
@@ -77,14 +81,21 @@ impl Stage {
         }
     }
 
+    /// Those that a target has.
+    fn of_target(target: &Target) -> impl Iterator<Item = Self> {
+        let direct = matches!(target.route, Route::Direct);
+        Self::ALL.into_iter().filter(move |stage| !direct || *stage != Self::Route)
+    }
+
     /// What a stage that a connection passed has shown.
     const fn passed(self) -> &'static str {
         match self {
+            Self::Route => "It answers.",
             Self::Name => "The name leads to an address.",
             Self::Tcp => "The port accepts connections.",
             Self::Banner => "An SSH 2 server answers.",
             Self::KeyExchange => "Both sides have algorithms in common.",
-            Self::HostKey => "The host key is the approved one.",
+            Self::HostKey => "The host key is approved, or a known authority vouches for it.",
             Self::Authentication => "The login is accepted.",
             Self::Shell | Self::Proc | Self::Sudo | Self::Docker => "It works.",
         }
@@ -152,11 +163,15 @@ pub async fn preflight_with(
     known: Option<&str>,
     report: &mut (dyn FnMut(&Step) + Send),
 ) -> Preflight {
-    let mut record = Record { steps: Vec::new(), report, since: Instant::now() };
+    let mut record = Record { steps: Vec::new(), report, since: Instant::now(), target };
     let mut current = None;
-    let connected = connect(target, &mut |layer| {
-        if let Some(stage) = current.replace(Stage::of(layer)) {
-            record.add(stage, Finding::passed(stage.passed()));
+    let connected = connect_through(None, target, &mut |leg| {
+        let stage = match leg {
+            Leg::Route => Stage::Route,
+            Leg::Layer(layer) => Stage::of(layer),
+        };
+        if let Some(passed) = current.replace(stage) {
+            record.pass(passed);
         }
     })
     .await;
@@ -180,18 +195,14 @@ pub async fn preflight_with(
             Preflight { steps: record.steps, seen, connection: Some(connection) }
         }
         Err(error) => {
-            let failed = error.layer().map_or(Stage::Name, Stage::of);
-            for stage in Stage::ALL.into_iter().filter(|stage| Some(*stage) >= current && *stage < failed) {
-                record.add(stage, Finding::passed(stage.passed()));
-            }
-            let seen = match &error {
-                SshError::HostKeyUnknown { seen, .. } | SshError::HostKeyChanged { seen, .. } => {
-                    Some((**seen).clone())
-                }
-                // The login came after the host key was found to be the pinned one.
-                _ if failed > Stage::HostKey => target.pinned.clone(),
-                _ => None,
+            let failed = match error.hop() {
+                Some(_) => Stage::Route,
+                None => error.layer().map_or(Stage::Name, Stage::of),
             };
+            for stage in Stage::of_target(target).filter(|stage| Some(*stage) >= current && *stage < failed) {
+                record.pass(stage);
+            }
+            let seen = seen_in(&error, failed, target);
             record.add(failed, judge(&error, target, known));
             record.skip_the_rest();
             Preflight { steps: record.steps, seen, connection: None }
@@ -199,13 +210,51 @@ pub async fn preflight_with(
     }
 }
 
+/// The host key that the server showed, as far as the failure tells.
+fn seen_in(error: &SshError, failed: Stage, target: &Target) -> Option<HostKey> {
+    match error {
+        SshError::HostKeyUnknown { seen, .. }
+        | SshError::HostKeyChanged { seen, .. }
+        | SshError::HostKeyRevoked { seen, .. }
+        | SshError::HostCertificateRefused { seen, .. } => Some((**seen).clone()),
+        // The login came after the host key was found to be the pinned one; where an authority may have vouched for
+        // another, nobody knows.
+        _ if failed > Stage::HostKey && target.authorities.is_empty() => target.pinned.clone(),
+        _ => None,
+    }
+}
+
 struct Record<'a> {
     steps: Vec<Step>,
     report: &'a mut (dyn FnMut(&Step) + Send),
     since: Instant,
+    target: &'a Target,
 }
 
 impl Record<'_> {
+    /// A stage that a connection passed, and the name, which with a jump host or proxy is looked up there.
+    fn pass(&mut self, stage: Stage) {
+        match &self.target.route {
+            Route::Direct => {}
+            Route::Proxy(proxy) if stage == Stage::Route => {
+                self.add(stage, Finding::passed(format!("The proxy {} answers.", proxy.address())));
+                return;
+            }
+            Route::Jump(host) if stage == Stage::Route => {
+                let name = printable::line(host.name().as_bytes(), 100);
+                self.add(stage, Finding::passed(format!("The jump host {name} is logged in to.")));
+                return;
+            }
+            _ if stage == Stage::Name => {
+                let detail = "The jump host or the proxy looks the name up.";
+                self.add(stage, Finding::of(Outcome::Skipped, detail));
+                return;
+            }
+            _ => {}
+        }
+        self.add(stage, Finding::passed(stage.passed()));
+    }
+
     fn add(&mut self, stage: Stage, finding: Finding) {
         let now = Instant::now();
         let elapsed_ms = u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
@@ -218,7 +267,7 @@ impl Record<'_> {
 
     fn skip_the_rest(&mut self) {
         let last = self.steps.last().map(|step| step.stage);
-        for stage in Stage::ALL.into_iter().filter(|stage| Some(*stage) > last) {
+        for stage in Stage::of_target(self.target).filter(|stage| Some(*stage) > last) {
             self.add(stage, Finding::of(Outcome::Skipped, "Not looked at: an earlier step did not pass."));
         }
     }
@@ -295,7 +344,7 @@ async fn look(connection: &Connection, command: &str) -> Result<Output, SshError
 }
 
 fn said(output: &Output) -> String {
-    super::printable::line(&output.stdout, 120)
+    printable::line(&output.stdout, 120)
 }
 
 async fn look_at_shell(connection: &Connection) -> Finding {
@@ -328,7 +377,7 @@ async fn look_at_proc(connection: &Connection) -> Finding {
             ),
             _ => Finding::of(
                 Outcome::Failed,
-                format!("/proc cannot be read: {}", super::printable::line(&output.stderr, 200)),
+                format!("/proc cannot be read: {}", printable::line(&output.stderr, 200)),
             )
             .fixed_by("Mount it: `mount -t proc proc /proc`."),
         },
@@ -338,7 +387,7 @@ async fn look_at_proc(connection: &Connection) -> Finding {
 async fn look_at_sudo(connection: &Connection, user: &str) -> Finding {
     let command = "if [ \"$(id -u)\" = 0 ]; then echo root; elif ! command -v sudo >/dev/null 2>&1; then echo none; \
                    elif sudo -n true >/dev/null 2>&1; then echo yes; else echo no; fi";
-    let user = super::printable::line(user.as_bytes(), 64);
+    let user = printable::line(user.as_bytes(), 64);
     let line = format!("{user} ALL=(ALL) NOPASSWD: ALL");
     let fix = format!(
         "Readings work without it. For actions, run as root on the server: \

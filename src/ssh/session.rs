@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
-use super::connect::connect_through;
+use super::connect::{Leg, connect_through};
 use super::connection::Connection;
 use super::error::{Endpoint, SshError};
 use super::target::Target;
@@ -68,6 +68,7 @@ enum Slot {
 enum Order {
     Restart(String),
     Retarget(Box<Target>),
+    Renew(Box<Target>),
 }
 
 /// The handle of one server's actor; clones are the same. When the last is gone, the connection is closed.
@@ -77,7 +78,7 @@ pub struct Session {
     slot: watch::Receiver<Slot>,
     state: watch::Receiver<SessionState>,
     logins: Arc<AtomicU64>,
-    at: Endpoint,
+    pub(super) at: Endpoint,
 }
 
 impl fmt::Debug for Session {
@@ -158,6 +159,12 @@ impl Session {
         let _an_ended_session_has_no_target = self.orders.send(Order::Retarget(Box::new(target))).await;
     }
 
+    /// Another form of the same identity, such as a new certificate: the connection lives on, the next login uses it. A
+    /// server that refused the old form is dialled at once.
+    pub async fn renew(&self, target: Target) {
+        let _an_ended_session_has_no_target = self.orders.send(Order::Renew(Box::new(target))).await;
+    }
+
     /// Logins that the server has accepted since the start: one, when nothing broke.
     #[must_use]
     pub fn logins(&self) -> u64 {
@@ -230,7 +237,8 @@ impl Actor {
         let (gate, state, target) = (Arc::clone(&self.gate), self.state.clone(), self.target.clone());
         state.send_replace(SessionState::Connecting { layer: Layer::Name });
         let attempt = async move {
-            let mut progress = |layer| drop(state.send_replace(SessionState::Connecting { layer }));
+            let mut progress =
+                |leg: Leg| drop(state.send_replace(SessionState::Connecting { layer: leg.layer() }));
             connect_through(Some(&gate), &target, &mut progress).await
         };
         let mut attempt = Box::pin(attempt);
@@ -242,7 +250,7 @@ impl Actor {
             match order {
                 None => return Err(Next::End),
                 Some(Order::Restart(_)) => {}
-                Some(Order::Retarget(target)) => {
+                Some(Order::Retarget(target) | Order::Renew(target)) => {
                     self.take(*target);
                     return Err(Next::Dial);
                 }
@@ -256,10 +264,16 @@ impl Actor {
         self.logins.fetch_add(1, Ordering::Relaxed);
         self.slot.send_replace(Slot::Up(connection.clone()));
         self.state.send_replace(SessionState::Ready { since });
-        let order = tokio::select! {
-            () = connection.closed() => Some(Order::Restart(connection.lost().to_string())),
-            () = worn(&connection) => Some(Order::Restart("it has closed many channels".to_owned())),
-            order = self.inbox.recv() => order,
+        let order = loop {
+            let order = tokio::select! {
+                () = connection.closed() => Some(Order::Restart(connection.lost().to_string())),
+                () = worn(&connection) => Some(Order::Restart("it has closed many channels".to_owned())),
+                order = self.inbox.recv() => order,
+            };
+            match order {
+                Some(Order::Renew(target)) => self.target = *target,
+                other => break other,
+            }
         };
         self.slot.send_replace(Slot::Dialing);
         match order {
@@ -267,7 +281,7 @@ impl Actor {
                 connection.close().await;
                 Next::End
             }
-            Some(Order::Retarget(target)) => {
+            Some(Order::Retarget(target) | Order::Renew(target)) => {
                 connection.kill();
                 self.take(*target);
                 Next::Dial
@@ -289,6 +303,8 @@ impl Actor {
     async fn wait(&mut self, error: SshError) -> Next {
         let now = Instant::now();
         let outage = now.duration_since(*self.outage_since.get_or_insert(now));
+        // Behind a jump host that is down an attempt costs nothing, and all are to follow it soon when it is back.
+        let outage = if error.hop().is_some() { Duration::ZERO } else { outage };
         let random = rand::rng().random_range(0.0..1.0);
         let (error, refused) = (Arc::new(error.clone()), error.needs_a_person());
         let retry_in = if refused { seldom(random) } else { backoff(self.failures, outage, random) };
@@ -306,7 +322,7 @@ impl Actor {
             order = self.inbox.recv() => match order {
                 None => Next::End,
                 Some(Order::Restart(_)) => Next::Dial,
-                Some(Order::Retarget(target)) => {
+                Some(Order::Retarget(target) | Order::Renew(target)) => {
                     self.take(*target);
                     Next::Dial
                 }

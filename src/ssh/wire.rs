@@ -1,4 +1,5 @@
-//! The socket under a connection: what was read before the library took over, and the kill switch.
+//! What carries a connection: a socket, or a channel of a jump host; what was read before the library took over; and the
+//! kill switch.
 //!
 //! Knows nothing of SSH but that both sides begin with a line of text.
 
@@ -11,13 +12,57 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A socket that fails every read and write, waiting ones too, once its token is cancelled.
+use super::jump::Tunnel;
+
+/// A stream of bytes to a server.
+pub(super) enum Carrier {
+    Tcp(TcpStream),
+    Tunnel(Tunnel),
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The library asks for the four bytes of a packet's length, then for the packet. Reading more at once, and keeping it only
+/// while it waits, saves most of the system calls and no memory is held by a silent connection.
+const READ_AHEAD_BYTES: usize = 4096;
+
+/// A carrier that fails every read and write, waiting ones too, once its token is cancelled.
 ///
 /// The library has no way to end a session whose peer is frozen: a write waits for the socket, and dropping the
 /// handle waits for the write.
 pub(super) struct Wire {
-    socket: TcpStream,
-    /// Read while the banner was looked for, and given again to whoever reads next.
+    carrier: Carrier,
+    /// Read already, and given to whoever reads next.
     replay: Bytes,
     /// How much of what is written next was sent already.
     already_sent: usize,
@@ -29,13 +74,13 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(
-        socket: TcpStream,
+        carrier: Carrier,
         replay: Bytes,
         already_sent: usize,
         killed: CancellationToken,
     ) -> Self {
         Self {
-            socket,
+            carrier,
             replay,
             already_sent,
             killed_while_reading: Box::pin(killed.clone().cancelled_owned()),
@@ -64,7 +109,19 @@ impl AsyncRead for Wire {
             buf.put_slice(&this.replay.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.socket).poll_read(cx, buf)
+        if buf.remaining() >= READ_AHEAD_BYTES {
+            return Pin::new(&mut this.carrier).poll_read(cx, buf);
+        }
+        let mut ahead = [0; READ_AHEAD_BYTES];
+        let mut read = ReadBuf::new(&mut ahead);
+        std::task::ready!(Pin::new(&mut this.carrier).poll_read(cx, &mut read))?;
+        let length = read.filled().len().min(buf.remaining());
+        let (now, later) = read.filled().split_at(length);
+        buf.put_slice(now);
+        if !later.is_empty() {
+            this.replay = Bytes::copy_from_slice(later);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -79,14 +136,14 @@ impl AsyncWrite for Wire {
             this.already_sent -= skipped;
             return Poll::Ready(Ok(skipped));
         }
-        Pin::new(&mut this.socket).poll_write(cx, buf)
+        Pin::new(&mut this.carrier).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(&mut self.carrier).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.carrier).poll_shutdown(cx)
     }
 }

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backup;
 pub mod export;
 pub mod keys;
+pub mod logins;
 pub mod operations;
 pub mod retention;
 pub mod servers;

@@ -1,31 +1,61 @@
-//! Servers as they are stored, with the key and the approved host key that reach them.
+//! Servers as they are stored, with the way in and the approved host key that reach them.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{StoreError, corrupt, parse};
-use crate::model::{KeyId, OrganizationId, Port, Server, ServerId, ServerName, ServerNumber, Tag, Timestamp};
+use super::{StoreError, corrupt, logins, parse};
+use crate::model::{
+    ActionLogin, Findings, OrganizationId, Port, ProxyAddress, Server, ServerId, ServerName, ServerNumber,
+    Tag, Timestamp, WayIn,
+};
 
 /// A server and the way to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredServer {
     pub server: Server,
-    /// None: the default key of the organization.
-    pub key: Option<KeyId>,
+    pub way: WayIn,
     /// The approved host key as an OpenSSH public key line. None: not approved, or no SSH.
     pub host_key: Option<String>,
+    pub findings: Findings,
 }
 
-const COLUMNS: &str = "id, number, organization_id, name, description, transport, hostname, port, username, key_id, \
-     host_key, region, environment, tags, metadata, status, interval_ms, created_at, updated_at";
+const COLUMNS: &str = "id, number, organization_id, name, description, transport, hostname, port, servers.username, \
+     servers.key_id, host_key, region, environment, tags, metadata, status, interval_ms, created_at, updated_at, \
+     servers.login_method, servers.agent_key, jump_id, proxy, connect_timeout_ms, findings, \
+     a.username, a.login_method, a.key_id, a.agent_key, \
+     (SELECT group_concat(kind) FROM server_secrets WHERE server_id = servers.id)";
+const TABLES: &str = "servers LEFT JOIN action_logins a ON a.server_id = servers.id";
+
+/// The columns from `login_method` on.
+fn way_from_row(row: &Row<'_>) -> Result<WayIn, rusqlite::Error> {
+    let text = |index: usize| row.get::<_, Option<String>>(index);
+    let proxy = text(22)?
+        .map(|proxy| ProxyAddress::parse(&proxy).map_err(|error| corrupt(error.to_string())))
+        .transpose()?;
+    let action = match (text(25)?, text(26)?) {
+        (Some(username), Some(method)) => {
+            let login = logins::login(&method, text(27)?.as_deref(), text(28)?)?;
+            Some(ActionLogin { username, login })
+        }
+        _ => None,
+    };
+    Ok(WayIn {
+        login: logins::login(&row.get::<_, String>(19)?, text(9)?.as_deref(), text(20)?)?,
+        action,
+        jump: text(21)?.map(|id| parse(&id, "jump host of a server")).transpose()?,
+        proxy: proxy.map(|(address, _)| address),
+        connect_timeout_ms: row.get(23)?,
+        secrets: logins::kinds(text(29)?.as_deref())?,
+    })
+}
 
 fn from_row(row: &Row<'_>) -> Result<StoredServer, rusqlite::Error> {
     let text = |index: usize| row.get::<_, String>(index);
     let tags: Vec<String> = serde_json::from_str(&text(13)?).map_err(|e| corrupt(format!("tags: {e}")))?;
     let metadata: BTreeMap<String, String> =
         serde_json::from_str(&text(14)?).map_err(|e| corrupt(format!("metadata: {e}")))?;
-    let key: Option<String> = row.get(9)?;
+    let findings = serde_json::from_str(&text(24)?).map_err(|e| corrupt(format!("findings: {e}")))?;
     Ok(StoredServer {
         server: Server {
             id: parse(&text(0)?, "server id")?,
@@ -49,8 +79,9 @@ fn from_row(row: &Row<'_>) -> Result<StoredServer, rusqlite::Error> {
             created_at: Timestamp::from_millis(row.get(17)?),
             updated_at: Timestamp::from_millis(row.get(18)?),
         },
-        key: key.map(|id| parse::<KeyId>(&id, "key of a server")).transpose()?,
+        way: way_from_row(row)?,
         host_key: row.get(10)?,
+        findings,
     })
 }
 
@@ -67,23 +98,26 @@ pub fn next_number(tx: &Transaction<'_>, id: ServerId) -> Result<ServerNumber, S
     Ok(ServerNumber(number))
 }
 
-/// Writes the server, new or changed.
+/// Writes the server, new or changed, with its second identity. Its secrets and findings are written apart.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when another server of the organization has the name.
 pub fn save(tx: &Transaction<'_>, stored: &StoredServer) -> Result<(), StoreError> {
-    let server = &stored.server;
+    let (server, way) = (&stored.server, &stored.way);
     let tags: Vec<&str> = server.tags.iter().map(Tag::as_str).collect();
     tx.prepare_cached(
         "INSERT INTO servers (id, number, organization_id, name, description, transport, hostname, port, username,
-             key_id, host_key, region, environment, tags, metadata, status, interval_ms, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+             key_id, host_key, region, environment, tags, metadata, status, interval_ms, created_at, updated_at,
+             login_method, agent_key, jump_id, proxy, connect_timeout_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+             ?23, ?24)
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description,
              transport = excluded.transport, hostname = excluded.hostname, port = excluded.port,
              username = excluded.username, key_id = excluded.key_id, host_key = excluded.host_key,
              region = excluded.region, environment = excluded.environment, tags = excluded.tags,
              metadata = excluded.metadata, status = excluded.status, interval_ms = excluded.interval_ms,
-             updated_at = excluded.updated_at",
+             updated_at = excluded.updated_at, login_method = excluded.login_method, agent_key = excluded.agent_key,
+             jump_id = excluded.jump_id, proxy = excluded.proxy, connect_timeout_ms = excluded.connect_timeout_ms",
     )?
     .execute(params![
         server.id.to_string(),
@@ -95,7 +129,7 @@ pub fn save(tx: &Transaction<'_>, stored: &StoredServer) -> Result<(), StoreErro
         server.hostname,
         server.port.get(),
         server.username,
-        stored.key.map(|key| key.to_string()),
+        way.login.key.map(|key| key.to_string()),
         stored.host_key,
         server.region,
         server.environment,
@@ -105,7 +139,22 @@ pub fn save(tx: &Transaction<'_>, stored: &StoredServer) -> Result<(), StoreErro
         server.interval_ms,
         server.created_at.as_millis(),
         server.updated_at.as_millis(),
+        way.login.method.name(),
+        way.login.agent_key,
+        way.jump.map(|id| id.to_string()),
+        way.proxy.as_ref().map(ToString::to_string),
+        way.connect_timeout_ms,
     ])?;
+    logins::set_action(tx, server.id, way.action.as_ref())
+}
+
+/// Keeps what a preflight found.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_findings(tx: &Transaction<'_>, id: ServerId, findings: &Findings) -> Result<(), StoreError> {
+    let text = serde_json::to_string(findings).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    tx.execute("UPDATE servers SET findings = ?2 WHERE id = ?1", params![id.to_string(), text])?;
     Ok(())
 }
 
@@ -114,7 +163,7 @@ pub fn save(tx: &Transaction<'_>, stored: &StoredServer) -> Result<(), StoreErro
 /// # Errors
 /// [`StoreError::Corrupt`] names the value that does not parse.
 pub fn all(c: &Connection) -> Result<Vec<StoredServer>, StoreError> {
-    let mut statement = c.prepare(&format!("SELECT {COLUMNS} FROM servers ORDER BY name"))?;
+    let mut statement = c.prepare(&format!("SELECT {COLUMNS} FROM {TABLES} ORDER BY name"))?;
     let rows = statement.query_map([], from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -126,7 +175,7 @@ pub fn by_name(
     organization: OrganizationId,
     name: &ServerName,
 ) -> Result<Option<StoredServer>, StoreError> {
-    Ok(c.prepare_cached(&format!("SELECT {COLUMNS} FROM servers WHERE organization_id = ?1 AND name = ?2"))?
+    Ok(c.prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE organization_id = ?1 AND name = ?2"))?
         .query_row([organization.to_string(), name.to_string()], from_row)
         .optional()?)
 }

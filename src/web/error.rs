@@ -194,15 +194,23 @@ fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
         FleetError::Auth(error) => of_auth(error),
-        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) => {
+        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchImport(_) => {
             Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
         }
+        FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
+            Problem::new(StatusCode::CONFLICT, "name-taken", detail)
+        }
+        FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::NoSuchMetric { near, .. } => {
             Problem::new(StatusCode::NOT_FOUND, "no-such-metric", detail).with("near", json!(near))
         }
-        FleetError::NameTaken(_) => Problem::new(StatusCode::CONFLICT, "name-taken", detail),
         FleetError::Invalid { field, .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        FleetError::ImportRefused { plan, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "import-refused", detail)
+                .with("counts", json!(plan.counts()))
+                .with("lines", json!(plan.lines))
         }
         FleetError::HostKeyUnknown { seen, steps } => {
             Problem::new(StatusCode::CONFLICT, "host-key-unknown", detail)
@@ -214,6 +222,7 @@ fn of_fleet(error: &FleetError) -> Problem {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "preflight-failed", detail)
                 .with("steps", json!(steps))
         }
+        FleetError::InUse(_) => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),

@@ -16,7 +16,7 @@ use crate::auth::{self, AuthError, Origin};
 use crate::model::{Actor, Caller, OrganizationId, Role, shown};
 use crate::services::Services;
 
-/// Largest request body; the largest honest one is a private key or a form.
+/// Largest request body where a route says nothing else; the largest honest one is a private key or a form.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
 /// Largest body from somebody without a login: a name and a password.
 const PUBLIC_BODY_LIMIT_BYTES: usize = 16 * 1024;
@@ -206,6 +206,7 @@ pub async fn admit<S, B, E>(
     head: Head,
     body: S,
     access: Access,
+    body_limit_bytes: usize,
     services: &Services,
 ) -> Result<Request, Failure>
 where
@@ -230,7 +231,7 @@ where
     let body = match (safe, access) {
         (true, _) => Bytes::new(),
         (false, Access::Public) => read_body(body, PUBLIC_BODY_LIMIT_BYTES).await?,
-        (false, Access::Role(_)) => read_body(body, BODY_LIMIT_BYTES).await?,
+        (false, Access::Role(_)) => read_body(body, body_limit_bytes).await?,
     };
     if !safe && by_cookie {
         require_csrf(&head.headers, &body, &csrf_token)?;

@@ -20,7 +20,7 @@ use warp::ws::{WebSocket, Ws};
 use warp::{Filter, Rejection};
 
 use super::error::{self, Failure};
-use super::request::{Access, Head, Peer, Request, admit, require_same_origin};
+use super::request::{Access, BODY_LIMIT_BYTES, Head, Peer, Request, admit, require_same_origin};
 use crate::model::shown;
 use crate::services::Services;
 
@@ -61,6 +61,8 @@ pub struct Route {
     pub path: &'static str,
     pub access: Access,
     pub doc: Doc,
+    /// Largest body that is read for it.
+    pub body_limit_bytes: usize,
     action: Action,
 }
 
@@ -77,7 +79,8 @@ impl Route {
         A: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
         let handler: Handler = Arc::new(move |request, services| Box::pin(handler(request, services)));
-        Self { method, path, access, doc: Doc::default(), action: Action::Reply(handler) }
+        let action = Action::Reply(handler);
+        Self { method, path, access, doc: Doc::default(), body_limit_bytes: BODY_LIMIT_BYTES, action }
     }
 
     pub fn get<F, A>(path: &'static str, access: Access, handler: F) -> Self
@@ -104,12 +107,20 @@ impl Route {
     {
         let attendant: Attendant =
             Arc::new(move |request, services, socket| Box::pin(attendant(request, services, socket)));
-        Self { method: Method::GET, path, access, doc: Doc::default(), action: Action::Socket(attendant) }
+        let action = Action::Socket(attendant);
+        let (method, doc) = (Method::GET, Doc::default());
+        Self { method, path, access, doc, body_limit_bytes: BODY_LIMIT_BYTES, action }
     }
 
     #[must_use]
     pub const fn summary(mut self, summary: &'static str) -> Self {
         self.doc.summary = summary;
+        self
+    }
+
+    #[must_use]
+    pub const fn body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit_bytes = bytes;
         self
     }
 
@@ -251,7 +262,7 @@ async fn dispatch<B: Buf>(
         allowed.sort_unstable();
         return Err(Failure::Method { allowed: allowed.join(", ") });
     };
-    let request = admit(head, body, route.access, &services).await?;
+    let request = admit(head, body, route.access, route.body_limit_bytes, &services).await?;
     match &route.action {
         // A task of its own: what was begun is brought to its end even if the client hangs up, else rows and
         // live state could part.

@@ -168,7 +168,7 @@ function startChoices() {
   for (const group of document.querySelectorAll("[data-choices]")) {
     const show = () => {
       const chosen = group.querySelector("input[type=radio]:checked")?.value;
-      for (const part of group.querySelectorAll("[data-for-choice]")) part.hidden = part.dataset.forChoice !== chosen;
+      for (const part of group.querySelectorAll("[data-for-choice]")) part.hidden = !part.dataset.forChoice.split(" ").includes(chosen);
     };
     group.addEventListener("change", show);
     show();

@@ -8,6 +8,8 @@ const PAGES = [
   ...("admin" in document.body.dataset ? [{ name: "Add server", where: "page", href: "/servers/new", icon: "plus" }] : []),
   { name: "Charts of the fleet", where: "page", href: "/charts", icon: "chart-line" },
   { name: "Operations", where: "page", href: "/operations", icon: "terminal" },
+  { name: "Keys", where: "page", href: "/keys", icon: "key-round" },
+  { name: "Host keys", where: "page", href: "/host-keys", icon: "fingerprint" },
   { name: "Settings", where: "page", href: "/settings", icon: "settings" },
 ];
 // More than fit on a screen help nobody: type another letter.

@@ -9,7 +9,7 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Full};
 use roundsman::auth::{Auth, Origin};
 use roundsman::clock::{Clock, SystemClock};
 use roundsman::export::{Export, Options, Sources};
-use roundsman::fleet::{Fleet, Identification, NewServer, Polling, ServerState};
+use roundsman::fleet::{Fleet, FleetSettings, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
 use roundsman::model::{Caller, OrganizationId, Role, Secret, ServerId, UserId};
 use roundsman::operations::Operations;
@@ -61,7 +61,12 @@ pub(crate) struct TestApp {
     pub(crate) history: History,
     filter: BoxedFilter<(Response,)>,
     stop: CancellationToken,
-    dir: TempDir,
+    ssh_agent: Option<PathBuf>,
+    dir: Arc<TempDir>,
+}
+
+fn new_dir() -> Arc<TempDir> {
+    Arc::new(tempfile::Builder::new().prefix("roundsman-app-").tempdir().unwrap())
 }
 
 impl TestApp {
@@ -74,9 +79,38 @@ impl TestApp {
         Self::start_with(clock, Options::default()).await
     }
 
+    /// With an ssh-agent behind this socket.
+    pub(crate) async fn with_agent(socket: &Path) -> Self {
+        Self::start_in(new_dir(), Arc::new(SystemClock), Some(socket.to_owned()), Options::default()).await
+    }
+
     /// With these options of exports; the data directory among them is the test's own.
     pub(crate) async fn start_with(clock: Arc<dyn Clock>, options: Options) -> Self {
-        let dir = tempfile::Builder::new().prefix("roundsman-app-").tempdir().unwrap();
+        Self::start_in(new_dir(), clock, None, options).await
+    }
+
+    /// Stops everything and starts again on the same directory.
+    pub(crate) async fn restart(self) -> Self {
+        let agent = self.ssh_agent.clone();
+        self.restart_with(agent).await
+    }
+
+    /// As [`TestApp::restart`], with another ssh-agent or none.
+    pub(crate) async fn restart_with(self, ssh_agent: Option<PathBuf>) -> Self {
+        in_time("the end of the actions", self.services.operations.stop()).await;
+        in_time("the end of the fleet", self.services.fleet.stop()).await;
+        in_time("the end of the history", self.history.clone().close()).await.unwrap();
+        let (dir, clock) = (Arc::clone(&self.dir), Arc::clone(&self.services.clock));
+        drop(self);
+        Self::start_in(dir, clock, ssh_agent, Options::default()).await
+    }
+
+    async fn start_in(
+        dir: Arc<TempDir>,
+        clock: Arc<dyn Clock>,
+        ssh_agent: Option<PathBuf>,
+        options: Options,
+    ) -> Self {
         let vault = Vault::open(dir.path(), None).unwrap();
         let store = Store::open(&dir.path().join("roundsman.db")).unwrap();
         let history = History::open(&dir.path().join("history.db"), Arc::clone(&clock)).unwrap();
@@ -86,8 +120,11 @@ impl TestApp {
             vault.clone(),
             history.clone(),
             Arc::clone(&clock),
-            Duration::from_secs(1),
-            Polling::On,
+            FleetSettings {
+                default_interval: Duration::from_secs(1),
+                polling: Polling::On,
+                ssh_agent: ssh_agent.clone(),
+            },
         );
         let started_at = clock.now();
         let fleet = fleet.await.unwrap();
@@ -105,7 +142,7 @@ impl TestApp {
         export.start();
         let services = Services { auth, fleet, operations, export, clock, started_at };
         let filter = web::site(&services);
-        Self { services, store, history, filter, stop: CancellationToken::new(), dir }
+        Self { services, store, history, filter, stop: CancellationToken::new(), ssh_agent, dir }
     }
 
     pub(crate) fn filter(&self) -> BoxedFilter<(Response,)> {

@@ -7,12 +7,17 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::indexing_slicing,
     reason = "a harness that cannot do its work fails the test, and shows the daemon's log"
 )]
 
 pub(crate) mod app;
+pub(crate) mod credentials;
+pub(crate) mod namespaces;
 pub(crate) mod processes;
 pub(crate) mod program;
+pub(crate) mod reach;
+pub(crate) mod rounds;
 pub(crate) mod socket;
 pub(crate) mod sshd;
 

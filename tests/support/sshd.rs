@@ -44,6 +44,8 @@ pub(crate) struct Sshd {
     client_key: Secret<String>,
     host_key: HostKey,
     own_accounts: bool,
+    /// The network namespace that it runs in, by the name that `ip netns` knows.
+    namespace: Option<String>,
 }
 
 impl Sshd {
@@ -77,6 +79,13 @@ impl Sshd {
         sshd.running().await
     }
 
+    /// OpenSSH in a network namespace, listening on this address there. Its target names that address.
+    pub(crate) async fn in_namespace(namespace: &str, address: &str) -> Self {
+        let mut sshd = Self::prepare(Program::OpenSsh, false, &format!("ListenAddress {address}"));
+        sshd.namespace = Some(namespace.to_owned());
+        sshd.running().await
+    }
+
     fn prepare(program: Program, own_accounts: bool, config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("roundsman-sshd-").tempdir().unwrap();
         let (client_key, client_line) = keys::generate_ed25519("test client").unwrap();
@@ -95,6 +104,7 @@ impl Sshd {
             client_key,
             host_key: HostKey::parse(&host_line).unwrap(),
             own_accounts,
+            namespace: None,
             dir,
         };
         write(&sshd.config(), &sshd.config_text(config), 0o600);
@@ -192,7 +202,11 @@ impl Sshd {
             }
         };
         if !self.own_accounts {
-            let mut words = program.split(' ');
+            let entered = match &self.namespace {
+                Some(name) => format!("ip netns exec {name} {program}"),
+                None => program,
+            };
+            let mut words = entered.split(' ');
             let mut command = Command::new(words.next().unwrap());
             command.args(words);
             return command;
@@ -263,9 +277,9 @@ impl Sshd {
 
     /// Accepted logins, over restarts too.
     pub(crate) fn logins(&self) -> usize {
-        // "Accepted key" only says that a signature would be welcome.
+        // "Accepted key" and "Accepted certificate" only say that a signature would be welcome.
         let accepted = |line: &&str| match self.program {
-            Program::OpenSsh => line.starts_with("Accepted ") && !line.starts_with("Accepted key "),
+            Program::OpenSsh => line.starts_with("Accepted ") && line.contains(" for "),
             Program::Dropbear => line.contains(" auth succeeded for "),
         };
         self.log().lines().filter(accepted).count()

@@ -3,6 +3,7 @@
 //! `scripts/bench.sh` builds and calls it; `docs/benchmarks.md` says how to read the figures.
 
 mod capture;
+mod fanout;
 mod fleet;
 mod generator;
 mod history;
@@ -11,6 +12,7 @@ mod product;
 mod record;
 mod recording;
 mod report;
+mod sessions;
 mod start;
 
 use std::io::Write as _;
@@ -19,6 +21,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+/// As in the program itself, whose layer is measured here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Roundsman with a fleet of simulated servers")]
@@ -38,6 +44,16 @@ enum Command {
     Start(start::Options),
     /// What a sample costs in the history, and how fast charts are.
     History(history::Options),
+    /// One command on many real servers, beside the tools that people use for it.
+    Fanout(fanout::Options),
+    /// Roundsman's own turn in `fanout`.
+    #[command(hide = true)]
+    FanoutClient(fanout::ClientOptions),
+    /// What an open session costs, and what a dead address costs the others.
+    Sessions(sessions::Options),
+    /// Holds the sessions of `sessions`.
+    #[command(hide = true)]
+    SessionsHolder(sessions::HolderOptions),
     /// Writes a new recording of this machine: one answer of the shell probe, or with --seconds its metrics.
     Record {
         file: PathBuf,
@@ -72,12 +88,21 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     drop(rustls::crypto::ring::default_provider().install_default());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // A fan-out fits on one thread, and waking others would cost more than they save.
+    let runtime = if matches!(arguments.command, Command::FanoutClient(_)) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?
+    } else {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?
+    };
     runtime.block_on(async {
         match arguments.command {
             Command::Fleet(options) => fleet::run(&arguments.program, &options).await,
             Command::Start(options) => start::run(&arguments.program, &options).await,
             Command::History(options) => history::run(&options).await,
+            Command::Fanout(options) => tokio::task::block_in_place(|| fanout::run(&options)),
+            Command::FanoutClient(options) => fanout::run_client(&options).await,
+            Command::Sessions(options) => sessions::run(&arguments.program, &options).await,
+            Command::SessionsHolder(options) => sessions::run_holder(&options).await,
             Command::Record { file, seconds: Some(seconds) } => capture::capture(&file, seconds).await,
             Command::Record { file, seconds: None } => record::record(&file).await,
         }

@@ -158,17 +158,25 @@ impl Product {
                 "unchecked": true,
                 "interval_ms": u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
             });
-            let sent = self.http.post("http://localhost/api/v1/fleet/servers").json(&body).send().await?;
-            if sent.status().is_success() {
-                return Ok(());
-            }
-            bail!("enrolling server {number}: {} {}", sent.status(), sent.text().await.unwrap_or_default())
+            self.add(&body).await
         });
         let mut answers = futures_util::stream::iter(requests).buffer_unordered(ENROL_AT_ONCE);
         while let Some(answer) = answers.next().await {
             answer?;
         }
         Ok(())
+    }
+
+    /// Enrols one server.
+    ///
+    /// # Errors
+    /// What the API says when it refuses.
+    pub async fn add(&self, body: &Value) -> anyhow::Result<()> {
+        let sent = self.http.post("http://localhost/api/v1/fleet/servers").json(body).send().await?;
+        if sent.status().is_success() {
+            return Ok(());
+        }
+        bail!("enrolling {}: {} {}", body["name"], sent.status(), sent.text().await.unwrap_or_default())
     }
 
     /// What the running program has used.

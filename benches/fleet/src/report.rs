@@ -18,6 +18,7 @@ pub struct Report {
 pub enum Goal {
     None,
     Under(f64),
+    AtLeast(f64),
 }
 
 impl Report {
@@ -25,8 +26,10 @@ impl Report {
     pub fn figure(&mut self, name: &str, title: &str, value: f64, goal: Goal) {
         let verdict = match goal {
             Goal::None => String::new(),
-            Goal::Under(limit) if value < limit => format!("under {limit}: yes"),
-            Goal::Under(limit) => format!("under {limit}: NO"),
+            Goal::Under(limit) if value < limit => format!("under {limit:.3}: yes"),
+            Goal::Under(limit) => format!("under {limit:.3}: NO"),
+            Goal::AtLeast(limit) if value >= limit => format!("at least {limit}: yes"),
+            Goal::AtLeast(limit) => format!("at least {limit}: NO"),
         };
         let decimals = usize::from(value.fract().abs() > f64::EPSILON) * if value < 10.0 { 2 } else { 1 };
         self.rows.push([title.to_owned(), format!("{value:.decimals$}"), verdict]);

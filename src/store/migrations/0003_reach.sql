@@ -9,6 +9,8 @@ ALTER TABLE servers ADD COLUMN connect_timeout_ms INTEGER NOT NULL DEFAULT 10000
 ALTER TABLE servers ADD COLUMN login_method TEXT NOT NULL DEFAULT 'key';
 -- The public key line that ssh-agent is to sign with.
 ALTER TABLE servers ADD COLUMN agent_key TEXT;
+-- What the last preflight found: a JSON object with looked_at, readings_only and spots.
+ALTER TABLE servers ADD COLUMN findings TEXT NOT NULL DEFAULT '{"looked_at":null,"readings_only":false,"spots":[]}';
 CREATE INDEX servers_by_key ON servers (key_id);
 CREATE INDEX servers_by_jump ON servers (jump_id);
 
@@ -22,7 +24,7 @@ CREATE TABLE action_logins (
 ) STRICT;
 CREATE INDEX action_logins_by_key ON action_logins (key_id);
 
--- What Roundsman must send to a server or its proxy. Sealed under the master key, with server id and kind as associated data.
+-- What Roundsman must send to a server or its proxy. Sealed under the master key; associated data: id, a blank, kind.
 CREATE TABLE server_secrets (
     server_id TEXT NOT NULL REFERENCES servers (id) ON DELETE CASCADE,
     -- password, action_password, sudo_password, proxy_password

@@ -5,12 +5,10 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, download};
-use super::range::span;
+use super::range::{list, span};
 use super::servers::filter;
 use crate::export::format::Format;
 use crate::export::tables::{MetricsWanted, Table, Wanted};
-use crate::history::metric;
-use crate::model::MetricName;
 use crate::services::Services;
 
 /// The routes of this file.
@@ -36,21 +34,11 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-fn all(request: &Request, wanted: &str) -> Vec<String> {
-    let values = request.query.iter().filter(|(name, value)| name == wanted && !value.is_empty());
-    values.map(|(_, value)| value.clone()).collect()
-}
-
 fn metrics(request: &Request, services: &Services) -> Result<Option<MetricsWanted>, Failure> {
-    let names = all(request, "metric");
-    if names.is_empty() {
+    let metrics = list(request, "metric");
+    if metrics.is_empty() {
         return Ok(None);
     }
-    let known = |name: String| match metric::find(&name) {
-        Some(metric) => MetricName::known(metric.name),
-        None => MetricName::custom(name),
-    };
-    let metrics = names.into_iter().map(known).collect();
     Ok(Some(MetricsWanted { metrics, span: span(request, services.clock.now())? }))
 }
 
@@ -62,7 +50,7 @@ async fn export(request: Request, services: Services) -> Result<Response, Failur
         table,
         format,
         filter: filter(&request)?,
-        servers: all(&request, "server"),
+        servers: list(&request, "server"),
         metrics: metrics(&request, &services)?,
     };
     let parts = services.export.table(request.caller()?, wanted)?;

@@ -5,7 +5,9 @@ mod aliases;
 mod backup;
 mod events;
 mod export;
+mod import;
 mod keeping;
+pub(super) mod keys;
 mod metrics;
 mod openapi;
 mod operations;
@@ -13,6 +15,7 @@ mod people;
 mod prometheus;
 mod range;
 mod servers;
+mod ways;
 
 pub(super) use servers::filter;
 
@@ -39,10 +42,12 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
+    routes.extend(keys::routes());
     routes.extend(events::routes());
     routes.extend(aliases::routes());
     routes.extend(prometheus::routes());

@@ -10,8 +10,10 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
+use super::import::ImportInput;
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
-use super::{Alive, aggregated, backup, metrics, operations, people};
+use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
+use super::{Alive, aggregated, backup, keys, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -45,8 +47,25 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerList", list_of("Server")),
         ("ServerInput", schema::<ServerInput>()?),
         ("ServerPatch", schema::<ServerPatch>()?),
+        ("WayJson", schema::<WayJson>()?),
+        ("ActionLoginJson", schema::<ActionLoginJson>()?),
+        ("ActionLoginInput", schema::<ActionLoginInput>()?),
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
+        ("ImportInput", schema::<ImportInput>()?),
+        (
+            "ImportReport",
+            open_object(
+                "format, is_clean, counts, lines: at (file, line), verdict (add, exists, duplicate, invalid, unsupported, note), \
+                 remarks; id of the import, where one was begun",
+            ),
+        ),
+        (
+            "ImportProgress",
+            open_object(
+                "id, state (running, completed, interrupted), started_at, total, added, unchecked, failed, items",
+            ),
+        ),
         ("ResultJson", schema::<operations::ResultJson>()?),
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
@@ -95,7 +114,23 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
                 },
             }),
         ),
-        ("Key", open_object("id, name, public_key, is_default, source_path, created_at")),
+        (
+            "Key",
+            open_object(
+                "id, name, public_key, algorithm, bits, fingerprint, weakness, is_default, source_path, logins, created_at; \
+                 certificate: line, key_id, serial, principals, valid_after, valid_before, critical_options, authority, validity",
+            ),
+        ),
+        (
+            "KeyDetail",
+            open_object(
+                "as Key; used_by: server_id, server_name, login (main, actions), username, named; unfinished; install_command",
+            ),
+        ),
+        ("KeyInput", schema::<keys::KeyInput>()?),
+        ("KeyImport", schema::<keys::KeyImport>()?),
+        ("KeyPatch", schema::<keys::KeyPatch>()?),
+        ("CertificateInput", schema::<keys::CertificateInput>()?),
         ("KeyList", list_of("Key")),
         ("AuditEntry", open_object("sequence, at, actor, address, action, subject, result, detail")),
         ("AuditList", list_of("AuditEntry")),

@@ -1,4 +1,4 @@
-//! Tokens, users, keys, audit.
+//! Tokens, users, audit.
 
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -34,11 +34,6 @@ pub fn routes() -> Vec<Route> {
             .summary("Sets a user's password; all their sessions end")
             .takes("PasswordInput")
             .status(204),
-        Route::get("/api/v1/keys", Access::VIEWER, keys)
-            .summary("SSH keys that Roundsman keeps: public halves only")
-            .query("limit", "entries on the page, 1 to 1000, 100 by default")
-            .query("cursor", "next_cursor of the page before")
-            .gives("KeyList"),
         Route::get("/api/v1/audit", Access::ADMIN, audit)
             .summary("Audit entries, newest first")
             .query("limit", "entries on the page, 1 to 1000, 100 by default")
@@ -130,10 +125,6 @@ async fn reset_password(request: Request, services: Services) -> Result<Response
     let PasswordInput { password } = request.json()?;
     services.auth.reset_password(request.caller()?, request.param(0), password).await?;
     Ok(no_content())
-}
-
-async fn keys(request: Request, services: Services) -> Result<Response, Failure> {
-    page(&request, services.fleet.keys(request.caller()?).await?)
 }
 
 async fn audit(request: Request, services: Services) -> Result<Response, Failure> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{Method, StatusCode};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 use warp::reply::Response;
@@ -12,8 +12,11 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, no_content};
 use super::page;
-use crate::fleet::{Checked, Figures, Identification, NewServer, ServerEdit, ServerFilter, ServerState};
-use crate::model::{Reachability, Secret, Status, Timestamp, Transport};
+use super::ways::{ActionLoginInput, WayJson, given, key};
+use crate::fleet::{
+    Checked, Figures, Identification, LoginEdit, NewServer, ServerEdit, ServerFilter, ServerState, WayEdit,
+};
+use crate::model::{LoginMethod, Reachability, Secret, Status, Timestamp, Transport};
 use crate::services::Services;
 use crate::ssh::preflight::Outcome;
 
@@ -129,6 +132,8 @@ pub struct ServerJson {
     offered_host_key: Option<String>,
     offered_host_key_fingerprint: Option<String>,
     logins_today: u32,
+    #[serde(flatten)]
+    way: WayJson,
     #[schema(value_type = Object)]
     current: Figures,
     #[schema(value_type = String)]
@@ -180,6 +185,7 @@ impl ServerJson {
             offered_host_key: state.offered_host_key.as_ref().map(|key| key.line.clone()),
             offered_host_key_fingerprint: state.offered_host_key.as_ref().map(|key| key.fingerprint.clone()),
             logins_today: state.logins_today,
+            way: WayJson::of(state),
             current: (*state.figures).clone(),
             created_at: server.created_at,
             updated_at: server.updated_at,
@@ -226,9 +232,34 @@ pub struct ServerInput {
     passphrase: Option<Secret<String>>,
     /// Where the private key came from, for people.
     source_path: Option<String>,
-    /// Used once to install Roundsman's key, then forgotten.
+    /// Used once to install Roundsman's key, then forgotten; with the login method `password` it is kept, sealed.
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
+    /// key (also where it is missing), agent or password.
+    #[schema(value_type = Option<String>)]
+    login_method: Option<LoginMethod>,
+    /// Public line or SHA-256 fingerprint of a key that the ssh-agent holds now.
+    agent_key: Option<String>,
+    /// Name or id of the enrolled server over which this one is reached.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    jump_host: Option<Option<String>>,
+    /// `socks5://user:password@host:port` or `http://…`; the password is kept, sealed.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    proxy: Option<Option<Secret<String>>>,
+    /// The limit of each step of connecting, 1,000 to 120,000; 10,000 by default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>)]
+    connect_timeout_ms: Option<Option<u64>>,
+    /// The second identity, for actions, logs, files and the terminal; the first then only reads.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<ActionLoginInput>)]
+    action_login: Option<Option<ActionLoginInput>>,
+    /// What sudo asks for; kept, sealed.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    sudo_password: Option<Option<Secret<String>>>,
     /// The approved host key as an OpenSSH public key line.
     host_key: Option<String>,
     /// Approve whatever host key the server shows now.
@@ -257,20 +288,20 @@ impl ServerInput {
         let hostname = self
             .hostname
             .ok_or_else(|| Failure::invalid("hostname is missing: the name or address of the server"))?;
-        let ways = [self.private_key.is_some(), self.password.is_some(), self.identity.is_some()];
-        if ways.iter().filter(|given| **given).count() > 1 {
-            return Err(Failure::invalid("give only one of identity, private_key and password"));
-        }
-        let identification = if let Some(text) = self.private_key {
-            Identification::PrivateKey { text, passphrase: self.passphrase, source_path: self.source_path }
-        } else if let Some(password) = self.password {
-            Identification::PasswordOnce(password)
-        } else {
-            match self.identity {
-                None => Identification::DefaultKey,
-                Some(reference) if reference == "default" => Identification::DefaultKey,
-                Some(reference) => Identification::KeptKey(reference),
-            }
+        let identification = identification(
+            self.login_method,
+            self.identity,
+            self.private_key,
+            self.password,
+            self.agent_key,
+        )?;
+        let identification = match identification {
+            Identification::PrivateKey { text, .. } => Identification::PrivateKey {
+                text,
+                passphrase: self.passphrase,
+                source_path: self.source_path,
+            },
+            other => other,
         };
         Ok(NewServer {
             name: self.name,
@@ -285,6 +316,11 @@ impl ServerInput {
             status: self.status,
             interval_ms: self.interval_ms,
             identification,
+            jump_host: self.jump_host.flatten(),
+            proxy: self.proxy.flatten(),
+            connect_timeout_ms: self.connect_timeout_ms.flatten(),
+            action_login: self.action_login.flatten().map(Into::into),
+            sudo_password: self.sudo_password.flatten(),
             host_key: self.host_key,
             accept_new: self.accept_new,
             unchecked: self.unchecked,
@@ -292,12 +328,17 @@ impl ServerInput {
         })
     }
 
-    /// Everything that the caller may say of an enrolled server; what is left out is emptied.
+    /// Everything that the caller may say of an enrolled server; what is left out is emptied, but for the way in, which
+    /// stays as it is: who writes a new description does not mean to cut the server off.
     fn replacement(self) -> Result<ServerEdit, Failure> {
         let name = self.name.ok_or_else(|| Failure::invalid("name is missing; PUT replaces everything"))?;
-        if self.private_key.is_some() || self.password.is_some() || self.host_key.is_some() {
+        let kept_password = self.login_method == Some(LoginMethod::Password);
+        if self.private_key.is_some()
+            || self.host_key.is_some()
+            || (self.password.is_some() && !kept_password)
+        {
             return Err(Failure::invalid(
-                "private_key, password and host_key belong to enrolment; leave them out here",
+                "private_key, host_key and a password without login_method 'password' belong to enrolment; leave them out here",
             ));
         }
         Ok(ServerEdit {
@@ -312,16 +353,55 @@ impl ServerInput {
             metadata: Some(self.metadata),
             status: Some(self.status.unwrap_or(Status::Active)),
             interval_ms: self.interval_ms,
-            key: self.identity.map(|reference| Some(reference).filter(|reference| reference != "default")),
+            login: LoginEdit {
+                method: self.login_method,
+                key: self.identity.map(|identity| key(Some(identity))),
+                agent_key: self.agent_key,
+                password: self.password,
+            },
+            way: WayEdit {
+                jump: self.jump_host,
+                proxy: self.proxy,
+                connect_timeout_ms: self.connect_timeout_ms,
+                action: self.action_login.map(|action| action.map(Into::into)),
+                sudo_password: self.sudo_password,
+            },
         })
     }
 }
 
-/// Tells a field that is `null` from one that is missing.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::<T>::deserialize(deserializer).map(Some)
+/// How a new server is logged in to; what was given says it, or has to agree with the method that was named.
+fn identification(
+    method: Option<LoginMethod>,
+    identity: Option<String>,
+    private_key: Option<Secret<String>>,
+    password: Option<Secret<String>>,
+    agent_key: Option<String>,
+) -> Result<Identification, Failure> {
+    let ways = [private_key.is_some(), password.is_some(), identity.is_some(), agent_key.is_some()];
+    if ways.iter().filter(|given| **given).count() > 1 {
+        return Err(Failure::invalid("give only one of identity, private_key, password and agent_key"));
+    }
+    match (method, private_key, password, agent_key) {
+        (Some(LoginMethod::Password), None, Some(password), None) if identity.is_none() => {
+            Ok(Identification::Password(password))
+        }
+        (Some(LoginMethod::Password), ..) => {
+            Err(Failure::invalid("the login method 'password' needs a password and nothing else"))
+        }
+        (Some(LoginMethod::Agent) | None, None, None, Some(key)) => Ok(Identification::Agent(key)),
+        (Some(LoginMethod::Agent), ..) => Err(Failure::invalid(
+            "the login method 'agent' needs agent_key: the public line or SHA256 fingerprint of a key that the agent holds",
+        )),
+        (Some(LoginMethod::Key), _, _, Some(_)) => {
+            Err(Failure::invalid("agent_key belongs to the login method 'agent'"))
+        }
+        (_, Some(text), ..) => Ok(Identification::PrivateKey { text, passphrase: None, source_path: None }),
+        (_, None, Some(password), _) => Ok(Identification::PasswordOnce(password)),
+        (_, None, None, None) => {
+            Ok(key(identity).map_or(Identification::DefaultKey, Identification::KeptKey))
+        }
+    }
 }
 
 /// Changes to a server; what is missing stays.
@@ -346,8 +426,38 @@ pub struct ServerPatch {
     #[schema(value_type = Option<String>)]
     status: Option<Status>,
     interval_ms: Option<u64>,
-    /// `default`, or the id or name of a kept key.
-    identity: Option<String>,
+    /// key, agent or password; where it is missing, what else is given says it.
+    #[schema(value_type = Option<String>)]
+    login_method: Option<LoginMethod>,
+    /// `default` (or `null`), or the id or name of a kept key.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    identity: Option<Option<String>>,
+    /// Public line or SHA-256 fingerprint of a key that the ssh-agent holds now.
+    agent_key: Option<String>,
+    /// Of the login method `password`; kept, sealed.
+    #[schema(value_type = Option<String>)]
+    password: Option<Secret<String>>,
+    /// Name or id of an enrolled server; `null` removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    jump_host: Option<Option<String>>,
+    /// `null` removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    proxy: Option<Option<Secret<String>>>,
+    /// 1,000 to 120,000; `null` is the default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>)]
+    connect_timeout_ms: Option<Option<u64>>,
+    /// The second identity; `null` removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<ActionLoginInput>)]
+    action_login: Option<Option<ActionLoginInput>>,
+    /// `null` removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    sudo_password: Option<Option<Secret<String>>>,
 }
 
 impl From<ServerPatch> for ServerEdit {
@@ -364,7 +474,19 @@ impl From<ServerPatch> for ServerEdit {
             metadata: patch.metadata,
             status: patch.status,
             interval_ms: patch.interval_ms,
-            key: patch.identity.map(|reference| Some(reference).filter(|reference| reference != "default")),
+            login: LoginEdit {
+                method: patch.login_method,
+                key: patch.identity.map(key),
+                agent_key: patch.agent_key,
+                password: patch.password,
+            },
+            way: WayEdit {
+                jump: patch.jump_host,
+                proxy: patch.proxy,
+                connect_timeout_ms: patch.connect_timeout_ms,
+                action: patch.action_login.map(|action| action.map(Into::into)),
+                sudo_password: patch.sudo_password,
+            },
         }
     }
 }
@@ -480,8 +602,12 @@ async fn check(request: Request, services: Services) -> Result<Response, Failure
 }
 
 fn checked(done: &Checked) -> Result<Response, Failure> {
-    let ok = !done.steps.iter().any(|step| matches!(step.outcome, Outcome::Failed | Outcome::NeedsApproval));
-    json_reply(StatusCode::OK, &json!({ "ok": ok, "steps": done.steps, "host_key": done.seen }))
+    let steps = done.steps.iter().chain(done.action_steps.iter().flatten());
+    let ok = !steps.into_iter().any(|step| matches!(step.outcome, Outcome::Failed | Outcome::NeedsApproval));
+    let answer = json!({
+        "ok": ok, "steps": done.steps, "action_steps": done.action_steps, "host_key": done.seen,
+    });
+    json_reply(StatusCode::OK, &answer)
 }
 
 async fn test(request: Request, services: Services) -> Result<Response, Failure> {

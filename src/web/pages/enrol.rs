@@ -7,6 +7,7 @@ use crate::web::view::{self, Value};
 
 use super::form::{Field, FieldProblem};
 use super::server::HostKey;
+use super::ways::{WaysFields, WaysForm, agent_key};
 use super::{Choice, Chrome, KeptKey, Section, Viewer};
 
 /// What the form sends to `POST /servers/preflight` and `POST /servers`, as typed. The password is not here:
@@ -21,10 +22,47 @@ pub struct EnrolForm {
     pub name: String,
     /// Separated by spaces or commas.
     pub tags: String,
-    /// `kept`, `private_key` or `password`.
+    /// `kept`, `private_key`, `password` (once), `kept_password` or `agent`.
     pub identity: String,
     /// Id of the kept key to log in with; `default` for the default one.
     pub kept_key: String,
+    pub ways: WaysForm,
+    /// Which secrets were typed; they are asked for once more when the host key is approved.
+    pub secrets: Vec<TypedSecret>,
+}
+
+/// A secret that the form takes and never gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TypedSecret {
+    Password,
+    ProxyPassword,
+    ActionPassword,
+    SudoPassword,
+}
+
+impl TypedSecret {
+    pub const ALL: [Self; 4] =
+        [Self::Password, Self::ProxyPassword, Self::ActionPassword, Self::SudoPassword];
+
+    /// The name of its field.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::ProxyPassword => "proxy_password",
+            Self::ActionPassword => "action_password",
+            Self::SudoPassword => "sudo_password",
+        }
+    }
+
+    const fn once_more(self) -> &'static str {
+        match self {
+            Self::Password => "The password once more",
+            Self::ProxyPassword => "The password of the proxy once more",
+            Self::ActionPassword => "The password of the user for actions once more",
+            Self::SudoPassword => "The password for sudo once more",
+        }
+    }
 }
 
 impl Default for EnrolForm {
@@ -37,6 +75,8 @@ impl Default for EnrolForm {
             tags: String::new(),
             identity: "kept".to_owned(),
             kept_key: "default".to_owned(),
+            ways: WaysForm::from_pairs::<&str, &str>([]),
+            secrets: Vec::new(),
         }
     }
 }
@@ -45,7 +85,9 @@ impl EnrolForm {
     /// From the decoded pairs of a posted form or of an address.
     #[must_use]
     pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let pairs: Vec<(K, V)> = pairs.into_iter().collect();
         let mut form = Self::default();
+        form.ways = WaysForm::from_pairs(pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
         for (key, value) in pairs {
             let value = value.as_ref().trim();
             let field = match key.as_ref() {
@@ -54,13 +96,31 @@ impl EnrolForm {
                 "username" => &mut form.username,
                 "name" => &mut form.name,
                 "tags" => &mut form.tags,
-                "identity" if matches!(value, "kept" | "private_key" | "password") => &mut form.identity,
+                "identity"
+                    if matches!(value, "kept" | "private_key" | "password" | "kept_password" | "agent") =>
+                {
+                    &mut form.identity
+                }
                 "kept_key" => &mut form.kept_key,
                 _ => continue,
             };
             value.clone_into(field);
         }
         form
+    }
+
+    /// What the approval carries on unseen.
+    fn carried(&self) -> Vec<(&'static str, String)> {
+        let own = [
+            ("hostname", &self.hostname),
+            ("port", &self.port),
+            ("username", &self.username),
+            ("name", &self.name),
+            ("tags", &self.tags),
+            ("identity", &self.identity),
+            ("kept_key", &self.kept_key),
+        ];
+        own.into_iter().map(|(name, value)| (name, value.clone())).chain(self.ways.carried()).collect()
     }
 }
 
@@ -141,7 +201,11 @@ pub struct EnrolPage {
     private_key: Field,
     passphrase: Field,
     password: Field,
-    approval_password: Option<Field>,
+    agent_key: Field,
+    more: WaysFields,
+    more_is_open: bool,
+    carried: Vec<(&'static str, String)>,
+    once_more: Vec<Field>,
     ways: Vec<Way>,
     public_key: String,
     paste_line: String,
@@ -189,7 +253,9 @@ impl EnrolPage {
     ) -> Self {
         let judged = |field: Field| field.judged(problems);
         let public_key = keys.first().map_or("", |key| key.public_key.as_str());
-        let asks_password = form.identity == "password" && preflight.is_some_and(|found| found.can_add);
+        let can_add = preflight.is_some_and(|found| found.can_add);
+        let more = ["jump_host", "proxy", "connect_timeout_seconds", "sudo_password"];
+        let wrong = |field: &str| more.contains(&field) || field.starts_with("action_");
         Self {
             chrome: Chrome::new("Add server", Section::Fleet, None, viewer, now),
             address: judged(
@@ -213,8 +279,16 @@ impl EnrolPage {
             ),
             passphrase: judged(Field::password("passphrase", "Its passphrase, if it has one")),
             password: judged(Field::password("password", "Password")),
-            approval_password: asks_password
-                .then(|| judged(Field::password("password", "The password once more").required())),
+            agent_key: judged(agent_key("agent_key", &form.ways.agent_key)),
+            more: WaysFields::new(&form.ways, keys, None, problems),
+            more_is_open: form.ways.is_used() || problems.iter().any(|problem| wrong(&problem.field)),
+            carried: form.carried(),
+            once_more: form
+                .secrets
+                .iter()
+                .filter(|_| can_add)
+                .map(|secret| judged(Field::password(secret.field(), secret.once_more()).required()))
+                .collect(),
             ways: ways(&form.identity),
             public_key: public_key.to_owned(),
             paste_line: paste_line(public_key),
@@ -229,6 +303,12 @@ fn ways(chosen: &str) -> Vec<Way> {
     vec![
         way("kept", "A key that Roundsman keeps", "Put the line of “Let Roundsman in” on the server first."),
         way("password", "A password, once", "Used to install Roundsman’s key, then forgotten."),
+        way(
+            "kept_password",
+            "A password, kept",
+            "Encrypted, and used for every login; a key is the better choice.",
+        ),
+        way("agent", "A key of the ssh-agent", "Signed by the agent that Roundsman was started with."),
         way(
             "private_key",
             "Another private key",
@@ -307,7 +387,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_approved_by_a_button_that_carries_it() {
-        let form = EnrolForm::from_pairs([("hostname", "root@10.0.0.5"), ("identity", "password")]);
+        let mut form = EnrolForm::from_pairs([("hostname", "root@10.0.0.5"), ("identity", "password")]);
+        form.secrets = vec![TypedSecret::Password];
         let html = page(&form, Some(&preflight(true)));
         assert!(html.contains("SHA256:") && html.contains("name=\"host_key\" value=\"ssh-ed25519 AAAA"));
         assert!(html.contains("The password once more") && html.contains("value=\"root@10.0.0.5\""));

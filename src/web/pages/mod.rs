@@ -10,12 +10,14 @@ pub mod enrol;
 pub mod fleet;
 pub mod form;
 pub mod keeping;
+pub mod keys;
 pub mod operation;
 pub mod operations;
 pub mod remote;
 pub mod report;
 pub mod server;
 pub mod settings;
+pub mod ways;
 
 use askama::Template;
 use askama::filters::HtmlSafe;
@@ -92,6 +94,7 @@ pub enum Section {
     Fleet,
     Charts,
     Operations,
+    Keys,
     Settings,
 }
 
@@ -135,6 +138,10 @@ impl Chrome {
 
     fn in_operations(&self) -> bool {
         self.section == Section::Operations
+    }
+
+    fn in_keys(&self) -> bool {
+        self.section == Section::Keys
     }
 
     fn in_settings(&self) -> bool {

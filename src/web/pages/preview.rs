@@ -12,13 +12,14 @@ use super::charts::{ChartQuery, ChartsPage, Choosable};
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
+use super::keys::{KeyForms, KeyPage, KeysPage};
 use super::operation::OperationPage;
 use super::operations::OperationsPage;
 use super::remote::Pager;
 use super::report::ReportPage;
 use super::samples::{
-    Sample, large_fleet, now, operation, preflight, processes, record, seconds_ago, services, settings,
-    small_fleet, summary, viewer,
+    Sample, key_detail, large_fleet, now, operation, preflight, processes, record, seconds_ago, services,
+    settings, small_fleet, summary, viewer,
 };
 use super::server::{
     Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage, HostKey,
@@ -178,7 +179,7 @@ fn tab_pages(folder: &Folder) {
         ),
     );
     let configuration = |role: Role, keys: &HostKeys| {
-        let form = ConfigurationForm::of(&state.server);
+        let form = ConfigurationForm::of(&state);
         ConfigurationPage::new(&viewer(role), &state, keys, &[], &form, &[], now())
     };
     folder.page("configuration", &configuration(Role::Admin, &keys));
@@ -252,6 +253,21 @@ fn other_pages(folder: &Folder) {
     folder.page("settings-token", &SettingsPage::new(&admin, &made, now()));
 }
 
+fn key_pages(folder: &Folder) {
+    let (admin, detail) = (viewer(Role::Admin), key_detail());
+    let mut weak = detail.key.clone();
+    "id_rsa of the old laptop that nobody wanted to throw away".clone_into(&mut weak.name);
+    "ssh-rsa".clone_into(&mut weak.algorithm);
+    (weak.bits, weak.is_default, weak.certificate) = (Some(1024), false, None);
+    weak.weakness = Some("an RSA key of 1024 bits can be broken; 2048 are the least".to_owned());
+    let keys = [detail.key.clone(), weak.clone()];
+    let forms = KeyForms::default();
+    folder.page("keys", &KeysPage::new(&admin, &keys, Some(&detail), &forms, now()));
+    folder.page("key", &KeyPage::new(&admin, &detail, &forms, now()));
+    let unused = crate::fleet::KeyDetail { key: weak, used_by: Vec::new(), unfinished: Vec::new(), ..detail };
+    folder.page("key-unused", &KeyPage::new(&admin, &unused, &forms, now()));
+}
+
 fn door_pages(folder: &Folder) {
     let problem =
         Notice { kind: NoticeKind::Problem, text: "The user name or the password is wrong.".to_owned() };
@@ -279,5 +295,6 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     tab_pages(&folder);
     acting_pages(&folder);
     other_pages(&folder);
+    key_pages(&folder);
     door_pages(&folder);
 }

@@ -56,7 +56,10 @@ impl ReportPage {
         Self {
             chrome: Chrome::new("Fleet report", Section::Fleet, None, viewer, now),
             made_at: view::utc(now),
-            total: view::whole(summary.total_servers),
+            total: match summary.total_servers {
+                1 => "1 server".to_owned(),
+                total => format!("{} servers", view::whole(total)),
+            },
             parts: vec![
                 ("healthy", summary.healthy_servers),
                 ("degraded", summary.degraded_servers),

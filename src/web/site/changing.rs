@@ -4,15 +4,18 @@ use http::StatusCode;
 use warp::reply::Response;
 
 use super::super::error::{Failure, problem};
+use super::super::pages::Notice;
 use super::super::pages::form::FieldProblem;
 use super::super::pages::server::{ConfigurationForm, ConfigurationPage};
+use super::super::pages::ways::WaysForm;
 use super::super::request::{Access, Form, Request};
 use super::super::routes::{Route, see_other};
-use super::looking::host_keys;
-use super::{DEFAULT_KEY, done, field_problems, kept_keys, show, tags, viewer};
-use crate::fleet::{FleetError, Metadata, ServerEdit, ServerState};
+use super::looking::{host_keys, overview_page};
+use super::{done, field_problems, kept_keys, show, tags, viewer, ways};
+use crate::fleet::{FleetError, LoginEdit, Metadata, ServerEdit, ServerState, WayEdit};
 use crate::model::Transport;
 use crate::services::Services;
+use crate::ssh::preflight::Outcome;
 
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
@@ -20,6 +23,7 @@ pub fn routes() -> Vec<Route> {
         Route::get("/servers/{id}/configuration", Access::VIEWER, configuration),
         Route::post("/servers/{id}/configuration", Access::ADMIN, save),
         Route::post("/servers/{id}/host-key", Access::ADMIN, approve_host_key),
+        Route::post("/servers/{id}/test", Access::OPERATOR, test),
         Route::post("/servers/{id}/remove", Access::ADMIN, remove),
     ]
 }
@@ -42,8 +46,7 @@ async fn answer(
 
 async fn configuration(request: Request, services: Services) -> Result<Response, Failure> {
     let state = services.fleet.get(request.caller()?, request.param(0))?;
-    let mut form = ConfigurationForm::of(&state.server);
-    form.identity = state.key.map_or_else(|| DEFAULT_KEY.to_owned(), |key| key.to_string());
+    let form = ConfigurationForm::of(&state);
     answer(&request, &services, StatusCode::OK, &state, &form, &[]).await
 }
 
@@ -79,7 +82,6 @@ fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
     let ssh = state.server.transport == Transport::Ssh;
     let reach = |name: &str| Some(form.text(name).to_owned()).filter(|_| ssh);
     let port = reach("port").map(|text| crate::model::Port::parse(&text)).transpose()?;
-    let identity = form.optional("identity").filter(|_| ssh);
     Ok(ServerEdit {
         name: Some(form.text("name").to_owned()),
         description: Some(form.text("description").to_owned()),
@@ -92,11 +94,28 @@ fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
         metadata: Some(metadata(form.text("metadata"))?),
         status: Some(form.text("status").parse()?),
         interval_ms: Some(interval_ms(form.text("interval_seconds"))?),
-        key: identity.map(|reference| Some(reference).filter(|reference| reference != DEFAULT_KEY)),
+        login: if ssh {
+            ways::login(form, "", "kept_key", state.way.login.agent_key.as_deref())?
+        } else {
+            LoginEdit::default()
+        },
+        way: if ssh { way(form, state)? } else { WayEdit::default() },
     })
 }
 
-const FIELDS: [&str; 12] = [
+/// Every field is on the page, so an empty one means that there is to be none; only passwords that are not typed stay.
+fn way(form: &Form, state: &ServerState) -> Result<WayEdit, FleetError> {
+    let forget_sudo = form.text("forget_sudo_password") == "true";
+    Ok(WayEdit {
+        jump: Some(form.optional("jump_host")),
+        proxy: Some(ways::proxy(form)?),
+        connect_timeout_ms: Some(ways::connect_timeout_ms(form)?),
+        action: Some(ways::action_login(form, state.way.action.as_ref())?),
+        sudo_password: if forget_sudo { Some(None) } else { ways::secret(form, "sudo_password").map(Some) },
+    })
+}
+
+const FIELDS: [&str; 13] = [
     "name",
     "description",
     "hostname",
@@ -109,6 +128,7 @@ const FIELDS: [&str; 12] = [
     "status",
     "interval_seconds",
     "identity",
+    "kept_key",
 ];
 
 async fn save(request: Request, services: Services) -> Result<Response, Failure> {
@@ -122,13 +142,9 @@ async fn save(request: Request, services: Services) -> Result<Response, Failure>
     match outcome {
         Ok(state) => Ok(see_other(&format!("/servers/{}/configuration?done=saved", state.server.name))),
         Err(error) => {
-            let Some(mut problems) = field_problems(&error) else { return Err(error.into()) };
-            for wrong in &mut problems {
-                if wrong.field == "interval_ms" {
-                    "interval_seconds".clone_into(&mut wrong.field);
-                }
-            }
-            let typed = ConfigurationForm::from_pairs(FIELDS.map(|name| (name, form.text(name).to_owned())));
+            let Some(problems) = field_problems(&error) else { return Err(error.into()) };
+            let names = FIELDS.into_iter().chain(WaysForm::FIELDS);
+            let typed = ConfigurationForm::from_pairs(names.map(|name| (name, form.text(name).to_owned())));
             let status = problem(&error.into()).status;
             answer(&request, &services, status, &state, &typed, &problems).await
         }
@@ -140,6 +156,24 @@ async fn approve_host_key(request: Request, services: Services) -> Result<Respon
     let line = form.text("host_key");
     let state = services.fleet.approve_host_key(request.caller()?, request.param(0), line).await?;
     Ok(see_other(&format!("/servers/{}?done=host-key", state.server.name)))
+}
+
+/// Tries the way there step by step and keeps what it finds.
+async fn test(request: Request, services: Services) -> Result<Response, Failure> {
+    request.form()?;
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    let done = services.fleet.test(request.caller()?, request.param(0)).await?;
+    let steps = done.steps.iter().chain(done.action_steps.iter().flatten());
+    let failed = steps.into_iter().find(|step| step.outcome == Outcome::Failed);
+    match failed {
+        Some(step) => {
+            let fix = step.fix.as_deref().unwrap_or_default();
+            let said = format!("{}: {} {fix}", step.stage.title(), step.detail);
+            let notice = Notice::problem(said.trim().to_owned());
+            overview_page(&request, &services, &state, StatusCode::CONFLICT, Some(notice))
+        }
+        None => Ok(see_other(&format!("/servers/{}?done=tested#cannot-see", state.server.name))),
+    }
 }
 
 async fn remove(request: Request, services: Services) -> Result<Response, Failure> {

@@ -5,12 +5,15 @@ use warp::reply::Response;
 
 use super::super::error::{Failure, problem};
 use super::super::pages::Notice;
-use super::super::pages::enrol::{EnrolForm, EnrolPage, Outcome as ShownOutcome, Preflight, PreflightStep};
+use super::super::pages::enrol::{
+    EnrolForm, EnrolPage, Outcome as ShownOutcome, Preflight, PreflightStep, TypedSecret,
+};
 use super::super::pages::form::FieldProblem;
 use super::super::pages::server::HostKey;
+use super::super::pages::ways::WaysForm;
 use super::super::request::{Access, Form, Request};
 use super::super::routes::{Route, see_other};
-use super::{DEFAULT_KEY, doors, field_problems, kept_keys, show, tags, viewer};
+use super::{DEFAULT_KEY, doors, field_problems, kept_keys, show, tags, viewer, ways};
 use crate::fleet::{FleetError, HostKeyView, Identification, NewServer};
 use crate::model::Secret;
 use crate::services::Services;
@@ -53,10 +56,16 @@ impl Address {
 }
 
 fn shown(form: &Form) -> EnrolForm {
-    EnrolForm::from_pairs(
-        ["hostname", "port", "username", "name", "tags", "identity", "kept_key"]
-            .map(|name| (name, form.text(name).to_owned())),
-    )
+    let own = ["hostname", "port", "username", "name", "tags", "identity", "kept_key"];
+    let names = own.into_iter().chain(WaysForm::FIELDS);
+    let mut shown = EnrolForm::from_pairs(names.map(|name| (name, form.text(name).to_owned())));
+    let typed = |secret: TypedSecret| match secret {
+        TypedSecret::Password if !matches!(shown.identity.as_str(), "password" | "kept_password") => false,
+        TypedSecret::ProxyPassword if ways::holds_password(form.text("proxy")) => true,
+        secret => !form.text(secret.field()).is_empty(),
+    };
+    shown.secrets = TypedSecret::ALL.into_iter().filter(|secret| typed(*secret)).collect();
+    shown
 }
 
 fn new_server(form: &Form, shown: &EnrolForm) -> Result<NewServer, FleetError> {
@@ -65,6 +74,8 @@ fn new_server(form: &Form, shown: &EnrolForm) -> Result<NewServer, FleetError> {
     let port = port.map(|text| crate::model::Port::parse(&text)).transpose()?;
     let identification = match shown.identity.as_str() {
         "password" => Identification::PasswordOnce(Secret::new(form.text("password").to_owned())),
+        "kept_password" => Identification::Password(Secret::new(form.text("password").to_owned())),
+        "agent" => Identification::Agent(shown.ways.agent_key.clone()),
         _ if shown.kept_key == DEFAULT_KEY || shown.kept_key.is_empty() => Identification::DefaultKey,
         _ => Identification::KeptKey(shown.kept_key.clone()),
     };
@@ -75,6 +86,11 @@ fn new_server(form: &Form, shown: &EnrolForm) -> Result<NewServer, FleetError> {
         username: form.optional("username").or(address.user),
         tags: tags(&shown.tags),
         identification,
+        jump_host: form.optional("jump_host"),
+        proxy: ways::proxy(form)?,
+        connect_timeout_ms: ways::connect_timeout_ms(form)?,
+        action_login: ways::action_login(form, None)?,
+        sudo_password: ways::secret(form, "sudo_password"),
         host_key: form.optional("host_key"),
         ..NewServer::default()
     })

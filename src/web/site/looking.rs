@@ -5,13 +5,13 @@ use warp::reply::Response;
 
 use super::super::api::filter;
 use super::super::error::Failure;
-use super::super::pages::Fragment;
 use super::super::pages::fleet::{FleetPage, FleetQuery};
 use super::super::pages::report::ReportPage;
 use super::super::pages::server::{
     HostKey, HostKeys, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage, Tab,
     head_fragment, overview_fragments, processes_fragments, services_fragments,
 };
+use super::super::pages::{Fragment, Notice};
 use super::super::request::{Access, Request};
 use super::super::routes::Route;
 use super::acting::acting;
@@ -67,10 +67,19 @@ async fn report(request: Request, services: Services) -> Result<Response, Failur
 
 async fn overview(request: Request, services: Services) -> Result<Response, Failure> {
     let state = services.fleet.get(request.caller()?, request.param(0))?;
-    let keys = host_keys(&state);
-    let mut page = OverviewPage::new(&viewer(&request)?, &state, &keys, services.clock.now());
-    page.chrome.notice = done(&request);
-    show(StatusCode::OK, &page)
+    overview_page(&request, &services, &state, StatusCode::OK, done(&request))
+}
+
+pub(super) fn overview_page(
+    request: &Request,
+    services: &Services,
+    state: &ServerState,
+    status: StatusCode,
+    notice: Option<Notice>,
+) -> Result<Response, Failure> {
+    let mut page = OverviewPage::new(&viewer(request)?, state, &host_keys(state), services.clock.now());
+    page.chrome.notice = notice;
+    show(status, &page)
 }
 
 async fn processes(request: Request, services: Services) -> Result<Response, Failure> {

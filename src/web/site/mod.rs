@@ -5,9 +5,11 @@ mod changing;
 mod charts;
 mod doors;
 mod enrolling;
+mod keys;
 mod looking;
 mod operating;
 mod settings;
+mod ways;
 
 pub(super) use looking::server_fragments;
 pub(super) use operating::{command_fragments, fragments_of_operation};
@@ -36,6 +38,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(changing::routes());
+    routes.extend(keys::routes());
     routes.extend(settings::routes());
     routes
 }
@@ -85,7 +88,8 @@ fn field_problems(error: &FleetError) -> Option<Vec<FieldProblem>> {
         FleetError::NoSuchKey(_) => ("identity", error.to_string()),
         _ => return None,
     };
-    Some(vec![FieldProblem { field: field.to_owned(), sentence: doors::sentence(&sentence) }])
+    let field = ways::form_field(field).to_owned();
+    Some(vec![FieldProblem { field, sentence: doors::sentence(&sentence) }])
 }
 
 /// What was done before this page was asked for: `?done=WORD`, one of our own words only.
@@ -96,8 +100,15 @@ fn done(request: &Request) -> Option<Notice> {
         "removed" => "The server and its history are removed. The audit log keeps what was done.",
         "cancelled" => "Cancelled: nothing more is sent, and what runs is being ended.",
         "host-key" => "The host key is approved.",
+        "tested" => "The way there was tried step by step; what cannot be seen is listed below.",
         "password" => "Your password is changed; your other sessions are ended.",
         "token-revoked" => "The token is revoked.",
+        "key-made" => "The key is made. Put its line on the servers that it shall open.",
+        "key-imported" => "The key is kept, encrypted.",
+        "key-default" => "New servers use this key from now on.",
+        "key-certificate" => "The certificate is attached; the next login offers it.",
+        "key-certificate-removed" => "The key is offered without a certificate from now on.",
+        "key-deleted" => "The key is deleted.",
         "session-revoked" => "The session is ended.",
         _ => return None,
     };

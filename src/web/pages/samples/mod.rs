@@ -1,5 +1,6 @@
 //! Builders of realistic servers for the tests of the pages.
 
+mod keys;
 mod lists;
 mod operations;
 
@@ -13,6 +14,7 @@ use crate::model::{
 };
 use crate::web::pages::Viewer;
 
+pub(crate) use keys::key_detail;
 pub(crate) use lists::{preflight, processes, services, settings};
 pub(crate) use operations::{operation, record};
 
@@ -101,7 +103,9 @@ impl Sample {
             updated_at: seconds_ago(3600),
         };
         let state = ServerState {
-            key: None,
+            way: Arc::default(),
+            jump: None,
+            findings: Arc::default(),
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),

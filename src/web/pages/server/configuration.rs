@@ -3,9 +3,10 @@
 use askama::Template;
 
 use crate::fleet::ServerState;
-use crate::model::{Server, Status, Timestamp, Transport};
+use crate::model::{SecretKind, Status, Timestamp, Transport};
 
 use super::super::form::{Field, FieldProblem};
+use super::super::ways::{WaysFields, WaysForm, agent_key, identity_word, kept_key};
 use super::super::{Choice, Chrome, KeptKey, Viewer, capital};
 use super::{Head, HostKeys, Tab};
 
@@ -30,14 +31,18 @@ pub struct ConfigurationForm {
     pub status: String,
     /// May have decimals.
     pub interval_seconds: String,
-    /// Id of the kept key to log in with; `default` for the default one.
+    /// `kept`, `agent` or `password`.
     pub identity: String,
+    /// Id of the kept key to log in with; `default` for the default one.
+    pub kept_key: String,
+    pub ways: WaysForm,
 }
 
 impl ConfigurationForm {
     /// The form of a server as it is stored.
     #[must_use]
-    pub fn of(server: &Server) -> Self {
+    pub fn of(state: &ServerState) -> Self {
+        let server = &state.server;
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let tags: Vec<&str> = server.tags.iter().map(|tag| tag.as_str()).collect();
         let metadata: Vec<String> =
@@ -54,7 +59,9 @@ impl ConfigurationForm {
             metadata: metadata.join("\n"),
             status: server.status.name().to_owned(),
             interval_seconds: (f64::from(server.interval_ms) / 1000.0).to_string(),
-            identity: "default".to_owned(),
+            identity: identity_word(&state.way.login).to_owned(),
+            kept_key: kept_key(&state.way.login),
+            ways: WaysForm::of(state),
         }
     }
 
@@ -62,7 +69,9 @@ impl ConfigurationForm {
     /// here: it goes to the service and never back to a page.
     #[must_use]
     pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let mut form = Self::default();
+        let pairs: Vec<(K, V)> = pairs.into_iter().collect();
+        let ways = WaysForm::from_pairs(pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
+        let mut form = Self { identity: "kept".to_owned(), ways, ..Self::default() };
         for (key, value) in pairs {
             let field = match key.as_ref() {
                 "name" => &mut form.name,
@@ -77,6 +86,7 @@ impl ConfigurationForm {
                 "status" => &mut form.status,
                 "interval_seconds" => &mut form.interval_seconds,
                 "identity" => &mut form.identity,
+                "kept_key" => &mut form.kept_key,
                 _ => continue,
             };
             value.as_ref().trim().clone_into(field);
@@ -97,8 +107,21 @@ pub struct ConfigurationPage {
     reach: Vec<Field>,
     statuses: Vec<Choice>,
     is_ssh: bool,
-    identities: Vec<Choice>,
+    identities: Vec<Identity>,
+    kept_keys: Vec<Choice>,
+    agent_key: Field,
+    password: Field,
+    more: WaysFields,
+    more_is_open: bool,
     keys: HostKeys,
+}
+
+/// A way to log in.
+#[derive(Debug, Clone)]
+struct Identity {
+    value: &'static str,
+    title: &'static str,
+    is_chosen: bool,
 }
 
 impl ConfigurationPage {
@@ -134,7 +157,24 @@ impl ConfigurationPage {
                 .map(|status| Choice::of(status.name(), status_words(*status), &form.status))
                 .collect(),
             is_ssh,
-            identities: kept.iter().map(|key| Choice::of(&key.id, &key.name, &form.identity)).collect(),
+            identities: [
+                ("kept", "A kept key"),
+                ("agent", "A key of the ssh-agent"),
+                ("password", "A kept password"),
+            ]
+            .map(|(value, title)| Identity { value, title, is_chosen: form.identity == value })
+            .to_vec(),
+            kept_keys: kept.iter().map(|key| Choice::of(&key.id, &key.name, &form.kept_key)).collect(),
+            agent_key: judged(agent_key("agent_key", &form.ways.agent_key)),
+            password: judged(if state.way.keeps(SecretKind::Password) {
+                Field::password("password", "Password").hint("One is kept; leave this empty to keep it.")
+            } else {
+                Field::password("password", "Password").hint("Kept encrypted; a key is the better choice.")
+            }),
+            more: WaysFields::new(&form.ways, kept, Some(&state.way), problems),
+            more_is_open: form.ways.is_used()
+                || state.way.keeps(SecretKind::SudoPassword)
+                || !problems.is_empty(),
             keys: keys.clone(),
         }
     }
@@ -189,7 +229,7 @@ mod tests {
     use crate::web::pages::server::HostKey;
 
     fn page(role: Role, state: &ServerState, keys: &HostKeys, problems: &[FieldProblem]) -> String {
-        let form = ConfigurationForm::of(&state.server);
+        let form = ConfigurationForm::of(state);
         ConfigurationPage::new(&viewer(role), state, keys, &[], &form, problems, now()).render().unwrap()
     }
 

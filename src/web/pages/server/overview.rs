@@ -2,8 +2,11 @@
 
 use askama::Template;
 
-use crate::fleet::ServerState;
-use crate::model::{Facts, Filesystem, Interface, Layer, Reachability, ServiceManager, Timestamp};
+use crate::fleet::{ServerState, blind_spots};
+use crate::model::{
+    Facts, Filesystem, Interface, Layer, Login, LoginMethod, Reachability, Role, ServiceManager, Timestamp,
+    Transport,
+};
 use crate::web::view::{self, Share, Spark, Value, When};
 
 use super::super::{Chrome, Fragment, Viewer, capital};
@@ -19,6 +22,9 @@ pub struct OverviewPage {
     pub chrome: Chrome,
     head: Head,
     overview: Overview,
+    server_id: String,
+    /// Whoever looks may try the way there step by step.
+    may_test: bool,
 }
 
 impl OverviewPage {
@@ -28,6 +34,8 @@ impl OverviewPage {
             chrome: super::chrome(viewer, state, Tab::Overview, now),
             head: Head::new(state, Tab::Overview, now),
             overview: Overview::new(state, keys, now),
+            server_id: state.server.id.to_string(),
+            may_test: viewer.role >= Role::Operator && state.server.transport == Transport::Ssh,
         }
     }
 }
@@ -59,7 +67,9 @@ struct Overview {
     facts: Vec<Fact>,
     facts_known: bool,
     reboot_required: bool,
-    gaps: Vec<Fact>,
+    spots: Vec<Spot>,
+    /// When the way was last tried step by step. None: this server has no such way, or nobody tried.
+    tested: Option<When>,
     connection: Vec<Fact>,
     logins: Option<String>,
     fingerprint: Option<String>,
@@ -106,6 +116,15 @@ struct Link {
     has_errors: bool,
 }
 
+/// What cannot be seen or done, and the line that would change it.
+#[derive(Debug, Clone)]
+struct Spot {
+    title: String,
+    reason: String,
+    fix: Option<String>,
+    fix_id: String,
+}
+
 #[derive(Debug, Clone)]
 struct Fact {
     title: String,
@@ -132,18 +151,21 @@ impl Overview {
             facts: facts.map(fact_list).unwrap_or_default(),
             facts_known: facts.is_some(),
             reboot_required: facts.and_then(|facts| facts.reboot_required).unwrap_or(false),
-            gaps: state
-                .gaps
-                .iter()
+            spots: blind_spots(state)
+                .into_iter()
                 .take(ROWS_MAX)
-                .map(|gap| Fact {
-                    title: capital(&view::clean(&gap.section, 40)),
-                    value: Value::of(view::clean(&gap.reason, view::TEXT_CHARS)),
+                .enumerate()
+                .map(|(index, spot)| Spot {
+                    title: capital(&view::clean(&spot.subject, 40)),
+                    reason: view::clean(&spot.reason, view::TEXT_CHARS),
+                    fix: spot.fix.as_deref().map(|fix| view::clean(fix, view::TEXT_CHARS)),
+                    fix_id: format!("spot-fix-{index}"),
                 })
                 .collect(),
+            tested: state.findings.looked_at.map(|at| When::new(Some(at), now)),
             connection: connection(state),
             logins: match state.server.transport {
-                crate::model::Transport::Ssh => Some(logins(state.logins_today)),
+                Transport::Ssh => Some(logins(state.logins_today)),
                 _ => None,
             },
             fingerprint: keys.pinned.as_ref().map(|key| format!("{} {}", key.algorithm, key.fingerprint)),
@@ -321,16 +343,40 @@ fn fact_list(facts: &Facts) -> Vec<Fact> {
 fn connection(state: &ServerState) -> Vec<Fact> {
     let fact = |title: &str, value: Value| Fact { title: title.to_owned(), value };
     let transport = match state.server.transport {
-        crate::model::Transport::Ssh => "SSH",
-        crate::model::Transport::Local => "This machine, read directly",
-        crate::model::Transport::Http => "HTTPS",
-        crate::model::Transport::Push => "Pushed by the server",
+        Transport::Ssh => "SSH",
+        Transport::Local => "This machine, read directly",
+        Transport::Http => "HTTPS",
+        Transport::Push => "Pushed by the server",
     };
-    vec![
+    let mut facts = vec![
         fact("Transport", Value::of(transport.to_owned())),
         fact("Address", Value::foreign(Some(&super::super::fleet::address(state)))),
-        fact("Read every", view::duration(Some(f64::from(state.server.interval_ms) / 1000.0))),
-    ]
+    ];
+    let way = &state.way;
+    if let Some(jump) = &state.jump {
+        facts.push(fact("Over the jump host", Value::of(jump.to_string())));
+    }
+    if let Some(proxy) = &way.proxy {
+        facts.push(fact("Through the proxy", Value::foreign(Some(&proxy.to_string()))));
+    }
+    if state.server.transport == Transport::Ssh {
+        facts.push(fact("Logs in with", Value::of(login_words(&way.login).to_owned())));
+    }
+    if let Some(action) = &way.action {
+        let words = format!("as {}, {}", action.username, login_words(&action.login));
+        facts.push(fact("Acts", Value::foreign(Some(&words))));
+    }
+    facts.extend([fact("Read every", view::duration(Some(f64::from(state.server.interval_ms) / 1000.0)))]);
+    facts
+}
+
+const fn login_words(login: &Login) -> &'static str {
+    match (login.method, login.key) {
+        (LoginMethod::Key, None) => "the default key",
+        (LoginMethod::Key, Some(_)) => "a kept key",
+        (LoginMethod::Agent, _) => "a key of the ssh-agent",
+        (LoginMethod::Password, _) => "a kept password",
+    }
 }
 
 fn logins(count: u32) -> String {

@@ -1,0 +1,260 @@
+//! `key`: the SSH keys that Roundsman keeps. Files are read here, as the user who runs the command; no command prints a
+//! private key.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, segment};
+use super::error::CliError;
+use super::machine::{confirmed, small_file};
+use super::output::{Output, UNKNOWN, text, text_or_unknown};
+use super::private_key;
+
+const KEYS: &str = "/api/v1/keys";
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List the keys that Roundsman keeps
+    List,
+    /// Show one key: its public line, where it is used, how a server is told of it
+    Show {
+        /// Name or id of the key
+        name: String,
+    },
+    /// Make a key
+    Create(Create),
+    /// Keep a private key, encrypted: OpenSSH, PEM, PKCS#8 or PuTTY
+    Import(Import),
+    /// Give a key another name
+    Rename {
+        /// Name or id of the key
+        name: String,
+        /// The new name
+        new_name: String,
+    },
+    /// Make a key the one of new servers; who used the old default goes on with it
+    Default {
+        /// Name or id of the key
+        name: String,
+    },
+    /// Attach an OpenSSH user certificate to a key, or remove it
+    Certificate(Certificate),
+    /// Forget a key for good; refused while a server uses it
+    Delete(Delete),
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Name of the key
+    name: String,
+    /// What servers before OpenSSH 6.5 want is ecdsa or rsa-4096
+    #[arg(long, value_name = "ed25519|ecdsa|rsa-4096", default_value = "ed25519")]
+    kind: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The private key file; - is standard input
+    file: PathBuf,
+    /// Name of the key [default: name of the file]
+    #[arg(long)]
+    name: Option<String>,
+    /// File whose first line is the passphrase; - is standard input
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Certificate {
+    /// Name or id of the key
+    name: String,
+    /// The certificate, usually a file that ends in -cert.pub; - is standard input
+    #[arg(required_unless_present = "remove")]
+    file: Option<PathBuf>,
+    /// Offer the key without a certificate from now on
+    #[arg(long, conflicts_with = "file")]
+    remove: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// Name or id of the key
+    name: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+impl KeyCommand {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        match self {
+            Self::List => list(client, output).await,
+            Self::Show { name } => show(client, output, &name).await,
+            Self::Create(command) => {
+                let body = json!({ "name": command.name, "kind": command.kind });
+                made(&client.post(KEYS, &body).await?, output, "Made")
+            }
+            Self::Import(command) => command.run(client, output).await,
+            Self::Rename { name, new_name } => {
+                let key = client.patch(&path(&name)?, &json!({ "name": new_name })).await?;
+                said(&key, output, &format!("It is called {} now.", text(&key, "name")))
+            }
+            Self::Default { name } => {
+                let key = client.patch(&path(&name)?, &json!({ "is_default": true })).await?;
+                said(&key, output, &format!("New servers use {} from now on.", text(&key, "name")))
+            }
+            Self::Certificate(command) => command.run(client, output).await,
+            Self::Delete(command) => command.run(client, output).await,
+        }
+    }
+}
+
+fn path(name: &str) -> Result<String, CliError> {
+    Ok(format!("{KEYS}/{}", segment(name)?))
+}
+
+fn said(key: &Value, output: &Output, sentence: &str) -> Result<(), CliError> {
+    if output.json { output.value(key) } else { output.line(sentence) }
+}
+
+/// The public line is what goes on: scripts take it with $(…).
+fn made(key: &Value, output: &Output, verb: &str) -> Result<(), CliError> {
+    if output.json {
+        return output.value(key);
+    }
+    output.remark(&format!("{verb} {}, {}.", text(key, "name"), text(key, "fingerprint")))?;
+    warn(key, output)?;
+    output.line(text(key, "public_key"))
+}
+
+fn warn(key: &Value, output: &Output) -> Result<(), CliError> {
+    let weakness = text(key, "weakness");
+    if weakness.is_empty() { Ok(()) } else { output.remark(&format!("Weak: {weakness}.")) }
+}
+
+async fn list(client: &Client, output: &Output) -> Result<(), CliError> {
+    let keys = client.all(KEYS, &[]).await?;
+    if output.json {
+        return output.value(&Value::Array(keys));
+    }
+    let rows = keys
+        .iter()
+        .map(|key| {
+            let is_default = key.get("is_default").and_then(Value::as_bool) == Some(true);
+            vec![
+                text(key, "name").to_owned(),
+                kind_of(key),
+                text(key, "fingerprint").to_owned(),
+                key.get("logins").and_then(Value::as_u64).map_or(UNKNOWN.to_owned(), |n| n.to_string()),
+                key.get("certificate").filter(|certificate| certificate.is_object()).map_or_else(
+                    || UNKNOWN.to_owned(),
+                    |certificate| text(certificate, "validity").replace('_', " "),
+                ),
+                if is_default { "default".to_owned() } else { String::new() },
+            ]
+        })
+        .collect();
+    output.table(&["NAME", "KIND", "FINGERPRINT", "LOGINS", "CERTIFICATE", ""], &[3], rows)
+}
+
+fn kind_of(key: &Value) -> String {
+    let algorithm = text_or_unknown(key, "algorithm");
+    match key.get("bits").and_then(Value::as_u64) {
+        Some(bits) if algorithm == "ssh-rsa" => format!("{algorithm} {bits}"),
+        _ => algorithm,
+    }
+}
+
+async fn show(client: &Client, output: &Output, name: &str) -> Result<(), CliError> {
+    let key = client.get(&path(name)?).await?;
+    if output.json {
+        return output.value(&key);
+    }
+    let line = |title: &str, value: &str| output.line(&format!("{title:<13} {value}"));
+    line("Name", text(&key, "name"))?;
+    line("Kind", &kind_of(&key))?;
+    line("Fingerprint", text(&key, "fingerprint"))?;
+    if let Some(certificate) = key.get("certificate").filter(|certificate| certificate.is_object()) {
+        let until = text(certificate, "valid_before");
+        let until = if until.is_empty() { "without an end".to_owned() } else { format!("until {until}") };
+        let validity = text(certificate, "validity").replace('_', " ");
+        line("Certificate", &format!("{}, {until} ({validity})", text(certificate, "key_id")))?;
+        line("Principals", &listed(certificate, "principals", Value::as_str))?;
+    }
+    warn(&key, output)?;
+    let uses = listed(&key, "used_by", |of| of.get("server_name")?.as_str());
+    line("Used by", if uses.is_empty() { "no server" } else { &uses })?;
+    let unfinished = listed(&key, "unfinished", Value::as_str);
+    if !unfinished.is_empty() {
+        line("Unfinished", &format!("replaced, but not yet removed from {unfinished}"))?;
+    }
+    line("Public key", text(&key, "public_key"))?;
+    line("To install", text(&key, "install_command"))
+}
+
+fn listed<'a>(object: &'a Value, name: &str, word: impl Fn(&'a Value) -> Option<&'a str>) -> String {
+    let items = object.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut words: Vec<&str> = items.iter().filter_map(word).collect();
+    words.dedup();
+    words.join(", ")
+}
+
+impl Import {
+    async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let key = private_key::read(&self.file, self.passphrase_file.as_deref(), output)?;
+        let mut body = Map::new();
+        body.insert("private_key".to_owned(), json!(key.text.expose()));
+        // Standard input has no place to find it again.
+        if self.file.as_os_str() != "-" {
+            body.insert("source_path".to_owned(), json!(key.source_path));
+        }
+        if let Some(name) = &self.name {
+            body.insert("name".to_owned(), json!(name));
+        }
+        if let Some(passphrase) = key.passphrase {
+            body.insert("passphrase".to_owned(), json!(passphrase.expose()));
+        }
+        made(&client.post(&format!("{KEYS}/import"), &Value::Object(body)).await?, output, "Keeping")
+    }
+}
+
+impl Certificate {
+    async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let path = format!("{}/certificate", path(&self.name)?);
+        let Some(file) = &self.file else {
+            let key = client.delete_for(&path).await?;
+            return said(&key, output, "It is offered without a certificate from now on.");
+        };
+        let line = small_file(file)?;
+        let key = client.put(&path, &json!({ "certificate": line.expose() })).await?;
+        let certificate = key.get("certificate").cloned().unwrap_or_default();
+        if text(&certificate, "validity") != "valid" {
+            output.remark(&format!(
+                "Look at its dates: {}.",
+                text(&certificate, "validity").replace('_', " ")
+            ))?;
+        }
+        let principals = listed(&certificate, "principals", Value::as_str);
+        said(&key, output, &format!("Attached {} for {principals}.", text(&certificate, "key_id")))
+    }
+}
+
+impl Delete {
+    async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let key = client.get(&path(&self.name)?).await?;
+        let (name, id) = (text(&key, "name"), text(&key, "id"));
+        if !self.yes {
+            if !output.interactive {
+                return Err(CliError::usage("say --yes to delete a key where nobody can be asked"));
+            }
+            output.remark(&format!("{name}, {}, cannot be brought back.", text(&key, "fingerprint")))?;
+            if !confirmed("Delete it? [yes/no]")? {
+                return Err(CliError::failed("nothing was deleted"));
+            }
+        }
+        client.delete(&path(id)?).await?;
+        said(&json!({ "deleted": id }), output, &format!("Deleted {name}."))
+    }
+}
