@@ -3,9 +3,9 @@
 #
 #   scripts/bench.sh fleet [--servers 1000] [--interval 5s] [--seconds 60]
 #   scripts/bench.sh start [--servers 1000] [--starts 5]
-#   scripts/bench.sh history [--servers 1000] [--hours 24] [--interval 10s] [--input FILE.csv]
 #   scripts/bench.sh fanout [--servers 128] [--times 3] [--rounds 12]
 #   scripts/bench.sh sessions [--servers 1000] [--readings 100] [--seconds 30]
+#   scripts/bench.sh history [--servers 1000] [--hours 24] [--interval 10s] [--input FILE.csv]
 #
 # fanout needs root: it makes an account for its logins and removes it, and installs the tools that it compares with
 # (Debian's pssh; the others from PyPI into target/bench-peers). Only loopback is used. docs/benchmarks.md says what is measured and how to read it.
@@ -18,7 +18,7 @@ usage() {
     sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 case ${1:-} in
-    fleet | start | history | fanout | sessions) ;;
+    fleet | start | fanout | sessions | history) ;;
     -h | --help)
         usage
         exit 0

@@ -178,11 +178,11 @@ lab_test() {
 run_tests() {
     cd -- "$here/.." || return
     # The target is left out of --all-targets, so its lints are checked here.
-    cargo clippy --locked --workspace --test lab_hosts --test lab_actions -- -D warnings || return
+    cargo clippy --locked --workspace --test lab_hosts --test lab_actions --test lab_provision -- -D warnings || return
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --locked --workspace --test lab_hosts --test lab_actions --test-threads 1 --no-fail-fast --color never
+        cargo nextest run --locked --workspace --test lab_hosts --test lab_actions --test lab_provision --test-threads 1 --no-fail-fast --color never
     else
-        cargo test --locked --workspace --test lab_hosts --test lab_actions --no-fail-fast -- --test-threads=1
+        cargo test --locked --workspace --test lab_hosts --test lab_actions --test lab_provision --no-fail-fast -- --test-threads=1
     fi
 }
 

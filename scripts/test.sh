@@ -37,7 +37,7 @@ export PATH
 
 # program:package, as Debian names them.
 needed='cc:gcc sshd:openssh-server ssh-keygen:openssh-client dropbear:dropbear-bin dropbearkey:dropbear-bin
-busybox:busybox-static curl:curl setsid:util-linux ss:iproute2'
+busybox:busybox-static curl:curl setsid:util-linux ss:iproute2 sudo:sudo'
 [ "$all" = no ] || needed="$needed chromium:chromium node:nodejs npm:npm prometheus:prometheus promtool:prometheus"
 
 # The packages of the programs that are not there.

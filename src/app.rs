@@ -23,7 +23,8 @@ use crate::history::History;
 use crate::model::{Caller, OrganizationId};
 use crate::operations::Operations;
 use crate::services::Services;
-use crate::store::Store;
+use crate::store::audit::{self, Entry as AuditEntry};
+use crate::store::{Store, sealed};
 use crate::vault::Vault;
 use crate::web;
 
@@ -100,9 +101,11 @@ struct Open {
 
 async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open, AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // Made first where there is none: a database without its key would be the worse half.
     let vault = Vault::open(&config.data, config.master_key.as_ref()).map_err(anyhow::Error::from)?;
     let database = config.data.join("roundsman.db");
     let store = Store::open(&database).map_err(anyhow::Error::from)?;
+    let vault = settled(config, &store, vault).await?;
     let history =
         History::open(&config.data.join("history.db"), Arc::clone(&clock)).map_err(anyhow::Error::from)?;
     for name in PRIVATE_FILES {
@@ -141,6 +144,62 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
     }
     let services = Services { auth, fleet, operations, export, clock, started_at };
     Ok(Open { services, history, _lock: lock })
+}
+
+/// The master key under which the secrets are: a change of it that was cut off is brought to its end, or undone.
+async fn settled(config: &Config, store: &Store, vault: Vault) -> Result<Vault, anyhow::Error> {
+    if config.master_key.is_some() {
+        return Ok(vault);
+    }
+    let Some(next) = Vault::pending(&config.data)? else { return Ok(vault) };
+    match store.read(sealed::sample).await? {
+        Some((row, value)) if next.open_sealed(&row, &value).is_ok() => {
+            tracing::info!("the master key is replaced");
+            Vault::adopt_pending(&config.data)?;
+            Ok(next)
+        }
+        _ => {
+            tracing::warn!("a change of the master key was not completed; the old key stays");
+            Vault::drop_pending(&config.data)?;
+            Ok(vault)
+        }
+    }
+}
+
+/// Seals every stored secret with the master key in `key_file`, which takes the place of the present one. Answers how many
+/// there were. Either all of them are under the new key afterwards or all under the old one.
+///
+/// # Errors
+/// [`AppError::Locked`] while a server runs; else why nothing was changed.
+pub async fn reseal(config: &Config, key_file: &Path) -> Result<usize, AppError> {
+    let _lock = lock(&config.data)?;
+    let failed = anyhow::Error::from;
+    let (next, text) = Vault::from_file(key_file).map_err(failed)?;
+    let present = Vault::open(&config.data, config.master_key.as_ref()).map_err(failed)?;
+    let store = Store::open(&config.data.join("roundsman.db")).map_err(anyhow::Error::from)?;
+    let present = settled(config, &store, present).await?;
+    let in_file = config.master_key.is_none();
+    if in_file {
+        Vault::lay_ready(&config.data, &text).map_err(failed)?;
+    }
+    let now = SystemClock.now();
+    let record = AuditEntry::by(&Caller::roundsman(), "master-key.replace", "master key");
+    let before = present.clone();
+    let done = store.write(move |tx| {
+        let count = sealed::replace_all(tx, |row, value| {
+            let secret = present.open_sealed(row, value)?;
+            Ok::<_, anyhow::Error>(next.seal(row, &secret)?)
+        })?;
+        audit::append(tx, now, &record.detail(format!("{count} secrets sealed anew")))?;
+        Ok::<_, anyhow::Error>(count)
+    });
+    let done = done.await;
+    // By what stands in the database, not by what was answered: a failure may be of the answer only.
+    settled(config, &store, before).await?;
+    let count = done?;
+    // What was sealed with the old key must not be found in the free pages of the file.
+    store.compact().await.map_err(anyhow::Error::from)?;
+    Ok(count)
 }
 
 impl Open {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use roundsman::app::{self, AppError};
-use roundsman::cli::{self, Arguments, CliError, Command, NotOpened, Opened, Opening, StandAlone};
+use roundsman::cli::{self, Arguments, CliError, Command, NotOpened, Opened, Opening, Resealing, StandAlone};
 use roundsman::config::{Config, ENVIRONMENT, Flags, LogFormat};
 use tracing_subscriber::EnvFilter;
 
@@ -96,6 +96,19 @@ impl StandAlone for DataDirectory {
                 Config::load(&flags, ENVIRONMENT).map_err(|error| NotOpened::Failed(error.to_string()))?;
             match app::offline(&config).await {
                 Ok(offline) => Ok(Box::new(OpenData(offline)) as Box<dyn Opened>),
+                Err(AppError::Locked { .. }) => Err(NotOpened::Locked),
+                Err(error) => Err(NotOpened::Failed(causes(&error))),
+            }
+        })
+    }
+
+    fn reseal<'a>(&'a self, data: &'a Path, key_file: &'a Path) -> Resealing<'a> {
+        Box::pin(async move {
+            let flags = Flags { data: Some(data.to_owned()), ..Flags::default() };
+            let config =
+                Config::load(&flags, ENVIRONMENT).map_err(|error| NotOpened::Failed(error.to_string()))?;
+            match app::reseal(&config, key_file).await {
+                Ok(count) => Ok((count, config.master_key.is_none())),
                 Err(AppError::Locked { .. }) => Err(NotOpened::Locked),
                 Err(error) => Err(NotOpened::Failed(causes(&error))),
             }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read as _, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,10 @@ use crate::model::Secret;
 pub const KEY_FILE: &str = "master.key";
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
+/// A key is 45 bytes with its line end; what is longer is something else.
+const KEY_FILE_BYTES: u64 = 1024;
+/// The next master key while it takes the place of the present one, in the data directory.
+const PENDING: &str = "master.key.next";
 /// First byte of a sealed value, so that another cipher can follow one day.
 const VERSION: u8 = 1;
 
@@ -87,6 +91,73 @@ impl Vault {
         }
     }
 
+    /// Reads a master key from a file of its own, which nobody else may read.
+    ///
+    /// # Errors
+    /// [`VaultError`]: the file cannot be read, is open to others, or holds no key.
+    pub fn from_file(path: &Path) -> Result<(Self, Secret<String>), VaultError> {
+        let failed =
+            |error: std::io::Error| VaultError::KeyFile { path: path.to_owned(), cause: error.to_string() };
+        let file = fs::File::open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        if meta.permissions().mode() & 0o077 != 0 {
+            return Err(VaultError::KeyFileOpen { path: path.to_owned() });
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.take(KEY_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
+        Ok((Self::from_text(&text)?, Secret::new(text.trim().to_owned())))
+    }
+
+    /// The next master key of a change that was begun and not settled. None: there is none.
+    ///
+    /// # Errors
+    /// [`VaultError`] when it is there and cannot be read.
+    pub fn pending(data: &Path) -> Result<Option<Self>, VaultError> {
+        let path = data.join(PENDING);
+        if path.exists() { Self::from_file(&path).map(|(vault, _)| Some(vault)) } else { Ok(None) }
+    }
+
+    /// Lays the next master key ready, on disk before anything is sealed with it.
+    ///
+    /// # Errors
+    /// [`VaultError::KeyFile`].
+    pub fn lay_ready(data: &Path, text: &Secret<String>) -> Result<(), VaultError> {
+        let path = data.join(PENDING);
+        let failed =
+            |error: std::io::Error| VaultError::KeyFile { path: path.clone(), cause: error.to_string() };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        file.write_all(text.expose().as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(failed)?;
+        file.sync_all().and_then(|()| sync(data)).map_err(failed)
+    }
+
+    /// The next master key becomes the master key.
+    ///
+    /// # Errors
+    /// [`VaultError::KeyFile`].
+    pub fn adopt_pending(data: &Path) -> Result<(), VaultError> {
+        let path = data.join(KEY_FILE);
+        fs::rename(data.join(PENDING), &path)
+            .and_then(|()| sync(data))
+            .map_err(|error| VaultError::KeyFile { path, cause: error.to_string() })
+    }
+
+    /// The change did not happen: the next master key is forgotten.
+    ///
+    /// # Errors
+    /// [`VaultError::KeyFile`].
+    pub fn drop_pending(data: &Path) -> Result<(), VaultError> {
+        let path = data.join(PENDING);
+        fs::remove_file(&path)
+            .and_then(|()| sync(data))
+            .map_err(|error| VaultError::KeyFile { path, cause: error.to_string() })
+    }
+
     /// As [`Vault::open`], but makes nothing. None: there is no key.
     ///
     /// # Errors
@@ -141,6 +212,11 @@ impl Vault {
         let bytes = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| VaultError::WrongKey)?;
         String::from_utf8(bytes).map(Secret::new).map_err(|_| VaultError::WrongKey)
     }
+}
+
+/// A rename is on disk when its directory is.
+fn sync(directory: &Path) -> std::io::Result<()> {
+    fs::File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

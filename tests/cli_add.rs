@@ -95,6 +95,42 @@ async fn a_password_is_used_once_to_install_the_key() {
 }
 
 #[tokio::test]
+async fn a_server_behind_another_with_a_kept_password_and_another_user_for_actions() {
+    let (outer, inner) = (Sshd::start().await, Sshd::with_password("").await);
+    let program = Program::served();
+    let key = program.file("id", outer.client_key().expose());
+    program
+        .run(&["add", &address(&outer), "--name", "bastion", "--identity", text(&key), "--accept-new"])
+        .well();
+    let file = program.file("password", &format!("{PASSWORD}\n"));
+    inner.authorize(&roundsman::ssh::keys::public_line(outer.client_key(), None).unwrap());
+    let (at, kept) = (address(&inner), program.run(&["show", "bastion", "--json"]).well().json());
+    let kept = kept.get("identity").unwrap().as_str().unwrap().to_owned();
+    let mut arguments = vec!["add", at.as_str(), "--name", "inner", "--accept-new", "--jump", "bastion"];
+    arguments.extend(["--password-file", text(&file), "--keep-password", "--connect-timeout", "20s"]);
+    arguments.extend(["--action-user", "root", "--action-key", kept.as_str()]);
+    program.run(&arguments).well();
+    let shown = program.run(&["show", "inner"]).well().stdout;
+    for line in
+        ["Jump host      bastion", "Logs in with   a kept password", "Acts as        root, the kept key"]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let json = program.run(&["show", "inner", "--json"]).well().stdout;
+    assert!(json.contains("\"connect_timeout_ms\": 20000") && !json.contains(PASSWORD), "{json}");
+    assert!(
+        !std::fs::read_to_string(inner.home().join(".ssh/authorized_keys")).unwrap().contains("roundsman")
+    );
+    program.run(&["remove", "bastion", "--yes"]).refused(1, &["jump host of inner"]);
+
+    let visible = ["add", at.as_str(), "--proxy", "socks5://me:hunter2@127.0.0.1:1080"];
+    let refused = program.run(&visible).refused(2, &["--ask-proxy-password"]);
+    assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
+    program.run(&["add", &at, "--jump", "nobody"]).refused(1, &["enrol the jump host first"]);
+    program.run(&["add", &at, "--keep-password"]).refused(2, &["--ask-password"]);
+}
+
+#[tokio::test]
 async fn a_protected_key_needs_its_passphrase() {
     let sshd = Sshd::start().await;
     let program = Program::served();

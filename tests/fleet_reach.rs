@@ -237,6 +237,32 @@ async fn a_key_of_the_agent_logs_in_and_has_to_be_there_when_it_is_chosen() {
 }
 
 #[tokio::test]
+async fn a_kept_key_logs_in_with_its_certificate() {
+    let ring = KeyRing::new();
+    for name in ["authority", "mine"] {
+        ring.key(name, &["ed25519"]);
+    }
+    ring.sign("authority", "mine", &["-n", "root"]);
+    let sshd = Sshd::start_with(&format!("TrustedUserCAKeys {}", ring.path("authority.pub").display())).await;
+    let app = TestApp::start().await;
+    let fleet = &app.services.fleet;
+    let kept = fleet.import_key(&Caller::roundsman(), &ring.private("mine"), None).await.unwrap();
+    let reference = kept.id.to_string();
+    let new = || NewServer {
+        name: Some("web-1".to_owned()),
+        identification: Identification::KeptKey(reference.clone()),
+        ..of_sshd(&sshd)
+    };
+    let refused = fleet.add(&Caller::roundsman(), new()).await;
+    assert!(matches!(refused, Err(FleetError::Preflight { .. })), "{refused:?}");
+    let line = ring.certificate("mine");
+    fleet.attach_certificate(&Caller::roundsman(), &reference, &line).await.unwrap();
+    let server = app.add(new()).await;
+    rounds(&app, &server, 2).await;
+    assert!(sshd.log().contains("ID mine"), "{}", sshd.log());
+}
+
+#[tokio::test]
 async fn a_kept_password_logs_in_again_after_a_restart_and_never_once_forgotten() {
     let sshd = Sshd::with_password("").await;
     let app = TestApp::start().await;

@@ -174,3 +174,53 @@ async fn a_list_of_5000_servers_is_planned_within_the_limit_of_a_request() {
     let (status, report) = in_time("5,000 lines", post(&app, &admin, &body)).await;
     assert_eq!((status, &report["counts"]["add"]), (200, &json!(5000)));
 }
+
+#[tokio::test]
+async fn the_page_shows_a_plan_and_adds_it_and_tells_how_far_it_is() {
+    let app = TestApp::start().await;
+    let admin = app.login(Role::Admin).await;
+    let text = format!("root@127.0.0.1:{} name=one tags=a\nbad:0\n", free_port());
+    let page = app.get("/import").by(&admin).send().await.text();
+    assert!(page.contains("Show what would be added") && !page.contains("/import/start"), "{page}");
+    let shown = app.post("/import").by(&admin).form(&[("text", &text), ("format", "auto")]).send().await;
+    let page = shown.text();
+    assert!(
+        shown.status == 200 && page.contains("Add 1 server<") && page.contains("not user@host"),
+        "{page}"
+    );
+    let refused =
+        app.post("/import/start").by(&admin).form(&[("text", &text), ("format", "auto")]).send().await;
+    assert!(
+        refused.status == 422 && refused.text().contains("1 lines cannot be imported"),
+        "{}",
+        refused.text()
+    );
+    let fields = [
+        ("text", text.as_str()),
+        ("format", "lines"),
+        ("tags", "b"),
+        ("skip_invalid", "true"),
+        ("unchecked", "true"),
+    ];
+    let begun = app.post("/import/start").by(&admin).form(&fields).send().await;
+    assert_eq!(begun.status, 303);
+    let place = begun.headers["location"].to_str().unwrap().to_owned();
+    let page = in_time("the end of the import", async {
+        loop {
+            let page = app.get(&place).by(&admin).send().await.text();
+            if !page.contains("data-refresh") {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(
+        page.contains("<h1>Imported</h1>")
+            && page.contains("Unchecked")
+            && page.contains("href=\"/servers/one\""),
+        "{page}"
+    );
+    let tags: Vec<String> = app.state("one").server.tags.iter().map(ToString::to_string).collect();
+    assert_eq!(tags, ["a", "b"]);
+}

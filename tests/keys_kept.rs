@@ -1,5 +1,5 @@
 //! The keys that Roundsman keeps: made, imported in every form, named, certified, used, deleted; never given back.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
@@ -215,6 +215,38 @@ async fn a_certificate_is_attached_shown_and_only_to_its_own_key() {
     assert_eq!(kept["certificate"]["validity"], "expires_soon", "a refused one changes nothing");
     let removed = app.call("DELETE", path).by(&admin).send().await.expect(200);
     assert_eq!(removed["certificate"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_certified_key_opens_a_server_that_knows_only_its_authority_and_a_new_certificate_costs_no_login() {
+    let dir = tempfile::tempdir().unwrap();
+    keygen(dir.path(), &["-t", "ed25519", "-N", "", "-f", "ca"]);
+    let config = format!("TrustedUserCAKeys {}", dir.path().join("ca.pub").display());
+    let (app, sshd) = (TestApp::start().await, Sshd::start_with(&config).await);
+    let admin = app.token(Role::Admin).await;
+    let key = create(&app, &admin, "certified").await;
+    std::fs::write(dir.path().join("key.pub"), key["public_key"].as_str().unwrap()).unwrap();
+    let path = "/api/v1/keys/certified/certificate";
+    for serial in ["1", "2"] {
+        let sign = ["-s", "ca", "-I", "roundsman", "-n", "root", "-z", serial, "-V", "-1h:+1h", "key.pub"];
+        keygen(dir.path(), &sign);
+        let body = json!({ "certificate": read(dir.path(), "key-cert.pub") });
+        app.call("PUT", path).by(&admin).json(&body).send().await.expect(200);
+        if serial == "1" {
+            let server = json!({
+                "name": "web-1", "hostname": "127.0.0.1", "port": sshd.port().get(), "interval_ms": 1000,
+                "identity": "certified", "host_key": sshd.host_key().to_string(),
+            });
+            app.post("/api/v1/fleet/servers").by(&admin).json(&server).send().await.expect(201);
+            app.until("web-1", "read", |state| state.last_seen_at.is_some()).await;
+        }
+    }
+    let before = app.state("web-1").last_seen_at;
+    app.until("web-1", "read on", |state| state.last_seen_at > before).await;
+    assert_eq!(sshd.logins(), 1, "the connection lives on");
+    sshd.kill_sessions();
+    sshd.wait_for_log("roundsman (serial 2)").await;
+    app.until("web-1", "read again", |state| state.last_seen_at > before).await;
 }
 
 #[tokio::test]

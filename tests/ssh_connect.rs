@@ -167,6 +167,25 @@ async fn no_common_algorithm_names_the_kind_and_what_the_server_offers() {
 }
 
 #[tokio::test]
+async fn a_server_with_one_good_algorithm_of_each_kind_is_enough() {
+    for config in [
+        "KexAlgorithms sntrup761x25519-sha512@openssh.com,curve25519-sha256",
+        "KexAlgorithms ecdh-sha2-nistp256",
+        "KexAlgorithms ecdh-sha2-nistp384",
+        "KexAlgorithms ecdh-sha2-nistp521",
+        "KexAlgorithms diffie-hellman-group-exchange-sha256",
+        "KexAlgorithms diffie-hellman-group14-sha256",
+        "Ciphers chacha20-poly1305@openssh.com",
+        "Ciphers aes256-gcm@openssh.com",
+        "Ciphers aes192-ctr\nMACs hmac-sha2-256-etm@openssh.com",
+        "Ciphers aes256-ctr\nMACs hmac-sha2-512",
+    ] {
+        let sshd = Sshd::start_with(config).await;
+        dial(&sshd.target()).await.unwrap_or_else(|error| panic!("{config}: {error}"));
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_host_key_is_shown_before_credentials_are_sent() {
     let sshd = Sshd::start().await;
     let error = dial(&Target { pinned: None, ..sshd.target() }).await.unwrap_err();

@@ -312,11 +312,23 @@ async fn a_jump_host_whose_key_nobody_approved() {
 
 #[tokio::test]
 async fn a_jump_host_that_forwards_nothing() {
-    let jump = Sshd::start_with("AllowTcpForwarding no").await;
+    let restricted = Sshd::start().await;
+    let (private, line) = keys::generate_ed25519("restricted").unwrap();
+    restricted.authorize(&format!("restrict {line}"));
+    let jumps = [
+        (Sshd::start_with("AllowTcpForwarding no").await, None),
+        (Sshd::start_with("PermitOpen none").await, None),
+        (Sshd::dropbear_with(" -j").await, None),
+        (restricted, Some(Identity::Key(private))),
+    ];
     let sshd = Sshd::start().await;
-    let target = Target { route: Bastion::route("bastion", jump.target()), ..sshd.target() };
-    let reason = "the jump host bastion does not allow forwarding to it";
-    fails(&target, at(Stage::Tcp, reason, "On bastion set `AllowTcpForwarding yes`")).await;
+    for (jump, identity) in jumps {
+        let mut through = jump.target();
+        through.identity = identity.unwrap_or(through.identity);
+        let target = Target { route: Bastion::route("bastion", through), ..sshd.target() };
+        let reason = "the jump host bastion does not allow forwarding to it";
+        fails(&target, at(Stage::Tcp, reason, "On bastion set `AllowTcpForwarding yes`")).await;
+    }
 }
 
 #[tokio::test]

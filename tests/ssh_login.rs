@@ -8,8 +8,8 @@ use roundsman::ssh::{
     AgentProblem, CertificateProblem, Connection, Identity, SshError, Target, connect, keys,
 };
 use support::credentials::{Agent, KeyRing};
-use support::in_time;
 use support::sshd::{PASSWORD, Sshd};
+use support::{eventually, in_time};
 
 async fn dial(target: &Target) -> Result<Connection, SshError> {
     in_time("a connection or an error", Box::pin(connect(target, &mut |_| {}))).await
@@ -45,10 +45,9 @@ async fn user_certificates_of_every_kind_of_key_log_in() {
         ring.key(name, kind);
         ring.sign("ca", name, &["-n", "root"]);
         dial(&certified(&sshd, &ring, name)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let log = sshd.log();
-        assert!(log.contains(&format!("ID {name} ")), "{log}");
+        sshd.wait_for_log(&format!("ID {name} ")).await;
     }
-    assert_eq!(sshd.logins(), 4);
+    eventually("the logins are logged", || sshd.logins() == 4).await;
 }
 
 #[tokio::test]
@@ -126,7 +125,7 @@ async fn of_an_agent_with_ten_keys_only_the_chosen_one_is_offered() {
         sshd.authorize(&ring.text(&format!("{chosen}.pub")));
         dial(&agent_target(&sshd, &agent, ring.text(&format!("{chosen}.pub")))).await.unwrap();
     }
-    assert_eq!(sshd.logins(), 2);
+    eventually("the logins are logged", || sshd.logins() == 2).await;
     assert!(!sshd.log().contains("Failed") && !sshd.log().contains("Too many"), "{}", sshd.log());
     let error = dial(&agent_target(&sshd, &agent, ring.text("key1.pub"))).await.unwrap_err();
     let SshError::AuthRefused { offered, .. } = &error else { panic!("{error:?}") };
@@ -194,7 +193,7 @@ async fn one_try_is_enough_for_every_identity() {
     let file = Identity::KeyFile { path: ring.path("rsa"), passphrase: None };
     dial(&Target { identity: file, ..sshd.target() }).await.unwrap();
     dial(&sshd.password_target(PASSWORD)).await.unwrap();
-    assert_eq!(sshd.logins(), 4);
+    eventually("the logins are logged", || sshd.logins() == 4).await;
 }
 
 #[tokio::test]
@@ -234,7 +233,7 @@ async fn key_files_of_every_kind_and_form_log_in() {
             logins += 1;
         }
     }
-    assert_eq!(sshd.logins(), logins);
+    eventually("the logins are logged", || sshd.logins() == logins).await;
 }
 
 #[tokio::test]
@@ -242,7 +241,7 @@ async fn a_password_goes_through_pams_one_hidden_prompt() {
     let config = "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\nMaxAuthTries 2";
     let sshd = Sshd::with_password(config).await;
     dial(&sshd.password_target(PASSWORD)).await.unwrap();
-    assert!(sshd.log().contains("Accepted keyboard-interactive"), "{}", sshd.log());
+    sshd.wait_for_log("Accepted keyboard-interactive").await;
     let error = dial(&sshd.password_target("wrong horse")).await.unwrap_err();
     assert!(matches!(&error, SshError::AuthRefused { .. }), "{error:?}");
     assert!(!format!("{error:?} {error}").contains("wrong horse"));
@@ -291,7 +290,7 @@ async fn dropbear_takes_keys_of_every_kind_and_those_of_an_agent() {
         dial(&kept).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         dial(&agent_target(&dropbear, &agent, line)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
-    assert_eq!(dropbear.logins(), 6);
+    eventually("the logins are logged", || dropbear.logins() == 6).await;
 }
 
 #[tokio::test]

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use roundsman::model::Port;
 use roundsman::ssh::preflight::{Outcome, Preflight, Stage, preflight, preflight_with};
-use roundsman::ssh::{ExecRequest, HostKey, Identity, SshError, Target, connect, enrol_with_password, keys};
+use roundsman::ssh::{
+    ExecRequest, HostKey, Identity, ProxyKind, SshError, Target, connect, enrol_with_password, keys,
+};
+use support::credentials::KeyRing;
 use support::in_time;
+use support::reach::{Bastion, WorkingProxy};
 use support::sshd::{PASSWORD, Sshd, free_port};
 
 async fn look(target: &Target, known: Option<&str>) -> Preflight {
@@ -160,4 +164,37 @@ async fn a_home_that_cannot_be_written_is_told() {
     let error = in_time("an error", enrol_with_password(&target, &line)).await.unwrap_err();
     assert!(matches!(&error, SshError::RemoteFailed { .. }), "{error:?}");
     assert!(!error.to_string().contains(PASSWORD));
+}
+
+#[tokio::test]
+async fn over_a_jump_host_or_a_proxy_the_way_is_a_step_of_its_own() {
+    let (jump, sshd) = (Sshd::start().await, Sshd::start().await);
+    let proxy = WorkingProxy::start(ProxyKind::Socks5, false).await;
+    for (route, words) in [
+        (Bastion::route("bastion", jump.target()), "The jump host bastion is logged in to."),
+        (proxy.route(None), "The proxy socks5://127.0.0.1:"),
+    ] {
+        let result = look(&Target { route, ..sshd.target() }, None).await;
+        assert_eq!(stages(&result), Stage::ALL);
+        let way = result.step(Stage::Route).unwrap();
+        assert!(way.outcome == Outcome::Passed && way.detail.starts_with(words), "{way:?}");
+        assert_eq!(outcome(&result, Stage::Name), Outcome::Skipped);
+        assert_eq!(outcome(&result, Stage::Tcp), Outcome::Passed);
+        assert!(result.passed());
+        assert!(result.connection.unwrap().exec(ExecRequest::new("true")).await.unwrap().success());
+    }
+    assert_eq!((jump.logins(), sshd.logins()), (1, 2));
+}
+
+#[tokio::test]
+async fn the_login_tells_what_was_agreed_on_and_what_of_it_is_weak() {
+    let ring = KeyRing::new();
+    ring.key("host", &["rsa", "-b", "2048"]);
+    let config = format!("HostKey {}\nHostKeyAlgorithms rsa-sha2-512", ring.path("host").display());
+    let sshd = Sshd::start_with(&config).await;
+    let result = look(&Target { pinned: Some(ring.public("host")), ..sshd.target() }, None).await;
+    let login = result.step(Stage::Authentication).unwrap();
+    assert_eq!(login.outcome, Outcome::Passed);
+    assert!(login.detail.contains(", rsa-sha2-512, "), "{login:?}");
+    assert!(login.detail.ends_with("The RSA key has 2048 bits; 3072 are recommended."), "{login:?}");
 }

@@ -143,9 +143,17 @@ async fn an_end_behind_a_jump_host_leaves_the_jump_host_alone() {
 
 #[tokio::test]
 async fn a_tunnel_that_nobody_reads_does_not_block_the_jump_host() {
-    let port = after_the_banner(|mut socket| async move {
-        let junk = vec![0; 64 * 1024];
-        while socket.write_all(&junk).await.is_ok() {}
+    let (stopped, mut floods) = tokio::sync::mpsc::unbounded_channel();
+    let port = after_the_banner(move |mut socket| {
+        let stopped = stopped.clone();
+        async move {
+            let junk = vec![0; 64 * 1024];
+            let mut sent = 0;
+            while socket.write_all(&junk).await.is_ok() {
+                sent += junk.len();
+            }
+            let _the_test_may_be_over = stopped.send(sent);
+        }
     })
     .await;
     let (jump, sshd) = (Sshd::start().await, Sshd::start().await);
@@ -162,6 +170,9 @@ async fn a_tunnel_that_nobody_reads_does_not_block_the_jump_host() {
     }
     works(&dial(&Target { route, ..sshd.target() }).await.unwrap()).await;
     assert_eq!(bastion.logins(), 1);
+    // The flood was cut off at a bound: 8 MiB of backlog, and what buffers on the way hold.
+    let sent = in_time("the end of the flood", floods.recv()).await.unwrap();
+    assert!((4 << 20..64 << 20).contains(&sent), "{sent} bytes");
     closed.add_permits(1);
     let error = in_time("an error", flooded.connection()).await.unwrap_err();
     assert_eq!(error.layer(), Some(Layer::KeyExchange), "{error:?}");
@@ -208,6 +219,30 @@ async fn servers_that_stall_after_their_banner_give_way_to_others() {
     for (stalled, _) in &stalled {
         assert!(matches!(*stalled.state().borrow(), SessionState::Connecting { .. }));
     }
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_given_up_leaves_nothing_behind() {
+    let (hung_up, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let port = after_the_banner(move |mut socket| {
+        let hung_up = hung_up.clone();
+        async move {
+            let _until_they_hang_up = socket.read_to_end(&mut Vec::new()).await;
+            let _the_test_may_be_over = hung_up.send(());
+        }
+    })
+    .await;
+    let (jump, sshd) = (Sshd::start().await, Sshd::start().await);
+    let (bastion, _ends) = session(jump.target(), &open_gate());
+    for route in [Route::Direct, Route::Jump(Arc::new(bastion.clone()))] {
+        let (attempt, ends) = session(Target { port, route, ..sshd.target() }, &open_gate());
+        let begun =
+            |state: &SessionState| matches!(state, SessionState::Connecting { layer: Layer::KeyExchange });
+        in_time("the key exchange", attempt.state().wait_for(begun)).await.unwrap();
+        drop(ends);
+        in_time("the end at the other side", seen.recv()).await.unwrap();
+    }
+    works(&bastion.connection().await.unwrap()).await;
 }
 
 #[tokio::test]

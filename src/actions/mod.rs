@@ -2,16 +2,20 @@
 //!
 //! Pure: validates and builds text, never runs anything. Every value that a person gave is validated and quoted here.
 
+mod how;
 mod mask;
+mod rotation;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::{ServiceManager, ServiceVerb, Signal};
+use crate::model::{Role, ServiceManager, ServiceVerb, Signal};
 use crate::quote::quote;
 
+pub use how::{ContainerEngine, How, InContainer, STDIN_LIMIT_BYTES, Variable};
 pub use mask::mask;
+pub use rotation::KeyRotation;
 
 /// Longest command that a person may send.
 pub const COMMAND_LIMIT_BYTES: usize = 64 * 1024;
@@ -62,23 +66,57 @@ pub enum Action {
         command: String,
         sudo: bool,
         timeout_ms: u64,
+        #[serde(flatten)]
+        how: Box<How>,
     },
+    /// Several steps with logins between them; only the fleet can do it.
+    RotateKey(KeyRotation),
 }
 
 /// What of a server decides about the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surroundings {
     pub service_manager: ServiceManager,
-    /// Roundsman logs in as root; otherwise what needs root runs under `sudo -n`.
+    /// Roundsman logs in as root; otherwise what needs root runs under sudo.
     pub is_root: bool,
+    /// sudo gets a kept password over its standard input; otherwise it must not ask (`sudo -n`).
+    pub sudo_password: bool,
 }
 
 /// The exact command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// POSIX shell text, as it is sent and shown.
+    /// POSIX shell text as it is shown and recorded: what anybody could type on the server to do the same.
     pub command: String,
+    /// What runs inside the container, where it is one. [`Self::command`] then has the whole.
+    pub container_command: Option<String>,
     pub timeout: Duration,
+    /// The text without sudo and container, which are asked for apart.
+    pub inner: String,
+    /// It is to run as root, and the login is not root's.
+    pub sudo: bool,
+    pub how: How,
+}
+
+impl Plan {
+    /// Text that says all there is.
+    fn of_text(command: String, timeout: Duration) -> Self {
+        let inner = command.clone();
+        Self { command, container_command: None, timeout, inner, sudo: false, how: How::default() }
+    }
+
+    /// For root, by sudo where that is needed.
+    fn by_root(around: Surroundings, inner: String, timeout: Duration) -> Self {
+        let sudo = !around.is_root;
+        let command = if sudo { format!("{} {inner}", around.sudo_words()) } else { inner.clone() };
+        Self { command, container_command: None, timeout, inner, sudo, how: How::default() }
+    }
+}
+
+impl Surroundings {
+    const fn sudo_words(self) -> &'static str {
+        if self.sudo_password { "sudo" } else { "sudo -n" }
+    }
 }
 
 impl Action {
@@ -131,7 +169,18 @@ impl Action {
             return Err(invalid("timeout_s", "the time limit must be 1 to 86,400 seconds"));
         }
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self::RunCommand { command: command.to_owned(), sudo, timeout_ms })
+        Ok(Self::RunCommand { command: command.to_owned(), sudo, timeout_ms, how: Box::default() })
+    }
+
+    /// The same command, run differently.
+    #[must_use]
+    pub fn run_like(self, new: How) -> Self {
+        match self {
+            Self::RunCommand { command, sudo, timeout_ms, .. } => {
+                Self::RunCommand { command, sudo, timeout_ms, how: Box::new(new) }
+            }
+            other => other,
+        }
     }
 
     /// From the word for the action and its parameters, as forms and the API name them; older words are accepted.
@@ -175,7 +224,7 @@ impl Action {
                             invalid("timeout_s", format!("'{text}' is not a number of seconds"))
                         })?),
                     };
-                Self::run_command(&command, sudo, timeout)
+                Ok(Self::run_command(&command, sudo, timeout)?.run_like(How::parse(&parameter)?))
             }
             _ => Err(invalid(
                 "operation_type",
@@ -196,6 +245,16 @@ impl Action {
                 ServiceVerb::Reload => "reload_service",
             },
             Self::RunCommand { .. } => "run_command",
+            Self::RotateKey(_) => "rotate_key",
+        }
+    }
+
+    /// Who may ask for it.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        match self {
+            Self::RotateKey(_) => Role::Admin,
+            Self::KillProcess { .. } | Self::Service { .. } | Self::RunCommand { .. } => Role::Operator,
         }
     }
 
@@ -213,6 +272,7 @@ impl Action {
                 };
                 format!("{verb} the service {name}")
             }
+            Self::RunCommand { how, .. } if how.label.is_some() => how.label.clone().unwrap_or_default(),
             Self::RunCommand { command, .. } => {
                 let line = command.trim().lines().next().unwrap_or_default();
                 let short: String = line.chars().take(60).collect();
@@ -222,6 +282,7 @@ impl Action {
                     format!("Run {short}")
                 }
             }
+            Self::RotateKey(rotation) => rotation.title(),
         }
     }
 
@@ -230,41 +291,72 @@ impl Action {
     /// # Errors
     /// [`ActionError::NotHere`] when nothing on the server can do it.
     pub fn plan(&self, around: Surroundings) -> Result<Plan, ActionError> {
-        let root = |command: String| if around.is_root { command } else { format!("sudo -n {command}") };
         let quoted = |text: &str| quote(text).map_err(|error| invalid("command", error.to_string()));
         match self {
             Self::KillProcess { pid, start_ticks, signal } => {
                 let script = kill_script(*pid, *start_ticks, *signal);
-                let command =
-                    if around.is_root { script } else { format!("sudo -n sh -c {}", quoted(&script)?) };
-                Ok(Plan { command, timeout: KILL_TIMEOUT })
+                let inner = if around.is_root { script } else { format!("sh -c {}", quoted(&script)?) };
+                Ok(Plan::by_root(around, inner, KILL_TIMEOUT))
             }
             Self::Service { name, verb } => {
                 let verb = verb.name();
-                let command = match around.service_manager {
+                let inner = match around.service_manager {
                     ServiceManager::Systemd => {
-                        root(format!("systemctl {verb} -- {}", quoted(&format!("{name}.service"))?))
+                        format!("systemctl {verb} -- {}", quoted(&format!("{name}.service"))?)
                     }
-                    ServiceManager::OpenRc => root(format!("rc-service {} {verb}", quoted(name)?)),
-                    ServiceManager::SysV => root(format!("service {} {verb}", quoted(name)?)),
+                    ServiceManager::OpenRc => format!("rc-service {} {verb}", quoted(name)?),
+                    ServiceManager::SysV => format!("service {} {verb}", quoted(name)?),
                     ServiceManager::Unknown => {
                         return Err(ActionError::NotHere(
                             "no service manager (systemd, OpenRC, SysV) is known on this server; it has none, or it was not read yet".to_owned(),
                         ));
                     }
                 };
-                Ok(Plan { command, timeout: SERVICE_TIMEOUT })
+                Ok(Plan::by_root(around, inner, SERVICE_TIMEOUT))
             }
-            Self::RunCommand { command, sudo, timeout_ms } => {
-                let command = if *sudo && !around.is_root {
-                    format!("sudo -n -- sh -c {}", quoted(command)?)
-                } else {
-                    command.clone()
-                };
-                Ok(Plan { command, timeout: Duration::from_millis(*timeout_ms) })
+            Self::RunCommand { command, sudo, timeout_ms, how } => {
+                let timeout = Duration::from_millis(*timeout_ms);
+                run_plan(around, command, *sudo, timeout, how)
             }
+            Self::RotateKey(rotation) => rotation.plan(),
         }
     }
+}
+
+/// The command with what is around it, written out; the values of its environment and its input are left out.
+fn run_plan(
+    around: Surroundings,
+    inner: &str,
+    sudo: bool,
+    timeout: Duration,
+    how: &How,
+) -> Result<Plan, ActionError> {
+    let quoted = |text: &str| quote(text).map_err(|error| invalid("command", error.to_string()));
+    let sudo = !around.is_root && (sudo || how.run_as.is_some());
+    let mut command = inner.to_owned();
+    if let Some(container) = &how.container {
+        let engine = match container.engine {
+            ContainerEngine::Docker => "docker",
+            ContainerEngine::Podman => "podman",
+        };
+        command = format!("{engine} exec -i {} /bin/sh -c {}", quoted(&container.name)?, quoted(&command)?);
+    }
+    command = match (&how.run_as, sudo) {
+        (Some(user), true) => {
+            format!("{} -u {} -- sh -c {}", around.sudo_words(), quoted(user)?, quoted(&command)?)
+        }
+        (Some(user), false) => format!("su -s /bin/sh {} -c {}", quoted(user)?, quoted(&command)?),
+        (None, true) => format!("{} -- sh -c {}", around.sudo_words(), quoted(&command)?),
+        (None, false) => command,
+    };
+    Ok(Plan {
+        command,
+        container_command: how.container.as_ref().map(|_| inner.to_owned()),
+        timeout,
+        inner: inner.to_owned(),
+        sudo,
+        how: how.clone(),
+    })
 }
 
 /// Compares field 22 of /proc/PID/stat (proc(5)) before it signals. The name in field 2 may hold anything,
@@ -285,7 +377,8 @@ mod tests {
 
     use super::*;
 
-    const ROOT: Surroundings = Surroundings { service_manager: ServiceManager::Systemd, is_root: true };
+    const ROOT: Surroundings =
+        Surroundings { service_manager: ServiceManager::Systemd, is_root: true, sudo_password: false };
     const USER: Surroundings = Surroundings { is_root: false, ..ROOT };
 
     fn start_ticks(pid: u32) -> u64 {
@@ -344,6 +437,23 @@ mod tests {
         let action = Action::run_command("echo 'a b' && id", true, None).unwrap();
         assert_eq!(action.plan(USER).unwrap().command, "sudo -n -- sh -c \"echo 'a b' && id\"");
         assert_eq!(action.plan(ROOT).unwrap().command, "echo 'a b' && id");
+        let asked = Surroundings { sudo_password: true, ..USER };
+        assert_eq!(action.plan(asked).unwrap().command, "sudo -- sh -c \"echo 'a b' && id\"");
+    }
+
+    #[test]
+    fn a_command_in_a_container_as_another_user_is_shown_whole_and_its_inner_half_apart() {
+        let parameters =
+            [("command", "id -un"), ("container", "web"), ("run_as", "ops"), ("label", "Who am I")];
+        let given =
+            |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned());
+        let action = Action::parse("run_command", given).unwrap();
+        let plan = action.plan(USER).unwrap();
+        assert_eq!(plan.command, "sudo -n -u ops -- sh -c \"docker exec -i web /bin/sh -c 'id -un'\"");
+        assert_eq!((plan.container_command.as_deref(), plan.sudo), (Some("id -un"), true));
+        assert_eq!(action.title(), "Who am I");
+        let as_root = action.plan(ROOT).unwrap();
+        assert!(as_root.command.starts_with("su -s /bin/sh ops -c "), "{}", as_root.command);
     }
 
     #[test]

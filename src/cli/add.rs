@@ -12,6 +12,7 @@ use super::output::{Output, text};
 use super::servers::address;
 use super::{known_hosts, private_key};
 use crate::config::parse_interval;
+use crate::model::{ProxyAddress, Secret};
 
 #[derive(Debug, Args)]
 pub struct Add {
@@ -32,6 +33,39 @@ pub struct Add {
     /// Ask for the password, use it once to install Roundsman's key, forget it
     #[arg(long, conflicts_with = "password_file")]
     ask_password: bool,
+    /// Keep the password, encrypted, and log in with it every time
+    #[arg(long)]
+    keep_password: bool,
+    /// Log in with this key of the ssh-agent that Roundsman was started with: its SHA256:… fingerprint or its public line
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["identity", "password_file", "ask_password"])]
+    agent_key: Option<String>,
+    /// Reach it over the connection of this enrolled server
+    #[arg(long, value_name = "NAME", conflicts_with = "proxy")]
+    jump: Option<String>,
+    /// Reach it through socks5://user@host:port or http://user@host:port; a password is asked for with --ask-proxy-password
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// Ask for the proxy's password and keep it, encrypted
+    #[arg(long, requires = "proxy")]
+    ask_proxy_password: bool,
+    /// Another user for actions; the login above then only reads
+    #[arg(long, value_name = "USER")]
+    action_user: Option<String>,
+    /// Kept key of that user, by name or id [default: Roundsman's own key]
+    #[arg(long, value_name = "KEY", requires = "action_user")]
+    action_key: Option<String>,
+    /// Key of the ssh-agent for that user
+    #[arg(long, value_name = "KEY", requires = "action_user", conflicts_with = "action_key")]
+    action_agent_key: Option<String>,
+    /// Ask for the password of that user and keep it, encrypted
+    #[arg(long, requires = "action_user", conflicts_with_all = ["action_key", "action_agent_key"])]
+    ask_action_password: bool,
+    /// Ask for the password that sudo wants and keep it, encrypted
+    #[arg(long)]
+    ask_sudo_password: bool,
+    /// Time limit of each step of connecting, 1s to 2m [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    connect_timeout: Option<String>,
     /// Approve the host key that the server shows now; only where nobody can stand between
     #[arg(long)]
     accept_new: bool,
@@ -117,8 +151,67 @@ impl Add {
             set("password", json!(password_file(path)?.expose()));
         } else if self.ask_password {
             set("password", json!(hidden_answer(&format!("Password of {user}@{host}: "))?.expose()));
+        } else if self.keep_password {
+            return Err(CliError::usage("--keep-password needs --ask-password or --password-file"));
         }
+        if self.keep_password {
+            set("login_method", json!("password"));
+        }
+        self.way(&mut body, &format!("{user}@{host}"))?;
         Ok(body)
+    }
+
+    /// What leads there, and who acts there.
+    fn way(&self, body: &mut Map<String, Value>, at: &str) -> Result<(), CliError> {
+        let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
+        if let Some(key) = &self.agent_key {
+            set("agent_key", json!(key));
+        }
+        if let Some(name) = &self.jump {
+            set("jump_host", json!(name));
+        }
+        if let Some(text) = &self.proxy {
+            set("proxy", json!(self.proxy_with_password(text)?.expose()));
+        }
+        if let Some(text) = &self.connect_timeout {
+            let span = parse_interval(text)
+                .map_err(|message| CliError::usage(format!("--connect-timeout: {message}")))?;
+            set("connect_timeout_ms", json!(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        }
+        if let Some(user) = &self.action_user {
+            let mut action = Map::from_iter([("username".to_owned(), json!(user))]);
+            let chosen = [("identity", &self.action_key), ("agent_key", &self.action_agent_key)];
+            for (name, value) in chosen {
+                action.extend(value.as_ref().map(|value| (name.to_owned(), json!(value))));
+            }
+            if self.ask_action_password {
+                let password = hidden_answer(&format!("Password of the action user {user}: "))?;
+                action.insert("password".to_owned(), json!(password.expose()));
+            }
+            set("action_login", Value::Object(action));
+        }
+        if self.ask_sudo_password {
+            let password = hidden_answer(&format!("Password for sudo at {at}: "))?;
+            set("sudo_password", json!(password.expose()));
+        }
+        Ok(())
+    }
+
+    fn proxy_with_password(&self, text: &str) -> Result<Secret<String>, CliError> {
+        let (address, inside) =
+            ProxyAddress::parse(text).map_err(|error| CliError::usage(error.to_string()))?;
+        if inside.is_some() {
+            return Err(CliError::usage(
+                "a password in --proxy can be seen by everybody on this machine; leave it out and add --ask-proxy-password",
+            ));
+        }
+        if !self.ask_proxy_password {
+            return Ok(Secret::new(text.to_owned()));
+        }
+        let password = hidden_answer(&format!("Password of the proxy {address}: "))?;
+        address.with_password(&password).ok_or_else(|| {
+            CliError::usage("--ask-proxy-password needs a user: --proxy socks5://user@host:port")
+        })
     }
 }
 

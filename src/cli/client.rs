@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode, Url, header, redirect};
 use serde_json::Value;
@@ -116,6 +118,26 @@ impl Client {
         Ok(())
     }
 
+    /// Sends `source`, of `size_bytes`, as the body of a PUT.
+    ///
+    /// # Errors
+    /// What the server refuses; [`CliError::Failed`] when the connection breaks.
+    pub(super) async fn upload(
+        &self,
+        path: &str,
+        size_bytes: u64,
+        source: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Value, CliError> {
+        let request = self.request(Method::PUT, path, DOWNLOAD_LIMIT)?;
+        let request =
+            request.header(header::CONTENT_LENGTH, size_bytes).body(reqwest::Body::wrap_stream(source));
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let text = self.read(response).await?;
+        let value = serde_json::from_slice(&text).map_err(|_| not_roundsman(&self.place))?;
+        if status.is_success() { Ok(value) } else { Err(refused(status, value)) }
+    }
+
     /// All items of a paged list.
     ///
     /// # Errors
@@ -174,19 +196,29 @@ impl Client {
         body: Option<&Value>,
         limit: Duration,
     ) -> Result<reqwest::Response, CliError> {
-        let url = self
-            .base
-            .join(path.trim_start_matches('/'))
-            .map_err(|error| CliError::failed(error.to_string()))?;
-        let mut request =
-            self.http.request(method, url).header(header::ACCEPT, "application/json").timeout(limit);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose());
-        }
+        let mut request = self.request(method, path, limit)?;
         if let Some(body) = body {
             request = request.json(body);
         }
         request.send().await.map_err(|error| self.unreachable(&error))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> Result<reqwest::RequestBuilder, CliError> {
+        let url = self
+            .base
+            .join(path.trim_start_matches('/'))
+            .map_err(|error| CliError::failed(error.to_string()))?;
+        let request =
+            self.http.request(method, url).header(header::ACCEPT, "application/json").timeout(limit);
+        Ok(match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        })
     }
 
     async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, CliError> {

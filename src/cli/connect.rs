@@ -25,7 +25,14 @@ pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Opened>, NotOp
 /// Opens a data directory without a server and serves its control socket in this process.
 pub trait StandAlone: Sync {
     fn open<'a>(&'a self, data: &'a Path) -> Opening<'a>;
+
+    /// Seals every stored secret with another master key; answers how many there were and whether the key in the data
+    /// directory was replaced (otherwise it was given from outside).
+    fn reseal<'a>(&'a self, data: &'a Path, key_file: &'a Path) -> Resealing<'a>;
 }
+
+/// Secrets that are being sealed anew.
+pub type Resealing<'a> = Pin<Box<dyn Future<Output = Result<(usize, bool), NotOpened>> + Send + 'a>>;
 
 /// An open data directory; it is given back by closing it.
 pub trait Opened: Send {

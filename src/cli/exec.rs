@@ -4,7 +4,7 @@
 //! are shown once, and the status is 0 when all succeeded, 1 when some did, 2 when none did.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::client::{Client, segment};
 use super::error::CliError;
 use super::output::{Output, ago, printable, text, text_or_unknown};
+use crate::actions::STDIN_LIMIT_BYTES;
 use crate::config::parse_interval;
 
 const OPERATIONS: &str = "/api/v1/fleet/operations";
@@ -32,9 +33,27 @@ pub struct Exec {
     /// Names or ids of the servers
     #[arg(required = true, value_name = "NAME")]
     servers: Vec<String>,
-    /// Run as root with `sudo -n`
+    /// Run as root with sudo; it gets the password that is kept for the server, or must not ask
     #[arg(long)]
     sudo: bool,
+    /// Run as this user
+    #[arg(long, value_name = "USER")]
+    run_as: Option<String>,
+    /// Variable of the environment; may be given several times
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    environment: Vec<String>,
+    /// Variable whose value is taken from roundsman's own environment and stands in no process list and no record
+    #[arg(long = "secret-env", value_name = "NAME")]
+    secret_environment: Vec<String>,
+    /// Run inside this container, which is Docker's unless podman: stands before its name
+    #[arg(long, value_name = "[ENGINE:]NAME")]
+    container: Option<String>,
+    /// Give the command what stands on roundsman's own standard input, up to 256 KiB
+    #[arg(long)]
+    stdin: bool,
+    /// What to call it in lists and records
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
     /// End the command after this time, 1s to 1h
     #[arg(long, value_name = "TIME", default_value = "60s")]
     timeout: String,
@@ -52,11 +71,7 @@ impl Exec {
         let body = json!({
             "operation_type": "run_command",
             "server_ids": self.servers,
-            "parameters": {
-                "command": self.command.join(" "),
-                "sudo": self.sudo,
-                "timeout_s": timeout.as_secs().max(1),
-            },
+            "parameters": self.parameters(timeout)?,
         });
         let begun = client.post(OPERATIONS, &body).await?;
         let single = results(&begun).len() == 1 && !output.json;
@@ -70,6 +85,63 @@ impl Exec {
     }
 }
 
+impl Exec {
+    fn parameters(&self, timeout: Duration) -> Result<Value, CliError> {
+        let mut parameters = json!({
+            "command": self.command.join(" "),
+            "sudo": self.sudo,
+            "timeout_s": timeout.as_secs().max(1),
+        });
+        let mut set = |name: &str, value: Value| {
+            if let Some(members) = parameters.as_object_mut() {
+                members.insert(name.to_owned(), value);
+            }
+        };
+        for (name, value) in [("run_as", &self.run_as), ("label", &self.label)] {
+            if let Some(value) = value {
+                set(name, json!(value));
+            }
+        }
+        if let Some(container) = &self.container {
+            let (engine, name) = container.split_once(':').unwrap_or(("docker", container));
+            set("container", json!({ "engine": engine, "name": name }));
+        }
+        let mut environment = serde_json::Map::new();
+        for pair in &self.environment {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| CliError::usage(format!("--env: '{}' is not NAME=VALUE", printable(pair))))?;
+            environment.insert(name.to_owned(), json!(value));
+        }
+        for name in &self.secret_environment {
+            let value = std::env::var(name).map_err(|_| {
+                CliError::usage(format!("--secret-env: there is no variable {} here", printable(name)))
+            })?;
+            environment.insert(name.clone(), json!({ "secret": value }));
+        }
+        if !environment.is_empty() {
+            set("environment", Value::Object(environment));
+        }
+        if self.stdin {
+            set("stdin", json!(own_input()?));
+        }
+        Ok(parameters)
+    }
+}
+
+/// All of our own standard input, as text.
+fn own_input() -> Result<String, CliError> {
+    let mut text = String::new();
+    let limit = u64::try_from(STDIN_LIMIT_BYTES).unwrap_or(u64::MAX);
+    std::io::stdin().take(limit + 1).read_to_string(&mut text)?;
+    if text.len() > STDIN_LIMIT_BYTES {
+        return Err(CliError::usage(format!(
+            "--stdin: more than {STDIN_LIMIT_BYTES} bytes; upload a file instead"
+        )));
+    }
+    Ok(text)
+}
+
 fn results(operation: &Value) -> &[Value] {
     operation.get("results").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
@@ -79,7 +151,7 @@ fn has_ended(operation: &Value) -> bool {
 }
 
 /// Waits for the end; shows the output of a single server as it comes.
-async fn follow(client: &Client, begun: Value, live: bool) -> Result<Value, CliError> {
+pub(super) async fn follow(client: &Client, begun: Value, live: bool) -> Result<Value, CliError> {
     let path = format!("{OPERATIONS}/{}", segment(text(&begun, "id"))?);
     let mut operation = begun;
     let mut shown = Shown::default();
@@ -153,7 +225,7 @@ fn ending(result: &Value) -> String {
     }
 }
 
-fn show_all(operation: &Value, no_fold: bool) -> Result<(), CliError> {
+pub(super) fn show_all(operation: &Value, no_fold: bool) -> Result<(), CliError> {
     let mut groups: BTreeMap<(usize, String), Vec<&Value>> = BTreeMap::new();
     let mut order: Vec<String> = Vec::new();
     for (index, result) in results(operation).iter().enumerate() {

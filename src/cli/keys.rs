@@ -2,15 +2,17 @@
 //! private key.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, segment};
+use super::connect::{self, NotOpened, StandAlone};
 use super::error::CliError;
 use super::machine::{confirmed, small_file};
 use super::output::{Output, UNKNOWN, text, text_or_unknown};
-use super::private_key;
+use super::{Global, exec, private_key};
 
 const KEYS: &str = "/api/v1/keys";
 
@@ -41,8 +43,12 @@ pub enum KeyCommand {
     },
     /// Attach an OpenSSH user certificate to a key, or remove it
     Certificate(Certificate),
+    /// Replace a key by another one on its servers: installed, proven, kept, and only then the old one removed
+    Rotate(Rotate),
     /// Forget a key for good; refused while a server uses it
     Delete(Delete),
+    /// Replace the master key under which keys and passwords are stored; Roundsman must not be running
+    Reseal(Reseal),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +85,68 @@ pub struct Certificate {
 }
 
 #[derive(Debug, Args)]
+pub struct Rotate {
+    /// Name or id of the key that goes
+    old: String,
+    /// Name or id of the key that comes; make it with 'key create' first
+    new: String,
+    /// Only on this server; may be given several times [default: all that use the old key]
+    #[arg(long = "server", value_name = "NAME")]
+    servers: Vec<String>,
+    /// Only on servers with this tag
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// Try the old key at the end, which has to be refused; such a login may count for fail2ban
+    #[arg(long)]
+    verify_old: bool,
+    /// Only say what would be sent where
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Reseal {
+    /// File with the new master key, 32 bytes in base64, readable for its owner only: (umask 077; head -c 32 /dev/urandom | base64 >FILE)
+    #[arg(long, value_name = "FILE")]
+    new_master_key_file: PathBuf,
+}
+
+impl Reseal {
+    pub(super) async fn run(
+        self,
+        global: &Global,
+        stand_alone: &dyn StandAlone,
+        output: &Output,
+    ) -> Result<(), CliError> {
+        let data = connect::data_of(global)?.ok_or_else(|| {
+            CliError::usage("the master key is replaced on the machine of the Roundsman itself, with --data")
+        })?;
+        let shown = data.display();
+        if !data.join("roundsman.db").exists() {
+            return Err(CliError::Unreachable(format!("there is no data of a Roundsman in {shown}")));
+        }
+        let (count, in_file) = match stand_alone.reseal(&data, &self.new_master_key_file).await {
+            Ok(done) => done,
+            Err(NotOpened::Locked) => {
+                return Err(CliError::failed(format!(
+                    "a Roundsman runs on {shown}; stop it first, then try again"
+                )));
+            }
+            Err(NotOpened::Failed(message)) => return Err(CliError::Failed(message)),
+        };
+        if output.json {
+            return output.value(&json!({ "resealed": count }));
+        }
+        output.line(&format!("{count} secrets are sealed with the new master key."))?;
+        output.remark(if in_file {
+            "It stands in master.key of the data directory now. Keep a copy apart from it; backups from before open with the old key only."
+        } else {
+            "Give it to Roundsman in place of the old one (ROUNDSMAN_MASTER_KEY) before the next start; backups from before open with the old key only."
+        })
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct Delete {
     /// Name or id of the key
     name: String,
@@ -88,8 +156,9 @@ pub struct Delete {
 }
 
 impl KeyCommand {
-    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
-        match self {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
+        let done = match self {
+            Self::Rotate(command) => return command.run(client, output).await,
             Self::List => list(client, output).await,
             Self::Show { name } => show(client, output, &name).await,
             Self::Create(command) => {
@@ -107,8 +176,44 @@ impl KeyCommand {
             }
             Self::Certificate(command) => command.run(client, output).await,
             Self::Delete(command) => command.run(client, output).await,
-        }
+            // Done before anybody is connected to.
+            Self::Reseal(_) => Ok(()),
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
+}
+
+impl Rotate {
+    async fn run(self, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
+        let body = json!({
+            "to": self.new, "servers": self.servers, "tag": self.tag, "verify_old": self.verify_old,
+            "dry_run": self.dry_run,
+        });
+        let begun = client.post(&format!("{}/rotate", path(&self.old)?), &body).await?;
+        if self.dry_run {
+            return dry_run(&begun, output).map(|()| ExitCode::SUCCESS);
+        }
+        let done = exec::follow(client, begun, false).await?;
+        if output.json {
+            output.value(&done)?;
+        } else {
+            exec::show_all(&done, true)?;
+        }
+        let completed = text(&done, "status") == "completed";
+        Ok(if completed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn dry_run(planned: &Value, output: &Output) -> Result<(), CliError> {
+    if output.json {
+        return output.value(planned);
+    }
+    for target in planned.get("targets").and_then(Value::as_array).into_iter().flatten() {
+        let reason = text(target, "error");
+        let what = if reason.is_empty() { "would get the new key" } else { reason };
+        output.line(&format!("{}: {what}", text(target, "server_name")))?;
+    }
+    Ok(())
 }
 
 fn path(name: &str) -> Result<String, CliError> {

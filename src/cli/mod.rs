@@ -8,10 +8,12 @@ mod audit;
 mod backup;
 mod client;
 mod connect;
+mod cp;
 mod doctor;
 mod error;
 mod exec;
 mod export;
+mod host_keys;
 mod import;
 mod integrity;
 mod keys;
@@ -29,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use connect::{NotOpened, Opened, Opening, StandAlone};
+pub use connect::{NotOpened, Opened, Opening, Resealing, StandAlone};
 pub use error::{CliError, report};
 
 use crate::config::Flags;
@@ -88,12 +90,19 @@ pub enum Command {
     Remove(servers::Remove),
     /// Run a command on one or many servers
     Exec(exec::Exec),
+    /// Copy a file to a server or from one
+    Cp(cp::Cp),
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
     /// SSH keys that Roundsman keeps
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Host keys of the servers: by whose word they are trusted, and what is weak
+    HostKeys(host_keys::HostKeys),
+    /// Lines of known_hosts files that Roundsman takes as approved, or refuses
+    #[command(subcommand)]
+    KnownHosts(host_keys::KnownHostsCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -173,6 +182,9 @@ async fn command(
         Command::Restore(command) => {
             return command.run(&global, output).await.map(|()| ExitCode::SUCCESS);
         }
+        Command::Key(keys::KeyCommand::Reseal(command)) => {
+            return command.run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
+        }
         Command::Serve(_) => return Err(CliError::usage("serve is not a command of a client")),
         command => command,
     };
@@ -186,7 +198,10 @@ async fn command(
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
-        Command::Key(command) => command.run(&client, output).await,
+        Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::HostKeys(command) => command.run(&client, output).await,
+        Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::Cp(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,

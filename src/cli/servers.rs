@@ -108,7 +108,11 @@ impl Show {
         for (title, value) in details(&server) {
             output.line(&format!("{title:<14} {value}"))?;
         }
-        Ok(())
+        let spots = blind_spots(&server);
+        if !spots.is_empty() {
+            output.line("Cannot be seen or done:")?;
+        }
+        spots.iter().try_for_each(|line| output.line(line))
     }
 }
 
@@ -135,6 +139,7 @@ fn details(server: &Value) -> Vec<(&'static str, String)> {
     if !tags.is_empty() {
         lines.push(("Tags", tags));
     }
+    lines.extend(way_in(server));
     let rate =
         |name| current.get(name).and_then(Value::as_f64).map_or_else(|| UNKNOWN.to_owned(), output::bytes);
     let uptime = current.get("uptime_seconds").and_then(Value::as_f64);
@@ -151,6 +156,48 @@ fn details(server: &Value) -> Vec<(&'static str, String)> {
         ("Logins today", text_or_unknown(server, "logins_today")),
     ]);
     lines
+}
+
+/// How it is reached and who acts there, where that is not the usual.
+fn way_in(server: &Value) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    for (title, name) in [("Jump host", "jump_host"), ("Proxy", "proxy")] {
+        if !text(server, name).is_empty() {
+            lines.push((title, text(server, name).to_owned()));
+        }
+    }
+    if text(server, "transport") == "ssh" {
+        lines.push(("Logs in with", login_words(server)));
+    }
+    if let Some(action) = server.get("action_login").filter(|action| action.is_object()) {
+        lines.push(("Acts as", format!("{}, {}", text(action, "username"), login_words(action))));
+    }
+    if server.get("has_sudo_password").and_then(Value::as_bool) == Some(true) {
+        lines.push(("sudo", "its password is kept".to_owned()));
+    }
+    lines
+}
+
+fn login_words(login: &Value) -> String {
+    match (text(login, "login_method"), text(login, "identity")) {
+        ("key", "default") => "the default key".to_owned(),
+        ("key", id) => format!("the kept key {id}"),
+        ("agent", _) => "a key of the ssh-agent".to_owned(),
+        ("password", _) => "a kept password".to_owned(),
+        (other, _) => other.to_owned(),
+    }
+}
+
+/// A line each, with the line that would change it.
+fn blind_spots(server: &Value) -> Vec<String> {
+    let spots = server.get("blind_spots").and_then(Value::as_array).into_iter().flatten();
+    spots
+        .flat_map(|spot| {
+            let fix = Some(text(spot, "fix")).filter(|fix| !fix.is_empty()).map(|fix| format!("    → {fix}"));
+            [Some(format!("  {}: {}", text(spot, "subject"), text(spot, "reason"))), fix]
+        })
+        .flatten()
+        .collect()
 }
 
 fn health_with_reasons(server: &Value) -> String {
@@ -235,6 +282,24 @@ mod tests {
         assert_eq!(address(&server("10.0.0.5", 22)), "root@10.0.0.5");
         assert_eq!(address(&server("fd00::5", 2222)), "root@[fd00::5]:2222");
         assert_eq!(address(&json!({ "transport": "local" })), "this machine");
+    }
+
+    #[test]
+    fn the_way_in_and_what_cannot_be_seen_are_shown() {
+        let server = json!({
+            "transport": "ssh", "jump_host": "bastion", "login_method": "key", "identity": "default",
+            "action_login": { "username": "deploy", "login_method": "agent" }, "has_sudo_password": true,
+            "blind_spots": [{ "subject": "processes", "reason": "hidepid", "fix": "mount -o remount,hidepid=0 /proc" }],
+        });
+        let lines = details(&server);
+        for line in [
+            ("Jump host", "bastion".to_owned()),
+            ("Logs in with", "the default key".to_owned()),
+            ("Acts as", "deploy, a key of the ssh-agent".to_owned()),
+        ] {
+            assert!(lines.contains(&line), "{line:?}");
+        }
+        assert_eq!(blind_spots(&server), ["  processes: hidepid", "    → mount -o remount,hidepid=0 /proc"]);
     }
 
     #[test]

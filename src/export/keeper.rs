@@ -47,8 +47,7 @@ impl Export {
     /// [`ExportError::Auth`]: viewers may see it.
     pub async fn retention(&self, caller: &Caller) -> Result<Retention, ExportError> {
         auth::require(caller, Role::Viewer)?;
-        let history = &self.inner.sources.history;
-        Ok(with_levels(self.kept_for().await?, &history.retention(), history.archive()))
+        self.kept_for().await
     }
 
     async fn kept_for(&self) -> Result<Retention, ExportError> {
@@ -59,16 +58,8 @@ impl Export {
             .read(|c| settings::get::<Retention>(c, OrganizationId::DEFAULT, settings::RETENTION))
             .await?;
         // What history obeys stands in its own file.
-        let levels = self.inner.sources.history.retention();
-        Ok(Retention {
-            raw_days: levels.raw_days,
-            m1_days: levels.minute_days,
-            m5_days: levels.five_minutes_days,
-            m15_days: levels.quarter_hour_days,
-            h1_days: levels.hour_days,
-            d1_days: levels.day_days,
-            ..stored.unwrap_or_default()
-        })
+        let history = &self.inner.sources.history;
+        Ok(with_levels(stored.unwrap_or_default(), &history.retention(), history.archive()))
     }
 
     /// Changes how long rows are kept; the next round obeys it. What was stored before.

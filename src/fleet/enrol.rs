@@ -16,6 +16,7 @@ use crate::store::servers::{self, StoredServer};
 use super::findings::{findings, look_for_checksums, look_for_readings};
 use super::input::{self, ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 use super::keys::{BroughtKey, free_name};
+use super::known::{joined, knows};
 use super::registry::Entry;
 use super::state::HostKeyView;
 use super::ways::{DecidedWay, Place, Purpose, write_secrets};
@@ -118,7 +119,9 @@ impl Fleet {
     pub async fn preflight(&self, caller: &Caller, new: &NewServer) -> Result<Checked, FleetError> {
         auth::require(caller, Role::Admin)?;
         let candidate = self.candidate(caller, new).await?;
-        let done = self.look_at(&candidate.target, new.known_hosts.as_deref()).await;
+        let imported = self.imported_lines(caller.organization, &candidate.target).await?;
+        let known_hosts = joined(new.known_hosts.as_deref(), &imported);
+        let done = self.look_at(&candidate.target, known_hosts.as_deref()).await;
         let action_steps = match (&done.connection, self.action_candidate(caller, &candidate).await?) {
             (Some(_), Some(target)) => Some(preflight(&target, None).await.steps),
             _ => None,
@@ -356,7 +359,9 @@ impl Fleet {
         candidate: &mut Candidate,
         new: &NewServer,
     ) -> Result<Reached, FleetError> {
-        let known_hosts = new.known_hosts.as_deref();
+        let imported = self.imported_lines(caller.organization, &candidate.target).await?;
+        let known_hosts = joined(new.known_hosts.as_deref(), &imported);
+        let known_hosts = known_hosts.as_deref();
         if let Some(pinned) = &candidate.target.pinned {
             refuse_known_otherwise(&candidate.target, known_hosts, pinned, false)?;
         }
@@ -367,8 +372,9 @@ impl Fleet {
             refuse_known_otherwise(&candidate.target, known_hosts, seen, new.accept_new)?;
         }
         if done.connection.is_none()
-            && new.accept_new
             && candidate.target.pinned.is_none()
+            // Whoever imported the file has approved what stands in it.
+            && (new.accept_new || done.seen.as_ref().is_some_and(|seen| knows(&imported, &candidate.target, seen)))
             && let Some(seen) = done.seen.take()
         {
             candidate.target.pinned = Some(seen);

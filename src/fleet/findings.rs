@@ -6,7 +6,7 @@ use super::state::ServerState;
 use crate::collect::{ShellProbe, shell};
 use crate::model::{BlindSpot, Findings, Gap, SecretKind, Sections, Timestamp};
 use crate::ssh::preflight::{Outcome, Stage, Step};
-use crate::ssh::{Connection, ExecRequest};
+use crate::ssh::{Connection, ExecRequest, MAX_CHANNELS};
 
 /// A first reading of a loaded machine takes seconds.
 const FIRST_READING_LIMIT: Duration = Duration::from_secs(20);
@@ -95,7 +95,23 @@ pub fn blind_spots(state: &ServerState) -> Vec<BlindSpot> {
     let answered =
         |spot: &BlindSpot| spot.subject == Stage::Sudo.title() && state.way.keeps(SecretKind::SudoPassword);
     let of_login = state.findings.spots.iter().filter(|spot| !told_by_readings(spot) && !answered(spot));
-    of_login.cloned().chain(of_readings).collect()
+    of_login.cloned().chain(few_channels(state.channels_allowed)).chain(of_readings).collect()
+}
+
+/// A server that allows fewer channels than Roundsman makes use of.
+fn few_channels(allowed: Option<usize>) -> Option<BlindSpot> {
+    let allowed = allowed.filter(|allowed| *allowed < MAX_CHANNELS)?;
+    let reason = match allowed {
+        0 | 1 => {
+            "The server allows one session at a time (MaxSessions), so readings wait while a command runs."
+                .to_owned()
+        }
+        allowed => format!(
+            "The server allows {allowed} sessions at a time (MaxSessions), so commands wait for each other."
+        ),
+    };
+    let fix = "sed -i '1i MaxSessions 10' /etc/ssh/sshd_config && sshd -t && systemctl reload ssh";
+    Some(BlindSpot { subject: "Sessions".to_owned(), reason, fix: Some(fix.to_owned()) })
 }
 
 /// The line that brings back a missing section.
@@ -104,5 +120,46 @@ fn fix_of(gap: &Gap) -> Option<&'static str> {
     match gap.section.as_str() {
         "processes" if reason.contains("hidepid") => Some("mount -o remount,hidepid=0 /proc"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(stage: Stage, outcome: Outcome) -> Step {
+        Step { stage, outcome, detail: format!("{stage:?}"), fix: Some("mend it".to_owned()), elapsed_ms: 1 }
+    }
+
+    #[test]
+    fn what_failed_or_was_warned_of_is_kept_and_a_second_identity_speaks_for_sudo() {
+        let now = Timestamp::from_millis(5);
+        let main = [
+            step(Stage::Shell, Outcome::Passed),
+            step(Stage::Proc, Outcome::Warning),
+            step(Stage::Sudo, Outcome::Warning),
+        ];
+        let subjects =
+            |found: &Findings| found.spots.iter().map(|spot| spot.subject.clone()).collect::<Vec<_>>();
+        let alone = findings(&main, None, now);
+        assert_eq!(subjects(&alone), ["/proc", "sudo"]);
+        assert_eq!((alone.readings_only, alone.looked_at), (false, Some(now)));
+        let acting = [step(Stage::Sudo, Outcome::Passed), step(Stage::Docker, Outcome::Warning)];
+        assert_eq!(subjects(&findings(&main, Some(&acting), now)), ["/proc", "Docker"]);
+        let reading = [step(Stage::Shell, Outcome::Warning), step(Stage::Proc, Outcome::Passed)];
+        assert!(findings(&reading, None, now).readings_only);
+        assert_eq!(subjects(&findings(&reading, None, now)), ["Shell"]);
+        assert!(subjects(&findings(&reading, Some(&acting), now)).iter().all(|subject| subject != "Shell"));
+    }
+
+    #[test]
+    fn few_sessions_are_told_with_the_line_that_allows_more() {
+        assert_eq!(few_channels(None), None);
+        assert_eq!(few_channels(Some(MAX_CHANNELS)), None);
+        assert!(few_channels(Some(1)).is_some_and(|spot| spot.reason.contains("one session")));
+        assert!(
+            few_channels(Some(2))
+                .is_some_and(|spot| spot.fix.is_some_and(|fix| fix.contains("MaxSessions 10")))
+        );
     }
 }

@@ -14,7 +14,9 @@ use super::acting::Lease;
 use super::{Fleet, FleetError};
 use crate::actions::Surroundings;
 use crate::auth;
-use crate::model::{Caller, Event, Reachability, Role, ServerId, ServerName, Status, Transport};
+use crate::model::{
+    Caller, Event, Reachability, Role, Secret, SecretKind, ServerId, ServerName, Status, Transport,
+};
 use crate::ssh::{Connection, ExecRequest, Output, Piece, SshError};
 
 /// Where local commands find programs.
@@ -31,7 +33,11 @@ pub struct ActionTarget {
     pub name: ServerName,
     pub transport: Transport,
     pub surroundings: Surroundings,
+    /// Why nothing can be done there, as far as that is known before anything is tried.
+    pub impediment: Option<String>,
 }
+
+const READINGS_ONLY: &str = "its key may take readings and nothing else; give the server an action login";
 
 /// Runs commands on one server.
 #[derive(Debug, Clone)]
@@ -71,6 +77,11 @@ fn not_started(cause: &str) -> SshError {
 }
 
 async fn run_here(request: ExecRequest, stop: CancellationToken) -> Result<Output, SshError> {
+    if !request.is_plain() {
+        let cause =
+            "input, environment, another user and containers are not offered on this machine".to_owned();
+        return Err(SshError::InvalidCommand { cause });
+    }
     let started = Instant::now();
     let mut child = Command::new("/bin/sh")
         .arg("-c")
@@ -199,7 +210,13 @@ impl Fleet {
             id: live.server.id,
             name: live.server.name.clone(),
             transport: live.server.transport,
-            surroundings: Surroundings { service_manager, is_root },
+            surroundings: Surroundings {
+                service_manager,
+                is_root,
+                sudo_password: live.way.keeps(SecretKind::SudoPassword),
+            },
+            impediment: (live.way.action.is_none() && live.findings.readings_only)
+                .then(|| READINGS_ONLY.to_owned()),
         })
     }
 
@@ -218,9 +235,7 @@ impl Fleet {
                 return Ok(Hand::Local);
             }
             if live.way.action.is_none() && live.findings.readings_only {
-                return Err(
-                    "its key may take readings and nothing else; give the server an action login".to_owned()
-                );
+                return Err(READINGS_ONLY.to_owned());
             }
             live.way.action.is_some()
         };
@@ -243,6 +258,14 @@ impl Fleet {
             }
             Err(error) => Err(format!("{error} {}", error.advice())),
         }
+    }
+
+    /// What sudo asks the user of the actions for. None: nothing is kept.
+    ///
+    /// # Errors
+    /// What is stored cannot be read or does not open.
+    pub async fn sudo_password(&self, server: ServerId) -> Result<Option<Secret<String>>, FleetError> {
+        self.kept_secret(server, SecretKind::SudoPassword).await
     }
 
     /// Tells open pages and other listeners what happened.

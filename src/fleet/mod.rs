@@ -6,14 +6,17 @@ mod acting;
 mod aggregate;
 mod counts;
 mod enrol;
+mod files;
 mod filter;
 mod findings;
 mod hands;
 mod health;
+mod hostkeys;
 pub mod import;
 mod input;
 mod key_view;
 mod keys;
+mod known;
 mod logins;
 mod metrics;
 mod packed;
@@ -43,13 +46,16 @@ pub use filter::ServerFilter;
 pub use findings::blind_spots;
 pub use hands::{ActionTarget, Hand};
 pub use health::{Thresholds, thresholds, used_percent};
+pub use hostkeys::{HostKeyReport, HostKeyState};
 pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
 pub use keys::ImportedKey;
+pub use known::{ImportReport, KnownHostLine, LineOutcome, LineReport};
 pub use metrics::{
     LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
 };
 pub use raw::{RawReading, RawState};
+pub use rotation::RotationScope;
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 
 use crate::auth::AuthError;
@@ -79,6 +85,8 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
+    #[error("no imported known_hosts line has the id '{0}'")]
+    NoSuchKnownHost(String),
     #[error("there is no import '{0}'; the results of the last few are kept until Roundsman restarts")]
     NoSuchImport(String),
     #[error("there is a key named '{0}' already; choose another name")]
@@ -108,6 +116,8 @@ pub enum FleetError {
     /// Other servers need this one.
     #[error("{0}")]
     InUse(String),
+    #[error(transparent)]
+    Transfer(#[from] crate::ssh::transfer::TransferError),
     /// The question has no answer for this server now.
     #[error("{0}")]
     Unavailable(String),

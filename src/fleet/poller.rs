@@ -108,7 +108,13 @@ impl Probe {
 enum Ended {
     Stopped,
     Probe(ProbeError),
-    Silent { after: Duration },
+    Silent {
+        after: Duration,
+    },
+    /// The server allows too few channels for a command beside the readings; the next reading is due then.
+    GaveWay {
+        until: Instant,
+    },
 }
 
 impl Poller {
@@ -145,6 +151,8 @@ impl Poller {
         loop {
             match self.readings(&mut Probe::Local(LocalProbe::new()), None).await {
                 Ended::Stopped => return,
+                // Nothing else comes over the way of this machine.
+                Ended::GaveWay { .. } => continue,
                 Ended::Silent { after } => {
                     self.no_answer(None, format!("/proc did not answer within {} s", after.as_secs()));
                 }
@@ -221,6 +229,14 @@ impl Poller {
                 connection.kill();
                 failures
             }
+            Ok(Ended::GaveWay { until }) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    () = self.entry.wake.notified() => {}
+                    () = connection.closed() => {}
+                }
+                failures
+            }
             Ok(Ended::Stopped) => failures,
             // The session connects again by itself; only when it cannot is the server unreachable.
             Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => failures,
@@ -249,7 +265,7 @@ impl Poller {
 
     /// Opens the long-lived channel and reads over it until something ends that.
     async fn read_over(&mut self, connection: &Connection) -> Result<Ended, SshError> {
-        let stream = connection.open(shell::COMMAND).await?;
+        let stream = connection.open_readings(shell::COMMAND).await?;
         match ShellProbe::start(stream).await {
             Ok(probe) => Ok(self.readings(&mut Probe::Shell(Box::new(probe)), Some(connection)).await),
             Err(ProbeError::TimedOut { after_ms }) => {
@@ -282,7 +298,10 @@ impl Poller {
                 self.facts_at = Some(started);
             }
             match tokio::time::timeout(limit, probe.read(sections)).await {
-                Ok(Ok(snapshot)) => self.arrived(snapshot, sections, started),
+                Ok(Ok(snapshot)) => {
+                    self.entry.live().channels_allowed = connection.map(Connection::channels_allowed);
+                    self.arrived(snapshot, sections, started);
+                }
                 Ok(Err(error)) => return Ended::Probe(error),
                 Err(_) => return Ended::Silent { after: limit },
             }
@@ -294,6 +313,7 @@ impl Poller {
                 () = tokio::time::sleep_until(next) => self.shared.counts.begun(next.elapsed()),
                 () = self.entry.wake.notified() => {}
                 () = lost(connection) => return Ended::Probe(ProbeError::Closed),
+                () = wanted(connection) => return Ended::GaveWay { until: next },
             }
         }
     }
@@ -418,7 +438,9 @@ impl Poller {
             return;
         }
         let (health, seen) = match error {
-            SshError::HostKeyChanged { seen, .. } => (Health::Critical, Some((**seen).clone())),
+            SshError::HostKeyChanged { seen, .. } | SshError::HostKeyRevoked { seen, .. } => {
+                (Health::Critical, Some((**seen).clone()))
+            }
             SshError::HostKeyUnknown { seen, .. } => (Health::Unreachable, Some((**seen).clone())),
             _ => (Health::Unreachable, None),
         };
@@ -554,6 +576,14 @@ fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
 async fn lost(connection: Option<&Connection>) {
     match connection {
         Some(connection) => connection.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when a command can only run in place of the readings; never for a way that has no connection.
+async fn wanted(connection: Option<&Connection>) {
+    match connection {
+        Some(connection) => connection.readings_are_to_give_way().await,
         None => std::future::pending().await,
     }
 }

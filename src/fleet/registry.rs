@@ -47,6 +47,8 @@ pub struct Live {
     pub failed_services: Vec<String>,
     pub users: Option<Arc<UserTable>>,
     pub logins: LoginsOfDay,
+    /// Channels that the server allows at once, as the present connection has learned. None: not over SSH, or not yet.
+    pub channels_allowed: Option<usize>,
 }
 
 /// Logins counted by day, UTC.
@@ -118,6 +120,7 @@ impl Entry {
             failed_services: Vec::new(),
             users: None,
             logins: LoginsOfDay::default(),
+            channels_allowed: None,
         };
         Self {
             id: live.server.id,
@@ -209,6 +212,7 @@ impl Entry {
             way: Arc::clone(&live.way),
             jump: None,
             findings: Arc::clone(&live.findings),
+            channels_allowed: live.channels_allowed,
             host_key: live.host_key.as_ref().map(HostKeyView::of),
             offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
             cpu_recent: recent("cpu_percent"),

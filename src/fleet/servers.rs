@@ -181,6 +181,12 @@ impl Fleet {
         }
         next.updated_at = self.inner.clock.now();
         let decided = self.decide_way(caller, Some(entry.id), &way, &edit.login, &edit.way).await?;
+        if server.transport == Transport::Local && decided.way != *way {
+            return Err(FleetError::invalid(
+                "login_method",
+                "the local machine is read directly, without a login",
+            ));
+        }
         let sealed = self.seal_secrets(entry.id, &decided.secrets)?;
         // Another address is another machine as far as trust goes: its key needs approval of its own.
         let moved = next.hostname != server.hostname || next.port != server.port;
@@ -279,6 +285,7 @@ impl Fleet {
                 "the server does not offer this key now; reload the page and compare the fingerprint again",
             ));
         }
+        self.refuse_revoked(caller, &entry, &approved).await?;
         let before = entry.live().host_key.as_ref().map(HostKey::fingerprint);
         let detail = match before {
             Some(before) => format!("host key {} in place of {before}", approved.fingerprint()),

@@ -109,6 +109,8 @@ pub struct ServerState {
     pub jump: Option<ServerName>,
     /// What the last preflight found about the login for readings.
     pub findings: Arc<Findings>,
+    /// Channels that the server allows at once, as far as that is known.
+    pub channels_allowed: Option<usize>,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

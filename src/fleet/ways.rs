@@ -419,17 +419,6 @@ impl Fleet {
         })
     }
 
-    /// Keys of authorities and revoked keys for a place.
-    #[expect(clippy::unused_async, reason = "imported known_hosts lines are read from the store")]
-    pub(super) async fn trust_of(
-        &self,
-        _organization: OrganizationId,
-        _host: &str,
-        _port: Port,
-    ) -> Result<Trust, FleetError> {
-        Ok(Trust { authorities: Arc::from([]), revoked: Arc::from([]) })
-    }
-
     fn through(&self, jump: ServerId) -> Result<Arc<dyn JumpHost>, FleetError> {
         let entry = self.inner.registry.get(jump).ok_or_else(|| {
             FleetError::Unavailable("its jump host is not enrolled any longer; choose another way".to_owned())

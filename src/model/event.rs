@@ -37,6 +37,23 @@ pub enum Event {
         operation: OperationId,
         server: ServerId,
     },
+    /// A file is on its way to a server or from it.
+    Transfer {
+        organization: OrganizationId,
+        server: ServerId,
+        direction: Direction,
+        path: String,
+        done_bytes: u64,
+        total_bytes: u64,
+    },
+}
+
+/// Which way a file goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Up,
+    Down,
 }
 
 impl Event {
@@ -47,7 +64,8 @@ impl Event {
             | Self::Health { organization, .. }
             | Self::ServerChanged { organization, .. }
             | Self::ServerRemoved { organization, .. }
-            | Self::Operation { organization, .. } => *organization,
+            | Self::Operation { organization, .. }
+            | Self::Transfer { organization, .. } => *organization,
         }
     }
 
@@ -58,7 +76,8 @@ impl Event {
             | Self::Health { server, .. }
             | Self::ServerChanged { server, .. }
             | Self::ServerRemoved { server, .. }
-            | Self::Operation { server, .. } => *server,
+            | Self::Operation { server, .. }
+            | Self::Transfer { server, .. } => *server,
         }
     }
 }

@@ -57,6 +57,8 @@ id! {
     OperationId;
     /// A command record.
     RecordId;
+    /// An imported known_hosts line.
+    KnownHostId;
 }
 
 impl OrganizationId {

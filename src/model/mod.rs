@@ -16,9 +16,10 @@ mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
-pub use event::Event;
+pub use event::{Direction, Event};
 pub use ids::{
-    InvalidId, KeyId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId, UserId,
+    InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId,
+    UserId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::ProcessUsage;

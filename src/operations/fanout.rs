@@ -7,9 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Operations, Planned, Running};
-use crate::actions::{Action, Plan, mask};
-use crate::model::{Caller, Event, OperationStatus, RecordId, ServerId, TargetStatus};
-use crate::ssh::{ExecRequest, Output, Piece, SshError, printable};
+use crate::actions::{Action, ContainerEngine, Plan, Variable, mask};
+use crate::fleet::Hand;
+use crate::model::{Caller, Event, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
+use crate::ssh::{ContainerExec, Engine, ExecRequest, Output, Piece, SshError, Sudo, printable};
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation};
 use crate::store::{StoreError, Transaction};
@@ -20,6 +21,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 const PIECES: usize = 64;
 /// Open pages hear of new output at most this often for one target.
 const TELL_EVERY: Duration = Duration::from_millis(150);
+
+/// A reason with what to do about it.
+const REASON_CHARS: usize = 1000;
 
 /// Longest pause between two attempts to write.
 const LONGEST_WRITE_PAUSE: Duration = Duration::from_secs(30);
@@ -33,6 +37,7 @@ struct Leg {
     position: u32,
     server: ServerId,
     name: String,
+    action: Action,
     plan: Plan,
 }
 
@@ -63,6 +68,7 @@ pub(super) async fn run(
             position,
             server: planned.server,
             name: planned.name,
+            action: action.clone(),
             plan,
         };
         legs.spawn(leg.run());
@@ -114,6 +120,10 @@ impl Leg {
                 return self.finish(None, Ending::without(TargetStatus::Unreachable, &reason)).await;
             }
         };
+        let sudo_password = match self.sudo_password().await {
+            Ok(password) => password,
+            Err(reason) => return self.finish(None, Ending::without(TargetStatus::Failed, &reason)).await,
+        };
         let record = match self.write_sent().await {
             Ok(record) => record,
             Err(error) => {
@@ -124,16 +134,15 @@ impl Leg {
         };
         self.tell();
         let (tap, pieces) = mpsc::channel(PIECES);
-        let request = ExecRequest::new(self.plan.command.clone()).timeout(self.plan.timeout).tap(tap);
         let started = Instant::now();
         let outcome = tokio::select! {
             biased;
             // Dropping the future ends the command on the server.
             () = self.running.cancel.cancelled() => None,
-            outcome = async { tokio::join!(hand.exec(request), self.listen(pieces)).0 } => Some(outcome),
+            outcome = async { tokio::join!(self.perform(&hand, sudo_password, tap), self.listen(pieces)).0 } => Some(outcome),
         };
         let mut ending = match outcome {
-            Some(outcome) => Ending::of(outcome, &self.plan),
+            Some(outcome) => Ending::of(outcome, &self.plan).of_steps(&self.action),
             None => Ending::without(TargetStatus::Cancelled, "cancelled while it ran; the command was ended"),
         };
         if ending.output.wall.is_zero() {
@@ -142,6 +151,37 @@ impl Leg {
             (ending.output.stdout, ending.output.stderr) = self.running.ledger.printed(self.position);
         }
         self.finish(Some(record), ending).await;
+    }
+
+    /// One command, or what only the fleet can do.
+    async fn perform(
+        &self,
+        hand: &Hand,
+        sudo_password: Option<Secret<String>>,
+        tap: mpsc::Sender<Piece>,
+    ) -> Result<Output, SshError> {
+        match &self.action {
+            Action::RotateKey(rotation) => {
+                let fleet = &self.operations.inner.fleet;
+                // Boxed: logins and readings inside make it large, and every target carries it.
+                Ok(Box::pin(fleet.rotate_key(&self.caller, self.server, rotation, tap)).await)
+            }
+            Action::KillProcess { .. } | Action::Service { .. } | Action::RunCommand { .. } => {
+                let request = request(&self.plan, sudo_password).timeout(self.plan.timeout).tap(tap);
+                hand.exec(request).await
+            }
+        }
+    }
+
+    /// What sudo is told, where the command needs sudo and something is kept.
+    async fn sudo_password(&self) -> Result<Option<Secret<String>>, String> {
+        if !self.plan.sudo {
+            return Ok(None);
+        }
+        let kept = self.operations.inner.fleet.sudo_password(self.server).await;
+        kept.map_err(|error| {
+            format!("nothing was sent, because the kept password for sudo cannot be read: {error}")
+        })
     }
 
     /// Takes the output to the ledger while the command runs.
@@ -176,7 +216,7 @@ impl Leg {
             initiated_by: self.operation.initiated_by.clone(),
             label: self.operation.title.clone(),
             command: mask(&self.plan.command),
-            container_command: None,
+            container_command: self.plan.container_command.as_deref().map(mask),
             started_at: now,
             duration_ms: None,
             exit_status: None,
@@ -239,6 +279,37 @@ impl Leg {
     }
 }
 
+/// The command as it is sent. Where its text says everything, that text is what goes.
+fn request(plan: &Plan, sudo_password: Option<Secret<String>>) -> ExecRequest {
+    if plan.how.is_plain() && sudo_password.is_none() {
+        return ExecRequest::new(plan.command.clone());
+    }
+    let mut request = ExecRequest::new(plan.inner.clone());
+    if plan.sudo {
+        request = request.sudo(sudo_password.map_or(Sudo::NonInteractive, Sudo::Password));
+    }
+    if let Some(user) = &plan.how.run_as {
+        request = request.run_as(user);
+    }
+    for (name, value) in &plan.how.environment {
+        request = match value {
+            Variable::Plain(text) => request.env(name, text),
+            Variable::Secret(secret) => request.secret_env(name, secret.clone()),
+        };
+    }
+    if let Some(container) = &plan.how.container {
+        let engine = match container.engine {
+            ContainerEngine::Docker => Engine::Docker,
+            ContainerEngine::Podman => Engine::Podman,
+        };
+        request = request.container(ContainerExec { engine, container: container.name.clone() });
+    }
+    if let Some(input) = &plan.how.stdin {
+        request = request.stdin(input.expose().clone().into_bytes());
+    }
+    request
+}
+
 /// Writes what became of something, again and again while the disk is full: what happened on a server must not be lost.
 async fn persist<W>(operations: &Operations, what: &str, work: impl Fn() -> W)
 where
@@ -288,6 +359,14 @@ impl Ending {
             }
             Err(error) => Self::without(TargetStatus::Failed, &format!("{error} {}", error.advice())),
         }
+    }
+
+    /// Where several steps were done, its own sentence says more than an exit status.
+    fn of_steps(mut self, action: &Action) -> Self {
+        if matches!(action, Action::RotateKey(_)) && !self.output.stderr.is_empty() {
+            self.error = Some(printable::line(&self.output.stderr, REASON_CHARS));
+        }
+        self
     }
 
     fn complete(&self, mut record: CommandRecord) -> CommandRecord {

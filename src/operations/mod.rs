@@ -169,7 +169,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Fleet`] for an unknown server, [`OperationError::NoTargets`], [`OperationError::TooManyTargets`].
     pub fn plan(&self, caller: &Caller, new: &NewOperation) -> Result<Vec<Planned>, OperationError> {
-        auth::require(caller, Role::Operator)?;
+        auth::require(caller, new.action.role())?;
         let targets = self.targets(caller, new)?;
         Ok(targets.iter().map(|target| self.planned(caller, &new.action, target)).collect())
     }
@@ -206,10 +206,20 @@ impl Operations {
             Transport::Http | Transport::Push => {
                 Err("this server has no SSH address, so nothing can be run on it".to_owned())
             }
+            Transport::Ssh if target.impediment.is_some() => {
+                Err(target.impediment.clone().unwrap_or_default())
+            }
             Transport::Local | Transport::Ssh => {
                 action.plan(target.surroundings).map_err(|error| error.to_string())
             }
         };
+        let plan = plan.and_then(|plan| match target.transport {
+            Transport::Local if !plan.how.is_plain() => Err(
+                "environment, input, another user and containers are for servers over SSH; write them into the command here"
+                    .to_owned(),
+            ),
+            _ => Ok(plan),
+        });
         Planned { server: target.id, name: target.name.to_string(), plan }
     }
 

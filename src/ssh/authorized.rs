@@ -27,20 +27,9 @@ pub struct Replacement<'a> {
 
 /// The first file that sshd reads, the second one that it reads by default, and OpenWrt's own place for root's keys. The functions
 /// know a line by its key, so options, comments and blanks around it do not matter.
-const FIND: &str = r#"umask 077
-t=$(printf '\t')
-if [ -n "$account" ]; then
-home=$(getent passwd "$account" 2>/dev/null | cut -d : -f 6)
-if [ -z "$home" ]; then
-while IFS=: read -r name x x x x h x; do if [ "$name" = "$account" ]; then home=$h; fi; done </etc/passwd
-fi
-[ -n "$home" ] || { echo "there is no account $account" >&2; exit 1; }
-cd "$home" || exit 1
-else
-cd || exit 1
-fi
+const FIND: &str = r#"t=$(printf '\t')
 d=.ssh
-if [ -f /etc/openwrt_release ] && [ -z "$account" ] && [ "$(id -u)" = 0 ]; then d=/etc/dropbear; fi
+if [ -f /etc/openwrt_release ] && [ "${account-root}" = root ] && [ "$(id -u)" = 0 ]; then d=/etc/dropbear; fi
 is() {
 l=$1
 while :; do case $l in ' '*|"$t"*) l=${l#?};; *) break;; esac; done
@@ -53,6 +42,17 @@ has() {
 while IFS= read -r line || [ -n "$line" ]; do if is "$line" "$2"; then return 0; fi; done <"$1"
 return 1
 }
+"#;
+
+const HOME_OF_OWN: &str = "umask 077\ncd || exit 1\n";
+
+const HOME_OF_OTHER: &str = r#"umask 077
+home=$(getent passwd "$account" 2>/dev/null | cut -d : -f 6)
+if [ -z "$home" ]; then
+while IFS=: read -r name x x x x h x; do if [ "$name" = "$account" ]; then home=$h; fi; done </etc/passwd
+fi
+[ -n "$home" ] || { echo "there is no account $account" >&2; exit 1; }
+cd "$home" || exit 1
 "#;
 
 const ADD: &str = r#"for f in "$d/authorized_keys" "$d/authorized_keys2"; do
@@ -144,16 +144,16 @@ pub fn remove_command(
 }
 
 fn script(account: &Account, values: &[(&str, &str)], body: &str) -> Result<String, SshError> {
-    let account = match account {
-        Account::Own => "",
-        Account::Of(name) => name.as_str(),
+    let (home, other) = match account {
+        Account::Own => (HOME_OF_OWN, None),
+        Account::Of(name) => (HOME_OF_OTHER, Some(("account", name.as_str()))),
     };
     let mut text = String::new();
-    for (name, value) in std::iter::once(&("account", account)).chain(values) {
+    for (name, value) in other.iter().chain(values) {
         let value = quote(value).map_err(|error| unusable(&error.to_string()))?;
         text.push_str(&format!("{name}={value}\n"));
     }
-    Ok(format!("{text}{FIND}{body}"))
+    Ok(format!("{text}{home}{FIND}{body}"))
 }
 
 fn unusable(cause: &str) -> SshError {

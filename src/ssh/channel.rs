@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
+use super::budget::{Place, Use};
 use super::connection::Connection;
 use super::error::SshError;
-use super::remote;
+use super::remote::Ending;
 
 /// A server that needs longer to open a channel does not answer; refusals are retried within it.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -24,6 +25,11 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 const REFUSAL_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long refusals are believed to be late slots when no other channel of ours is open.
 const REFUSED_ALONE_LIMIT: Duration = Duration::from_secs(2);
+/// Refusals of one opening before they are taken for the server's limit: until then a slot may be late.
+const REFUSALS_OF_A_LIMIT: u32 = 3;
+/// Commands that were not begun, one after the other, before the server is believed to run none. dropbear sometimes closes
+/// a channel that was opened while the command of another one was ending.
+pub(super) const BEGINNINGS: u32 = 4;
 /// TERM, two seconds, KILL, and the way there and back.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -32,42 +38,49 @@ pub(super) struct Running {
     pub(super) read: ChannelReadHalf,
     pub(super) write: ChannelWriteHalf<Msg>,
     connection: Connection,
-    /// None for the rescue channel, which is beyond the budget.
-    _slot: Option<OwnedSemaphorePermit>,
+    _place: Place,
 }
 
 impl Running {
-    /// Opens a channel within the budget and starts `line` on it. Call this from a task that is not cancelled.
-    pub(super) async fn start(connection: &Connection, line: String) -> Result<Self, SshError> {
-        let slot = connection.channel_slot().await?;
-        Self::start_with(connection, line, Some(slot)).await
-    }
-
-    async fn start_with(
+    /// Opens a channel within the budget and starts `line` on it. Call this from a task that is not cancelled; `stop` ends
+    /// the wait for a place.
+    pub(super) async fn start(
         connection: &Connection,
         line: String,
-        slot: Option<OwnedSemaphorePermit>,
+        kind: Use,
+        stop: &CancellationToken,
     ) -> Result<Self, SshError> {
-        let deadline = Instant::now() + OPEN_LIMIT;
-        let channel = open(connection, deadline).await?;
-        let (read, write) = channel.split();
-        let running = Self { read, write, connection: connection.clone(), _slot: slot };
-        match timeout_at(deadline, running.write.exec(true, line)).await {
-            Ok(Ok(())) => Ok(running),
-            Ok(Err(_)) => Err(connection.lost()),
-            Err(_) => {
-                running.close_from_here().await;
-                Err(late(connection))
-            }
+        let mut first = false;
+        loop {
+            let mut place = tokio::select! {
+                place = connection.place(kind, first) => place?,
+                () = stop.cancelled() => return Err(connection.lost()),
+            };
+            let deadline = Instant::now() + OPEN_LIMIT;
+            let Some(channel) = open(connection, deadline, &place).await? else {
+                first = true;
+                continue;
+            };
+            place.establish();
+            let (read, write) = channel.split();
+            let running = Self { read, write, connection: connection.clone(), _place: place };
+            return match timeout_at(deadline, running.write.exec(true, line)).await {
+                Ok(Ok(())) => Ok(running),
+                Ok(Err(_)) => Err(connection.lost()),
+                Err(_) => {
+                    running.close_from_here().await;
+                    Err(late(connection))
+                }
+            };
         }
     }
 
     /// Ends the command, then reads until the server closes the channel. Where it does not, or where the process id is not
-    /// known, closes the channel from here.
-    pub(super) async fn end(mut self, pid: Option<u32>) {
-        let patience = match pid {
-            Some(pid) => {
-                tokio::spawn(end_group(self.connection.clone(), pid));
+    /// known (`None`), closes the channel from here.
+    pub(super) async fn end(mut self, ending: Option<Ending>) {
+        let patience = match ending {
+            Some(ending) => {
+                tokio::spawn(end_command(self.connection.clone(), ending));
                 END_LIMIT
             }
             None => Duration::ZERO,
@@ -78,10 +91,10 @@ impl Running {
     }
 
     /// Says that no more input comes and gives the command time to end by itself, then ends it.
-    pub(super) async fn end_politely(mut self, pid: Option<u32>, patience: Duration) {
+    pub(super) async fn end_politely(mut self, ending: Option<Ending>, patience: Duration) {
         let _lost_is_seen_below = timeout(patience, self.write.eof()).await;
         if !self.drain(patience).await {
-            self.end(pid).await;
+            self.end(ending).await;
         }
     }
 
@@ -104,17 +117,26 @@ impl Running {
     }
 }
 
-/// Opens a channel, trying again while the server refuses.
-async fn open(connection: &Connection, deadline: Instant) -> Result<Channel<Msg>, SshError> {
+/// Opens a channel, trying again while the server refuses. None: its limit was learned, and the place is to be given back.
+async fn open(
+    connection: &Connection,
+    deadline: Instant,
+    place: &Place,
+) -> Result<Option<Channel<Msg>>, SshError> {
     let mut pause = REFUSAL_PAUSE;
+    let mut refusals = 0;
     let alone_until = Instant::now() + REFUSED_ALONE_LIMIT;
     loop {
         let shared = std::sync::Arc::clone(connection.shared());
         let mut opening = Box::pin(async move { shared.handle.channel_open_session().await });
         match timeout_at(deadline, &mut opening).await {
-            Ok(Ok(channel)) => return Ok(channel),
+            Ok(Ok(channel)) => return Ok(Some(channel)),
             Ok(Err(Error::ChannelOpenFailure(reason))) => {
-                let give_up = if connection.has_one_channel() { alone_until } else { deadline };
+                refusals += 1;
+                if refusals >= REFUSALS_OF_A_LIMIT && place.refused() {
+                    return Ok(None);
+                }
+                let give_up = if place.is_alone() { alone_until } else { deadline };
                 if Instant::now() + pause >= give_up {
                     let cause = super::printable::line(format!("{reason:?}").as_bytes(), 200);
                     return Err(SshError::ChannelRefused {
@@ -144,18 +166,26 @@ fn late(connection: &Connection) -> SshError {
     SshError::TimedOut { at: Box::new(connection.shared().at.clone()), layer: Layer::Channel, after_ms }
 }
 
-/// Ends a process group over a channel of its own.
-async fn end_group(connection: Connection, pid: u32) {
-    let Ok(_one_at_a_time) = std::sync::Arc::clone(&connection.shared().rescue).acquire_owned().await else {
-        return;
-    };
-    match Running::start_with(&connection, remote::end_group(pid), None).await {
+/// Ends a command over a channel of its own. Where the server allows none beside the command, over the next connection.
+pub(super) async fn end_command(connection: Connection, ending: Ending) {
+    match Running::start(&connection, ending.line.clone(), Use::Rescue, &CancellationToken::new()).await {
         Ok(mut running) => {
+            let tell = async {
+                if let Some(password) = &ending.password {
+                    running.write.data_bytes(format!("{}\n", password.expose())).await?;
+                }
+                running.write.eof().await
+            };
+            let _a_lost_channel_drains_at_once = timeout(END_LIMIT, tell).await;
             if !running.drain(END_LIMIT).await {
                 running.close_from_here().await;
             }
         }
+        Err(SshError::ChannelRefused { .. }) if connection.learned().is_some() => {
+            connection.end_elsewhere(ending);
+        }
         Err(error) => {
+            let pid = ending.pid;
             tracing::warn!(server = %connection.shared().at, pid, %error, "a command could not be ended");
         }
     }

@@ -3,17 +3,14 @@
 //! Each step has a time limit of its own, because the library has none. Nothing that is secret is sent before the
 //! host key is the pinned one. Never retries and never paces: [`session`](super::session) does.
 
-use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rand::RngExt as _;
+use russh::AlgorithmKind;
 use russh::client::{self, Handle};
-use russh::keys::Algorithm;
-use russh::{AlgorithmKind, Limits, Preferred, SshId, cipher};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -22,35 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
-use super::banner::{CLIENT_ID, greet};
+use super::banner::greet;
 use super::connection::Connection;
 use super::error::{Cause, Endpoint, SshError};
 use super::handler::{Gatekeeper, Observed};
-use super::hostkey::{HostKey, KNOWN_ALGORITHMS, Verdict};
+use super::hostkey::{HostKey, Verdict};
 use super::target::{Proxy, Route, Target};
 use super::way::{Hop, Refusal};
 use super::wire::{Carrier, Wire};
-use super::{auth, printable, proxy};
+use super::{auth, offer, printable, proxy};
 
 /// How long sent data may stay unacknowledged before the kernel gives the connection up. Without it, retransmissions
 /// go on for a quarter of an hour.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// A dead peer is noticed after (`KEEPALIVE_MISSES` + 1) times this.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_MISSES: usize = 2;
-
-/// The library's only timer over writes that are stuck; longer than the keepalives need to find a dead peer.
-const INACTIVITY: Duration = Duration::from_secs(75);
-
-/// Keys are exchanged again after this many hours, spread so that a fleet does not do it all at once.
-const REKEY_HOURS: std::ops::Range<f64> = 6.0..12.0;
-/// The most that one key may carry; the library allows no more (RFC 4253, section 9).
-const REKEY_BYTES: usize = 1 << 30;
-
-/// Largest packet that a server may send. The library keeps a buffer of this size for each connection; the default of
-/// 32 KiB would be a sixth of all memory with thousands of servers, and a smaller packet costs a download little.
-const MAX_PACKET_BYTES: u32 = 8 * 1024;
 
 /// How long a key exchange and login may keep others from theirs. Both sides need some milliseconds of CPU; what takes longer is
 /// the way there, or a server that stalls after its banner, and 64 such servers would hold up all others.
@@ -307,72 +288,13 @@ async fn exchange_keys(
     wire: Wire,
 ) -> Result<(Handle<Gatekeeper>, Observed), SshError> {
     let (gatekeeper, observed) = Gatekeeper::new(target);
-    let config = Arc::new(config(target.pinned.as_ref(), certificates));
+    let config = Arc::new(offer::config(target.pinned.as_ref(), certificates));
     let limit = target.connect_timeout;
     match timeout(limit, client::connect_stream(config, wire, gatekeeper)).await {
         Ok(Ok(handle)) => Ok((handle, observed)),
         Ok(Err(error)) => Err(exchange_error(at, target.pinned.as_ref(), &observed, &error)),
         Err(_) => Err(late(at, Layer::KeyExchange, limit)),
     }
-}
-
-fn config(pinned: Option<&HostKey>, certificates: bool) -> client::Config {
-    let key = HostKey::algorithms_first(pinned, KNOWN_ALGORITHMS);
-    let host_key_certificates = if certificates { certified(&key) } else { Vec::new() };
-    let hours = rand::rng().random_range(REKEY_HOURS);
-    client::Config {
-        client_id: SshId::Standard(Cow::Borrowed(CLIENT_ID)),
-        limits: Limits::new(REKEY_BYTES, REKEY_BYTES, Duration::from_secs_f64(hours * 3600.0)),
-        keepalive_interval: Some(KEEPALIVE_INTERVAL),
-        keepalive_max: KEEPALIVE_MISSES,
-        inactivity_timeout: Some(INACTIVITY),
-        maximum_packet_size: MAX_PACKET_BYTES,
-        preferred: Preferred {
-            key: Cow::Owned(key),
-            host_key_certificates: Cow::Owned(host_key_certificates),
-            cipher: Cow::Borrowed(if has_aes() { AES_FIRST } else { CHACHA_FIRST }),
-            ..Preferred::DEFAULT
-        },
-        ..client::Config::default()
-    }
-}
-
-/// Those whose certificates are taken: all but SHA-1, since whoever signs certificates has a daemon that knows better.
-fn certified(algorithms: &[Algorithm]) -> Vec<Algorithm> {
-    let old = Algorithm::Rsa { hash: None };
-    algorithms.iter().filter(|algorithm| **algorithm != old).cloned().collect()
-}
-
-const AES_FIRST: &[cipher::Name] = &[
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
-const CHACHA_FIRST: &[cipher::Name] = &[
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
-
-#[cfg(target_arch = "x86_64")]
-fn has_aes() -> bool {
-    std::arch::is_x86_feature_detected!("aes")
-}
-
-#[cfg(target_arch = "aarch64")]
-fn has_aes() -> bool {
-    std::arch::is_aarch64_feature_detected!("aes")
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn has_aes() -> bool {
-    false
 }
 
 fn exchange_error(

@@ -1,32 +1,33 @@
 //! One authenticated connection, shared by everything that runs on a server.
 //!
-//! Owns the channel budget and the kill switch. What runs over it is in [`exec`](super::exec) and
+//! Owns the way to a place in the channel budget, and the kill switch. What runs over it is in [`exec`](super::exec) and
 //! [`stream`](super::stream); whether there is to be another is for [`session`](super::session) to say.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use russh::Disconnect;
 use russh::client::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::algorithms::Algorithms;
+use super::budget::{Budget, Learned, Place, Use};
 use super::error::{Endpoint, SshError};
 use super::handler::{Gatekeeper, Observed};
 use super::hostkey::HostKey;
-use super::remote::Marker;
+use super::remote::{Ending, Marker};
 
-/// Channels open at once on a connection. OpenSSH allows 10 (MaxSessions); slots there become free a little late, and
-/// [`RESCUES`] more are for ending commands.
-pub const MAX_CHANNELS: usize = 8;
-/// Commands at once. The rest of the budget is for long-lived channels, so that readings never wait for commands.
-const MAX_COMMANDS: usize = 6;
-/// Channels beyond the budget, for ending commands on a connection that is full.
-const RESCUES: usize = 2;
+/// How long a command waits while what stays open holds every channel that the server allows. Readings give way within
+/// a reading's time.
+const SHUT_OUT_LIMIT: Duration = Duration::from_secs(20);
+/// How long the end of a command waits for a channel; readings give way for it.
+const RESCUE_LIMIT: Duration = Duration::from_secs(3);
+/// Commands that could not be ended on this connection; each connection that is full of commands has few.
+const MAX_UNENDED: usize = 16;
 
 /// The library keeps about 3.4 KB for each channel that was closed from this side, until the connection ends.
 const MAX_LOCAL_CLOSES: u32 = 1000;
@@ -45,12 +46,20 @@ pub(super) struct Shared {
     observed: Observed,
     kill: CancellationToken,
     server_id: String,
-    channels: Arc<Semaphore>,
-    commands: Arc<Semaphore>,
-    pub(super) rescue: Arc<Semaphore>,
+    budget: Arc<Budget>,
     /// Key exchanges and logins under way with servers behind this one.
     pub(super) handshakes: Arc<Semaphore>,
+    /// Commands that run on although they were to end: the server allows no channel to end them with.
+    unended: Mutex<Vec<Ending>>,
     local_closes: AtomicU32,
+    runs: AtomicU32,
+}
+
+impl Shared {
+    /// A number for one command of this connection.
+    pub(super) fn next_run(&self) -> u32 {
+        self.runs.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 impl Drop for Shared {
@@ -80,11 +89,11 @@ impl Connection {
             observed,
             kill,
             server_id,
-            channels: Arc::new(Semaphore::new(MAX_CHANNELS)),
-            commands: Arc::new(Semaphore::new(MAX_COMMANDS)),
-            rescue: Arc::new(Semaphore::new(RESCUES)),
+            budget: Budget::new(),
             handshakes: Arc::new(Semaphore::new(super::jump::MAX_HANDSHAKES)),
+            unended: Mutex::default(),
             local_closes: AtomicU32::new(0),
+            runs: AtomicU32::new(0),
         }))
     }
 
@@ -163,24 +172,69 @@ impl Connection {
         }
     }
 
-    /// Waits for its turn, first come first served.
-    pub(super) async fn command_slot(&self) -> Result<OwnedSemaphorePermit, SshError> {
-        self.slot(&self.0.commands).await
+    /// How many channels at once the server is believed to allow; lower than [`MAX_CHANNELS`](super::MAX_CHANNELS) when
+    /// it has refused one.
+    #[must_use]
+    pub fn channels_allowed(&self) -> usize {
+        self.0.budget.cap()
     }
 
-    pub(super) async fn channel_slot(&self) -> Result<OwnedSemaphorePermit, SshError> {
-        self.slot(&self.0.channels).await
+    /// Waits until a command can only run when the channel of the readings gives way: the server allows too few. Whoever
+    /// reads closes its stream then, between two readings, and asks for another when the next reading is due.
+    pub async fn readings_are_to_give_way(&self) {
+        self.0.budget.readings_are_to_give_way().await;
     }
 
-    /// Whether the channel that asks is the only one of the budget.
-    pub(super) fn has_one_channel(&self) -> bool {
-        self.0.channels.available_permits() + 1 >= MAX_CHANNELS
+    pub(super) fn learned(&self) -> Option<Learned> {
+        self.0.budget.learned()
     }
 
-    async fn slot(&self, semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, SshError> {
-        tokio::select! {
-            slot = Arc::clone(semaphore).acquire_owned() => slot.map_err(|_| self.lost()),
-            () = self.closed() => Err(self.lost()),
+    /// What an earlier connection to the same server has learned.
+    pub(super) fn remember(&self, learned: Learned) {
+        self.0.budget.remember(learned);
+    }
+
+    /// Waits for a place. `first`: it had one, and the server refused the channel.
+    pub(super) async fn place(&self, kind: Use, first: bool) -> Result<Place, SshError> {
+        let mut waiting = self.0.budget.queue(kind, first);
+        loop {
+            let begun = self.0.budget.commands_begun();
+            tokio::select! {
+                place = &mut waiting => return place.map_err(|_| self.lost()),
+                () = self.closed() => return Err(self.lost()),
+                () = sleep(RESCUE_LIMIT), if kind == Use::Rescue => return Err(self.shut_out()),
+                () = sleep(SHUT_OUT_LIMIT), if matches!(kind, Use::Command(_)) => {
+                    if self.0.budget.commands_are_shut_out() && self.0.budget.commands_begun() == begun {
+                        return Err(self.shut_out());
+                    }
+                }
+            }
         }
+    }
+
+    fn shut_out(&self) -> SshError {
+        let cause = match self.channels_allowed() {
+            1 => {
+                "MaxSessions is 1 there, and another use of this connection holds the one channel".to_owned()
+            }
+            cap => format!("it allows {cap} at once, and all are held by what stays open"),
+        };
+        SshError::ChannelRefused { at: Box::new(self.0.at.clone()), cause }
+    }
+
+    /// Gives the connection up for the sake of a command that only a new one can end.
+    pub(super) fn end_elsewhere(&self, ending: Ending) {
+        {
+            let mut unended = self.0.unended.lock().unwrap_or_else(PoisonError::into_inner);
+            if unended.len() < MAX_UNENDED {
+                unended.push(ending);
+            }
+        }
+        self.kill();
+    }
+
+    /// What [`Self::end_elsewhere`] left.
+    pub(super) fn take_unended(&self) -> Vec<Ending> {
+        std::mem::take(&mut self.0.unended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

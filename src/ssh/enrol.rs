@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::connect::connect;
 use super::connection::Connection;
 use super::error::SshError;
-use super::exec::ExecRequest;
 use super::keys;
 use super::printable;
+use super::request::ExecRequest;
 use super::target::Target;
 
 /// Writing one line takes no time; a home directory on a network may have to be mounted first.

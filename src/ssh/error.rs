@@ -157,6 +157,10 @@ pub enum SshError {
     #[error("Logged in to {at} as '{}', but no shell runs commands there; the server said '{said}'.", at.user)]
     NoShell { at: Box<Endpoint>, said: String },
 
+    /// sudo (or su) did not let the command run; nothing of it ran. `said` is what it printed.
+    #[error("{} on {at} for '{}'{}.", if *wrong_password { "The password for sudo was refused" } else { "sudo refused" }, at.user, reason(said))]
+    SudoRefused { at: Box<Endpoint>, wrong_password: bool, said: String },
+
     /// The command ran over its limit and was ended, its process group with it.
     #[error("The command did not end in {after_ms} ms and was stopped.")]
     CommandTimedOut { after_ms: u64, partial: Box<Output> },
@@ -224,6 +228,11 @@ impl AgentProblem {
     }
 }
 
+fn reason(said: &str) -> String {
+    let said = said.trim_end_matches('.');
+    if said.is_empty() { String::new() } else { format!(": '{said}'") }
+}
+
 fn listed(methods: &[String]) -> String {
     if methods.is_empty() { "nothing".to_owned() } else { methods.join(", ") }
 }
@@ -247,7 +256,8 @@ impl SshError {
             Self::HopRefuses { .. } => Some(Layer::Tcp),
             Self::Closed { .. } | Self::ChannelRefused { .. } => Some(Layer::Channel),
             Self::NoShell { .. } => Some(Layer::Shell),
-            Self::CommandTimedOut { .. }
+            Self::SudoRefused { .. }
+            | Self::CommandTimedOut { .. }
             | Self::OutputTooLarge { .. }
             | Self::InvalidCommand { .. }
             | Self::RemoteFailed { .. } => None,
@@ -320,9 +330,15 @@ impl SshError {
                 "Give the user a POSIX shell on the server: `chsh -s /bin/sh {}`, and look for a forced command in its authorized_keys.",
                 quote(&at.user).unwrap_or_default()
             ),
+            Self::SudoRefused { at, wrong_password: true, .. } => {
+                format!("Give the password of '{}' on the server again.", at.user)
+            }
+            Self::SudoRefused { .. } => {
+                "Look at the user's lines in /etc/sudoers.d on the server: `sudo -l`, as that user.".to_owned()
+            }
             Self::CommandTimedOut { .. } => "Give the command a longer time limit, or find out what it waits for.".to_owned(),
             Self::OutputTooLarge { .. } => "Let the command print less.".to_owned(),
-            Self::InvalidCommand { .. } => "Remove the NUL byte.".to_owned(),
+            Self::InvalidCommand { .. } => "Correct the value that the sentence names.".to_owned(),
             Self::RemoteFailed { .. } => "Read what the server said, and check rights and free space in the user's home.".to_owned(),
         }
     }

@@ -4,18 +4,22 @@
 //! the login shell's start-up files print is not part of the output (see `remote`). Over its time limit, or when
 //! nobody waits for it any longer, its process group is ended: TERM, then KILL after two seconds.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
 use russh::ChannelMsg;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::channel::Running;
+use super::budget::Use;
+use super::channel::{BEGINNINGS, Running};
 use super::connection::Connection;
 use super::error::SshError;
 use super::printable;
-use super::remote::{Found, Marker, Prelude};
+use super::remote::{Found, Marker, Prelude, Raise};
+use super::request::{ExecRequest, Plan};
 
 /// How long a channel may stay open in silence after its command has ended: a daemon that was started in it and kept its
 /// outputs would hold it for ever. The rest of a large output comes without such a pause.
@@ -26,61 +30,6 @@ const LINGER: Duration = Duration::from_secs(2);
 pub enum Piece {
     Stdout(Vec<u8>),
     Stderr(Vec<u8>),
-}
-
-/// A command and its limits.
-#[derive(Debug, Clone)]
-pub struct ExecRequest {
-    /// POSIX shell text. Values in it were quoted by [`quote`](crate::quote::quote).
-    pub command: String,
-    /// None: the command reads the end of its input at once.
-    pub stdin: Option<Vec<u8>>,
-    /// From the start of the command, not of the wait for a free channel.
-    pub timeout: Duration,
-    /// How much of stdout is kept, and of stderr; the rest is counted.
-    pub output_limit: usize,
-    /// Receives the kept output while the command runs. A listener that is slow misses pieces; the command never waits for it.
-    pub tap: Option<mpsc::Sender<Piece>>,
-}
-
-impl ExecRequest {
-    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-    pub const DEFAULT_OUTPUT_LIMIT: usize = 1024 * 1024;
-
-    #[must_use]
-    pub fn new(command: impl Into<String>) -> Self {
-        Self {
-            command: command.into(),
-            stdin: None,
-            timeout: Self::DEFAULT_TIMEOUT,
-            output_limit: Self::DEFAULT_OUTPUT_LIMIT,
-            tap: None,
-        }
-    }
-
-    #[must_use]
-    pub fn tap(mut self, tap: mpsc::Sender<Piece>) -> Self {
-        self.tap = Some(tap);
-        self
-    }
-
-    #[must_use]
-    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = Some(bytes.into());
-        self
-    }
-
-    #[must_use]
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    #[must_use]
-    pub const fn output_limit(mut self, bytes: usize) -> Self {
-        self.output_limit = bytes;
-        self
-    }
 }
 
 /// What a command left behind. The bytes are as the server sent them: hostile until cleaned.
@@ -122,7 +71,8 @@ impl Connection {
     /// Runs a command. Dropping the future ends the command on the server too.
     ///
     /// # Errors
-    /// [`SshError::CommandTimedOut`] with what it printed so far, once the command is ended, which a server that does not
+    /// [`SshError::InvalidCommand`] for a request that cannot be written as a command; [`SshError::SudoRefused`], nothing of
+    /// the command ran; [`SshError::CommandTimedOut`] with what it printed so far, once the command is ended, which a server that does not
     /// answer delays by up to 10 s; [`SshError::NoShell`] when the login runs no
     /// commands; [`SshError::ChannelRefused`], [`SshError::TimedOut`] and [`SshError::Closed`] from the connection. After
     /// `Closed` it is unknown whether the command ran.
@@ -139,58 +89,80 @@ impl Connection {
 
 async fn run(
     connection: Connection,
-    request: ExecRequest,
+    mut request: ExecRequest,
     stop: CancellationToken,
 ) -> Result<Output, SshError> {
-    let marker = &connection.shared().marker;
-    let line = marker
-        .wrap(&request.command, true)
-        .map_err(|error| SshError::InvalidCommand { cause: error.to_string() })?;
-    let mut collected = Collected::new(marker, request.output_limit, request.tap);
-    let _turn = tokio::select! {
-        turn = connection.command_slot() => turn?,
-        () = stop.cancelled() => return Err(connection.lost()),
-    };
-    if stop.is_cancelled() {
-        return Err(connection.lost());
+    let stdin = request.stdin.take().map(Bytes::from);
+    let shared = connection.shared();
+    let plan = request.plan(&shared.marker, &shared.at.user, shared.next_run())?;
+    let mut left = BEGINNINGS;
+    loop {
+        left -= 1;
+        let started = Instant::now();
+        let kind = Use::Command(request.asker);
+        let mut running = Running::start(&connection, plan.line.clone(), kind, &stop).await?;
+        let mut collected = Collected::new(&shared.marker, &plan, request.output_limit, request.tap.clone());
+        let deadline = Instant::now() + request.timeout;
+        let end = collect(&mut running, &mut collected, &plan, stdin.clone(), deadline, &stop).await;
+        if matches!(end, End::NotBegun) && left > 0 {
+            continue;
+        }
+        return conclude(&connection, running, collected, &plan, end, Asked { started, request: &request })
+            .await;
     }
-    let started = Instant::now();
-    let mut running = Running::start(&connection, line).await?;
-    let end =
-        collect(&mut running, &mut collected, request.stdin, Instant::now() + request.timeout, &stop).await;
+}
+
+struct Asked<'a> {
+    started: Instant,
+    request: &'a ExecRequest,
+}
+
+async fn conclude(
+    connection: &Connection,
+    mut running: Running,
+    mut collected: Collected,
+    plan: &Plan,
+    end: End,
+    asked: Asked<'_>,
+) -> Result<Output, SshError> {
     if matches!(end, End::Stopped | End::Late) {
         learn_pid(&mut running, &mut collected).await;
     }
-    let pid = collected.pid;
+    let ending = collected.stdout_gate.pid.and_then(|pid| plan.ending(pid));
     match end {
         End::Closed => {}
         End::Lost if collected.output.exit_status.is_some() => {}
         End::Lost => return Err(connection.lost()),
         // What it left running holds the outputs open; it is not ours to end.
         End::Lingers => running.close_from_here().await,
+        End::NotBegun => return Err(no_shell(connection, "")),
         End::Refused => {
             running.end(None).await;
-            return Err(no_shell(&connection, "the server refused to run a command"));
+            return Err(no_shell(connection, "the server refused to run a command"));
         }
         End::TooMuchGreeting => {
             running.end(None).await;
-            return Err(no_shell(&connection, &collected.greeting()));
+            return Err(no_shell(connection, &collected.greeting()));
+        }
+        End::NotRaised => {
+            running.end(ending).await;
+            return Err(collected.not_raised(connection));
         }
         End::Stopped => {
-            running.end(pid).await;
+            running.end(ending).await;
             return Err(connection.lost());
         }
         End::Late => {
-            running.end(pid).await;
-            let after_ms = u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX);
-            let partial = Box::new(collected.finish(started.elapsed()).0);
+            running.end(ending).await;
+            let after_ms = u64::try_from(asked.request.timeout.as_millis()).unwrap_or(u64::MAX);
+            let partial = Box::new(collected.finish(asked.started.elapsed()));
             return Err(SshError::CommandTimedOut { after_ms, partial });
         }
     }
-    let greeting = collected.greeting();
-    match collected.finish(started.elapsed()) {
-        (output, true) => Ok(output),
-        (_, false) => Err(no_shell(&connection, &greeting)),
+    match collected.stdout_gate.stage() {
+        Stage::Open => Ok(collected.finish(asked.started.elapsed())),
+        Stage::Raising => Err(collected.not_raised(connection)),
+        Stage::Login => Err(no_shell(connection, &collected.greeting())),
     }
 }
 
@@ -200,7 +172,7 @@ const PID_LIMIT: Duration = Duration::from_secs(5);
 
 async fn learn_pid(running: &mut Running, collected: &mut Collected) {
     let until = Instant::now() + PID_LIMIT;
-    while collected.before_stdout.is_some() {
+    while collected.stdout_gate.pid.is_none() {
         match timeout_at(until, running.read.wait()).await {
             Ok(Some(ChannelMsg::Data { data })) => {
                 if !collected.stdout(&data) {
@@ -223,40 +195,91 @@ enum End {
     Lingers,
     /// The connection ended before the channel did.
     Lost,
+    /// The channel was closed before the server said that it runs the command.
+    NotBegun,
     Refused,
     TooMuchGreeting,
+    /// sudo asks for something that is not the password, or asks no end.
+    NotRaised,
     Late,
     /// Nobody waits for the result any longer.
     Stopped,
 }
 
+/// How long sudo may take to let a command through: it looks up names, and waits after a wrong password.
+const RAISE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is written next to the command's input.
+enum Step {
+    Password,
+    /// Everything that is left: secrets, then the command's own input, then its end.
+    Rest,
+    /// Its end.
+    Nothing,
+}
+
+async fn feed(
+    write: &russh::ChannelWriteHalf<russh::client::Msg>,
+    plan: &Plan,
+    stdin: Option<Bytes>,
+    mut steps: mpsc::UnboundedReceiver<Step>,
+) {
+    // A command that reads none of it is no failure; a lost connection is seen by the reader.
+    while let Some(step) = steps.recv().await {
+        match step {
+            Step::Password => {
+                if let Some(password) = plan.raise.as_ref().and_then(Raise::password) {
+                    let _seen_by_the_reader = write.data_bytes(format!("{}\n", password.expose())).await;
+                }
+                continue;
+            }
+            Step::Rest => {
+                if !plan.head.expose().is_empty() {
+                    let _seen_by_the_reader = write.data_bytes(plan.head.expose().clone()).await;
+                }
+                if let Some(stdin) = stdin {
+                    let _seen_by_the_reader = write.data_bytes(stdin).await;
+                }
+            }
+            Step::Nothing => {}
+        }
+        break;
+    }
+    let _seen_by_the_reader = write.eof().await;
+}
+
 async fn collect(
     running: &mut Running,
     collected: &mut Collected,
-    stdin: Option<Vec<u8>>,
+    plan: &Plan,
+    stdin: Option<Bytes>,
     deadline: Instant,
     stop: &CancellationToken,
 ) -> End {
-    let write = &running.write;
-    let feed = async {
-        // A command that reads none of it is no failure; a lost connection is seen by the reader.
-        if let Some(bytes) = stdin {
-            let _seen_by_the_reader = write.data_bytes(bytes).await;
-        }
-        let _seen_by_the_reader = write.eof().await;
-    };
+    // At most three: two questions of sudo and the rest.
+    let (steps, next) = mpsc::unbounded_channel();
+    let has_input = stdin.is_some() || !plan.head.expose().is_empty();
+    let asks = plan.raise.as_ref().is_some_and(|raise| raise.password().is_some());
+    // Input waits for the command to run: start-up files of the login shell, or sudo, must not eat it.
+    let mut rest_is_due = has_input || asks;
+    if !rest_is_due {
+        let _the_receiver_is_here = steps.send(Step::Nothing);
+    }
+    let feed = feed(&running.write, plan, stdin, next);
     tokio::pin!(feed);
-    let mut fed = false;
+    let (mut fed, mut over, mut answered, mut questions) = (false, false, false, 0);
     let late = tokio::time::sleep_until(deadline);
     tokio::pin!(late);
-    let mut over = false;
     let silent = tokio::time::sleep_until(deadline);
     tokio::pin!(silent);
+    let raising = tokio::time::sleep_until(deadline.min(Instant::now() + RAISE_LIMIT));
+    tokio::pin!(raising);
     loop {
         let message = tokio::select! {
             message = running.read.wait() => message,
             () = &mut feed, if !fed => { fed = true; continue }
             () = &mut silent, if over => return End::Lingers,
+            () = &mut raising, if asks && rest_is_due => return End::NotRaised,
             () = &mut late => return End::Late,
             () = stop.cancelled() => return End::Stopped,
         };
@@ -266,8 +289,10 @@ async fn collect(
         }
         match message {
             None => return End::Lost,
+            Some(ChannelMsg::Close) if !answered && collected.is_empty() => return End::NotBegun,
             Some(ChannelMsg::Close) => return End::Closed,
             Some(ChannelMsg::Failure) => return End::Refused,
+            Some(ChannelMsg::Success) => answered = true,
             Some(ChannelMsg::Data { data }) => {
                 if !collected.stdout(&data) {
                     return End::TooMuchGreeting;
@@ -283,6 +308,73 @@ async fn collect(
             // Eof is not the end: the exit status comes after it.
             Some(_) => {}
         }
+        // The writer goes only when all is written.
+        while rest_is_due && asks && collected.questions() > questions {
+            questions += 1;
+            let step = if questions == 1 { Step::Password } else { Step::Nothing };
+            let _all_is_written = steps.send(step);
+        }
+        if rest_is_due && matches!(collected.stdout_gate.stage(), Stage::Open) {
+            rest_is_due = false;
+            let _all_is_written = steps.send(Step::Rest);
+        }
+    }
+}
+
+/// How far the way to the command is open on one of its outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// What the login shell prints.
+    Login,
+    /// What sudo or su prints.
+    Raising,
+    /// What the command prints.
+    Open,
+}
+
+/// Holds back what does not come from the command.
+struct Gate {
+    ahead: VecDeque<Prelude>,
+    /// Of the login's shell, once it has said so.
+    pid: Option<u32>,
+    raises: bool,
+}
+
+impl Gate {
+    fn new(marker: &Marker, raises: bool) -> Self {
+        let mut ahead = VecDeque::from([Prelude::of(marker)]);
+        if raises {
+            ahead.push_back(Prelude::of_raised(marker));
+        }
+        Self { ahead, pid: None, raises }
+    }
+
+    fn stage(&self) -> Stage {
+        match (self.ahead.len(), self.raises) {
+            (0, _) => Stage::Open,
+            (1, true) => Stage::Raising,
+            _ => Stage::Login,
+        }
+    }
+
+    fn held(&self) -> &[u8] {
+        self.ahead.front().map_or(&[], Prelude::held)
+    }
+
+    /// Takes what came while the way is not open.
+    fn feed(&mut self, data: &[u8]) -> Found {
+        let mut data = data.to_vec();
+        while let Some(prelude) = self.ahead.front_mut() {
+            match prelude.feed(&data) {
+                Found::Start { pid, rest } => {
+                    self.pid = self.pid.or(pid);
+                    data = rest;
+                    self.ahead.pop_front();
+                }
+                other => return other,
+            }
+        }
+        Found::Start { pid: self.pid, rest: data }
     }
 }
 
@@ -291,35 +383,43 @@ struct Collected {
     output: Output,
     limit: usize,
     tap: Option<mpsc::Sender<Piece>>,
-    pid: Option<u32>,
-    /// None: the marker was seen.
-    before_stdout: Option<Prelude>,
-    before_stderr: Option<Prelude>,
+    prompt: String,
+    stdout_gate: Gate,
+    stderr_gate: Gate,
+    /// No marker came on stderr in all that may come before one.
+    stderr_is_open: bool,
 }
 
 impl Collected {
-    fn new(marker: &Marker, limit: usize, tap: Option<mpsc::Sender<Piece>>) -> Self {
+    fn new(marker: &Marker, plan: &Plan, limit: usize, tap: Option<mpsc::Sender<Piece>>) -> Self {
+        let raises = plan.raise.is_some();
         Self {
             output: Output::default(),
             limit,
             tap,
-            pid: None,
-            before_stdout: Some(Prelude::of(marker)),
-            before_stderr: Some(Prelude::of(marker)),
+            prompt: marker.prompt().to_owned(),
+            stdout_gate: Gate::new(marker, raises),
+            stderr_gate: Gate::new(marker, raises),
+            stderr_is_open: false,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.stdout_gate.pid.is_none()
+            && self.stdout_gate.held().is_empty()
+            && self.stderr_gate.held().is_empty()
     }
 
     /// False: the greeting does not end.
     fn stdout(&mut self, data: &[u8]) -> bool {
-        match self.before_stdout.as_mut().map(|prelude| prelude.feed(data)) {
-            None => self.keep_stdout(data),
-            Some(Found::NotYet) => {}
-            Some(Found::TooMuch) => return false,
-            Some(Found::Start { pid, rest }) => {
-                self.before_stdout = None;
-                self.pid = pid;
-                self.keep_stdout(&rest);
-            }
+        if self.stdout_gate.stage() == Stage::Open {
+            self.keep_stdout(data);
+            return true;
+        }
+        match self.stdout_gate.feed(data) {
+            Found::NotYet => {}
+            Found::TooMuch => return false,
+            Found::Start { rest, .. } => self.keep_stdout(&rest),
         }
         true
     }
@@ -330,33 +430,55 @@ impl Collected {
     }
 
     fn stderr(&mut self, data: &[u8]) {
-        let own = match self.before_stderr.as_mut().map(|prelude| prelude.feed(data)) {
-            None => data.to_vec(),
-            Some(Found::NotYet) => return,
-            Some(Found::Start { rest, .. }) => rest,
-            // No marker came: keep what there is, it may say why.
-            Some(Found::TooMuch) => self.before_stderr.as_ref().map_or_else(Vec::new, |p| p.held().to_vec()),
+        let own = if self.stderr_is_open || self.stderr_gate.stage() == Stage::Open {
+            data.to_vec()
+        } else {
+            match self.stderr_gate.feed(data) {
+                Found::NotYet => return,
+                Found::Start { rest, .. } => rest,
+                // Keep what there is, it may say why.
+                Found::TooMuch => {
+                    self.stderr_is_open = true;
+                    self.stderr_gate.held().to_vec()
+                }
+            }
         };
-        self.before_stderr = None;
         let kept = keep(&mut self.output.stderr, &mut self.output.stderr_dropped_bytes, &own, self.limit);
         tell(self.tap.as_ref(), kept, Piece::Stderr);
     }
 
+    /// How often sudo has asked for the password.
+    fn questions(&self) -> usize {
+        if self.stderr_gate.stage() != Stage::Raising {
+            return 0;
+        }
+        let held = self.stderr_gate.held();
+        memchr::memmem::find_iter(held, self.prompt.as_bytes()).count()
+    }
+
     /// What was said instead of running the command, for a person.
     fn greeting(&self) -> String {
-        let held = |prelude: &Option<Prelude>| prelude.as_ref().map_or_else(Vec::new, |p| p.held().to_vec());
-        let mut said = held(&self.before_stdout);
-        said.extend(held(&self.before_stderr));
+        let mut said = self.stdout_gate.held().to_vec();
+        said.extend_from_slice(self.stderr_gate.held());
         printable::line(&said, 200)
     }
 
-    /// The output, and whether the command was started at all.
-    fn finish(mut self, wall: Duration) -> (Output, bool) {
-        if let Some(prelude) = &self.before_stderr {
-            keep(&mut self.output.stderr, &mut self.output.stderr_dropped_bytes, prelude.held(), self.limit);
+    fn not_raised(&self, connection: &Connection) -> SshError {
+        let held = String::from_utf8_lossy(self.stderr_gate.held()).replace(&self.prompt, "");
+        SshError::SudoRefused {
+            at: Box::new(connection.shared().at.clone()),
+            wrong_password: self.questions() > 1,
+            said: printable::line(held.as_bytes(), 300),
+        }
+    }
+
+    fn finish(mut self, wall: Duration) -> Output {
+        if !self.stderr_is_open {
+            let held = self.stderr_gate.held();
+            keep(&mut self.output.stderr, &mut self.output.stderr_dropped_bytes, held, self.limit);
         }
         self.output.wall = wall;
-        (self.output, self.before_stdout.is_none())
+        self.output
     }
 }
 

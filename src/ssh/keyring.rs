@@ -130,7 +130,8 @@ pub fn paste_command(public_line: &str) -> String {
         |_| String::new(),
         |line| {
             format!(
-                "umask 077; mkdir -p ~/.ssh && touch ~/.ssh/authorized_keys && echo {line} >> ~/.ssh/authorized_keys"
+                "umask 077; mkdir -p ~/.ssh; f=~/.ssh/authorized_keys; \
+                 [ -z \"$(tail -c 1 \"$f\" 2>/dev/null)\" ] || echo >>\"$f\"; echo {line} >>\"$f\""
             )
         },
     )
@@ -307,6 +308,27 @@ mod tests {
         let certificate =
             UserCertificate::of_key(&read(dir.path(), "user-cert.pub"), &read(dir.path(), "user.pub"));
         assert_eq!(certificate.unwrap().valid_before, None);
+    }
+
+    #[test]
+    fn the_line_to_paste_keeps_what_stands_in_the_file() {
+        let key = "ssh-ed25519 AAAA it's mine; rm -rf $HOME";
+        for (before, after) in [
+            (None, format!("{key}\n")),
+            (Some("a"), format!("a\n{key}\n")),
+            (Some("a\n"), format!("a\n{key}\n")),
+        ] {
+            let home = tempfile::tempdir().unwrap();
+            let file = home.path().join(".ssh/authorized_keys");
+            if let Some(text) = before {
+                std::fs::create_dir(home.path().join(".ssh")).unwrap();
+                std::fs::write(&file, text).unwrap();
+            }
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", &paste_command(key)]).env("HOME", home.path());
+            assert!(shell.status().unwrap().success());
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), after, "{before:?}");
+        }
     }
 
     #[test]

@@ -324,6 +324,17 @@ mod tests {
         assert_eq!(found(&format!("@revoked web {KEY}"), "web", 2222), [format!("revoked {KEY}")]);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_line_by_line(text in "(@[a-z-]{0,14} )?[|!*?a-z0-9,.:\\[\\]/+= \\n]{0,200}", host in ".{0,20}") {
+            let lines = parse(&text).len();
+            proptest::prop_assert!(lines <= text.lines().count());
+            for mark in [Mark::None, Mark::Revoked] {
+                let _either_way = matches(&text, mark, &host, Port::SSH);
+            }
+        }
+    }
+
     #[test]
     fn an_endless_file_is_read_to_its_limit() {
         let many = "x\n".repeat(MAX_LINES + 50);

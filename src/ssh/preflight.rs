@@ -10,11 +10,13 @@ use tokio::time::Instant;
 
 use crate::model::Layer;
 
+use super::algorithms::Algorithms;
 use super::connect::{Leg, connect_through};
 use super::connection::Connection;
 use super::error::SshError;
-use super::exec::{ExecRequest, Output};
+use super::exec::Output;
 use super::hostkey::HostKey;
+use super::request::ExecRequest;
 use super::target::{Route, Target};
 use super::{known_hosts, printable};
 
@@ -177,11 +179,7 @@ pub async fn preflight_with(
     .await;
     match connected {
         Ok(connection) => {
-            let server = connection.server_id().to_owned();
-            record.add(
-                Stage::Authentication,
-                Finding::passed(format!("'{}' is logged in to {server}.", target.user)),
-            );
+            record.add(Stage::Authentication, Finding::passed(greeting(&connection, &target.user)));
             let shell = look_at_shell(&connection).await;
             let works = shell.outcome != Outcome::Failed;
             record.add(Stage::Shell, shell);
@@ -208,6 +206,16 @@ pub async fn preflight_with(
             Preflight { steps: record.steps, seen, connection: None }
         }
     }
+}
+
+/// What a login has shown: the daemon, what was agreed on with it, and what of that is weak.
+fn greeting(connection: &Connection, user: &str) -> String {
+    let (server, algorithms) = (connection.server_id(), connection.algorithms());
+    let Algorithms { kex, host_key, cipher_in, .. } = &algorithms;
+    let mut weak = connection.host_key().map(HostKey::weaknesses).unwrap_or_default();
+    weak.extend(algorithms.weaknesses());
+    let weak = weak.iter().fold(String::new(), |all, sentence| format!("{all} {sentence}"));
+    format!("'{user}' is logged in to {server} ({kex}, {host_key}, {cipher_in}).{weak}")
 }
 
 /// The host key that the server showed, as far as the failure tells.
@@ -301,6 +309,10 @@ impl Finding {
 fn judge(error: &SshError, target: &Target, known: Option<&str>) -> Finding {
     match error {
         SshError::HostKeyUnknown { seen, .. } => approval(error, seen, target, known),
+        SshError::AuthRefused { .. } if matches!(target.route, Route::Jump(_)) => {
+            let fix = format!("{} From here add `-o ProxyJump=USER@JUMPHOST`.", error.advice());
+            Finding::of(Outcome::Failed, error.to_string()).fixed_by(fix)
+        }
         _ => Finding::error(Outcome::Failed, error),
     }
 }

@@ -10,12 +10,17 @@
 
 use rand::Rng as _;
 
+use crate::model::Secret;
 use crate::quote::{CannotQuote, quote};
 
 /// What separates the login shell's noise from the command's output. Made anew for each connection.
 #[derive(Debug, Clone)]
 pub(super) struct Marker {
     text: String,
+    /// Printed by the shell that runs as another user.
+    inner: String,
+    /// What sudo asks with.
+    prompt: String,
     own_group: bool,
 }
 
@@ -26,31 +31,135 @@ const OWN_GROUP: &str =
 impl Marker {
     /// `server_id`: how the server named itself (`SSH-2.0-dropbear_2022.83`).
     pub(super) fn random(server_id: &str) -> Self {
-        let mut bytes = [0_u8; 16];
-        rand::rng().fill_bytes(&mut bytes);
-        let text = bytes.iter().fold("R".to_owned(), |text, byte| format!("{text}{byte:02x}"));
-        Self { text, own_group: server_id.to_ascii_lowercase().contains("dropbear") }
+        let word = || {
+            let mut bytes = [0_u8; 16];
+            rand::rng().fill_bytes(&mut bytes);
+            bytes.iter().fold("R".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+        };
+        let own_group = server_id.to_ascii_lowercase().contains("dropbear");
+        Self { text: word(), inner: word(), prompt: word(), own_group }
+    }
+
+    /// The word by which the processes of one command are known: it stands in their environment.
+    pub(super) fn run_word(&self, number: u32) -> String {
+        format!("{}.{number}.", self.text)
+    }
+
+    pub(super) fn prompt(&self) -> &str {
+        &self.prompt
     }
 
     /// The command line for the login shell. With `on_stderr` the marker goes there too.
     pub(super) fn wrap(&self, command: &str, on_stderr: bool) -> Result<String, CannotQuote> {
         // Written in two halves, so that a shell that echoes its commands (`set -v`) does not print it whole.
-        let (head, tail) = self.text.split_at(self.text.len() / 2);
-        let stderr = if on_stderr { format!("; echo {head}''{tail} >&2") } else { String::new() };
-        let script = quote(&format!("echo {head}''{tail} $${stderr}\n{command}"))?;
+        let script = quote(&format!("{}\n{command}", announce(&self.text, on_stderr)))?;
         if self.own_group {
             let chosen = quote(OWN_GROUP)?;
             return Ok(format!("exec /bin/sh -c {chosen} sh {script}"));
         }
         Ok(format!("exec /bin/sh -c {script}"))
     }
+
+    /// `script` as the user that `raise` leads to; it announces itself, because sudo may refuse it or ask before.
+    pub(super) fn raised(&self, raise: &Raise, script: &str) -> Result<String, CannotQuote> {
+        raise.line(&self.prompt, &format!("{}\n{script}", announce(&self.inner, true)))
+    }
 }
 
-/// Ends process group `pid` (or, where the shell leads none, that process): asks with TERM, insists with KILL.
-pub(super) fn end_group(pid: u32) -> String {
+/// Prints a marker, in two halves, and the process id.
+fn announce(marker: &str, on_stderr: bool) -> String {
+    let (head, tail) = marker.split_at(marker.len() / 2);
+    let stderr = if on_stderr { format!("; echo {head}''{tail} >&2") } else { String::new() };
+    format!("echo {head}''{tail} $${stderr}")
+}
+
+/// How a script comes to run as another user than the login's.
+#[derive(Debug, Clone)]
+pub(super) enum Raise {
+    /// root becomes this user; needs no sudo.
+    Become(String),
+    /// sudo, for root or for this user. With a password it asks for it on its standard error.
+    Sudo { user: Option<String>, password: Option<Secret<String>> },
+}
+
+impl Raise {
+    fn line(&self, prompt: &str, script: &str) -> Result<String, CannotQuote> {
+        let script = quote(script)?;
+        match self {
+            Self::Become(user) => Ok(format!("exec su -s /bin/sh {} -c {script}", quote(user)?)),
+            Self::Sudo { user, password } => {
+                let asking =
+                    if password.is_some() { format!("-S -p {}", quote(prompt)?) } else { "-n".to_owned() };
+                let user = match user {
+                    Some(user) => format!(" -u {}", quote(user)?),
+                    None => String::new(),
+                };
+                Ok(format!("exec sudo {asking}{user} -- /bin/sh -c {script}"))
+            }
+        }
+    }
+
+    pub(super) const fn password(&self) -> Option<&Secret<String>> {
+        match self {
+            Self::Sudo { password, .. } => password.as_ref(),
+            Self::Become(_) => None,
+        }
+    }
+}
+
+/// How one command is ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    pub(super) pid: u32,
+    pub(super) line: String,
+    /// What sudo is told; the line itself reads no input.
+    pub(super) password: Option<Secret<String>>,
+}
+
+impl Ending {
+    /// Ends process group `pid`, nothing else.
+    pub(super) fn of_group(pid: u32) -> Self {
+        Self { pid, line: in_shell(&end_script(pid, None)), password: None }
+    }
+
+    /// Ends process group `pid` and every process that has `run` in its environment, as the user that the command ran
+    /// as; where `in_container` runs a script in the container of the command, there too.
+    pub(super) fn of_command(
+        pid: u32,
+        run: &str,
+        raise: Option<&Raise>,
+        in_container: impl FnOnce(&str) -> Result<String, CannotQuote>,
+    ) -> Result<Self, CannotQuote> {
+        let inside = in_container(&end_script(NOBODY, Some(run)))?;
+        let script = format!("{inside}{}", end_script(pid, Some(run)));
+        let line = match raise {
+            Some(raise) => raise.line("", &script)?,
+            None => in_shell(&script),
+        };
+        Ok(Self { pid, line, password: raise.and_then(Raise::password).cloned() })
+    }
+}
+
+fn in_shell(script: &str) -> String {
+    // The scripts that end commands hold no NUL byte.
+    format!("exec /bin/sh -c {}", quote(script).unwrap_or_default())
+}
+
+/// More than any process id can be (2^22, proc(5)).
+const NOBODY: u32 = 99_999_999;
+
+/// Ends process group `pid` (or, where the shell leads none, that process), and whatever has `run` in its environment,
+/// because it may have left the group: asks with TERM, insists with KILL.
+fn end_script(pid: u32, run: Option<&str>) -> String {
+    let others = run.map_or_else(String::new, |run| {
+        format!(
+            " for p in $(grep -l {run} /proc/[0-9]*/environ 2>/dev/null); do p=${{p#/proc/}}; \
+             kill -$1 ${{p%/environ}} 2>/dev/null && s=0; done;"
+        )
+    });
     format!(
-        "exec /bin/sh -c 'k() {{ kill -$1 -{pid} 2>/dev/null || kill -$1 {pid} 2>/dev/null; }}; k TERM || exit 0; \
-         for i in 0.1 0.4 0.5 1; do sleep $i 2>/dev/null || sleep 1; k 0 || exit 0; done; k KILL'"
+        "k() {{ kill -$1 -{pid} 2>/dev/null || kill -$1 {pid} 2>/dev/null; s=$?;{others} return $s; }}; k TERM || exit 0; \
+         for i in 0.1 0.4 0.5 1; do sleep $i 2>/dev/null || sleep 1; k 0 || exit 0; done; k KILL"
     )
 }
 
@@ -79,6 +188,11 @@ pub(super) enum Found {
 impl Prelude {
     pub(super) fn of(marker: &Marker) -> Self {
         Self { marker: marker.text.clone(), held: Vec::new() }
+    }
+
+    /// Looks for what [`Marker::raised`] announces.
+    pub(super) fn of_raised(marker: &Marker) -> Self {
+        Self { marker: marker.inner.clone(), held: Vec::new() }
     }
 
     pub(super) fn feed(&mut self, data: &[u8]) -> Found {

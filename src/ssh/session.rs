@@ -15,9 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
+use super::budget::Learned;
+use super::channel::end_command;
 use super::connect::{Leg, connect_through};
 use super::connection::Connection;
 use super::error::{Endpoint, SshError};
+use super::remote::Ending;
 use super::target::Target;
 
 /// The first wait, doubled with each failure; the actual wait is drawn between nothing and this (full jitter).
@@ -117,6 +120,8 @@ impl Session {
             logins: Arc::clone(&logins),
             failures: 0,
             outage_since: None,
+            learned: None,
+            unended: Vec::new(),
         };
         tokio::spawn(actor.run(adopted, token));
         Self { orders, slot, state, logins, at }
@@ -191,6 +196,10 @@ struct Actor {
     /// Attempts in a row that failed or whose connection did not last.
     failures: u32,
     outage_since: Option<Instant>,
+    /// How many channels the server was found to allow.
+    learned: Option<Learned>,
+    /// Commands that the last connection could not end.
+    unended: Vec<Ending>,
 }
 
 enum Next {
@@ -262,6 +271,12 @@ impl Actor {
     async fn attend(&mut self, connection: Connection) -> Next {
         let since = Instant::now();
         self.logins.fetch_add(1, Ordering::Relaxed);
+        if let Some(learned) = self.learned {
+            connection.remember(learned);
+        }
+        for ending in self.unended.drain(..) {
+            tokio::spawn(end_command(connection.clone(), ending));
+        }
         self.slot.send_replace(Slot::Up(connection.clone()));
         self.state.send_replace(SessionState::Ready { since });
         let order = loop {
@@ -275,6 +290,8 @@ impl Actor {
                 other => break other,
             }
         };
+        self.learned = connection.learned();
+        self.unended = connection.take_unended();
         self.slot.send_replace(Slot::Dialing);
         match order {
             None => {
@@ -332,6 +349,8 @@ impl Actor {
 
     fn take(&mut self, target: Target) {
         self.target = target;
+        self.learned = None;
+        self.unended.clear();
         self.forget_failures();
     }
 

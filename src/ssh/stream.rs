@@ -18,11 +18,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use super::channel::Running;
+use super::budget::Use;
+use super::channel::{BEGINNINGS, Running};
 use super::connection::Connection;
 use super::error::SshError;
 use super::printable;
-use super::remote::{Found, Prelude};
+use super::remote::{Ending, Found, Prelude};
 
 /// What may wait for the reader. A full reading of a machine with 2,000 processes is under 1 MiB.
 pub const MAX_BUFFERED_BYTES: usize = 2 * 1024 * 1024;
@@ -71,6 +72,19 @@ impl Connection {
     /// # Errors
     /// [`SshError::NoShell`], [`SshError::ChannelRefused`], [`SshError::TimedOut`], [`SshError::Closed`].
     pub async fn open(&self, command: &str) -> Result<Stream, SshError> {
+        self.open_as(command, Use::Stream).await
+    }
+
+    /// As [`Self::open`], for the one channel that readings come over: it is the next that gets a place. Whoever holds
+    /// it minds [`Self::readings_are_to_give_way`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_readings(&self, command: &str) -> Result<Stream, SshError> {
+        self.open_as(command, Use::Readings).await
+    }
+
+    async fn open_as(&self, command: &str, kind: Use) -> Result<Stream, SshError> {
         let line = self
             .shared()
             .marker
@@ -79,7 +93,7 @@ impl Connection {
         let (report, reported) = oneshot::channel();
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        tokio::spawn(pump(self.clone(), line, report, stop));
+        tokio::spawn(pump(self.clone(), line, kind, report, stop));
         let started = reported.await.map_err(|_| self.lost())??;
         Ok(Stream {
             incoming: started.incoming,
@@ -163,23 +177,18 @@ impl AsyncWrite for Stream {
 async fn pump(
     connection: Connection,
     line: String,
+    kind: Use,
     report: oneshot::Sender<Result<Started, SshError>>,
     stop: CancellationToken,
 ) {
-    let mut running = match Running::start(&connection, line).await {
-        Ok(running) => running,
+    let (mut running, pid, first) = match begin(&connection, line, kind, &stop).await {
+        Ok(begun) => begun,
         Err(error) => {
             let _nobody_waits_any_longer = report.send(Err(error));
             return;
         }
     };
-    let (pid, first) = match await_start(&connection, &mut running).await {
-        Ok(started) => started,
-        Err(error) => {
-            let _nobody_waits_any_longer = report.send(Err(error));
-            return running.end(None).await;
-        }
-    };
+    let ending = pid.map(Ending::of_group);
     let (outbox, incoming) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
         buffered_bytes: AtomicUsize::new(0),
@@ -191,39 +200,67 @@ async fn pump(
     let outgoing = Box::pin(running.write.make_writer());
     let started = Started { incoming, outgoing, shared: Arc::clone(&shared) };
     if report.send(Ok(started)).is_err() {
-        return running.end_politely(pid, PATIENCE).await;
+        return running.end_politely(ending, PATIENCE).await;
     }
     let delivery = Delivery { outbox, shared };
     if !delivery.push(first) {
-        return running.end(pid).await;
+        return running.end(ending).await;
     }
     match delivery.deliver(&connection, &mut running, &stop).await {
         End::Closed => {}
-        End::Stopped => running.end_politely(pid, PATIENCE).await,
+        End::Stopped => running.end_politely(ending, PATIENCE).await,
         End::Overfull => {
             // Whoever reads has to learn it now, not when the command is gone.
             drop(delivery);
-            running.end(pid).await;
+            running.end(ending).await;
         }
     }
 }
+
+/// The running command, its process id, and the first of its output.
+async fn begin(
+    connection: &Connection,
+    line: String,
+    kind: Use,
+    stop: &CancellationToken,
+) -> Result<(Running, Option<u32>, Bytes), SshError> {
+    let mut left = BEGINNINGS;
+    loop {
+        left -= 1;
+        let mut running = Running::start(connection, line.clone(), kind, stop).await?;
+        match await_start(connection, &mut running).await {
+            Ok((pid, first)) => return Ok((running, pid, first)),
+            // Nothing has run.
+            Err((_, Answered(false))) if left > 0 => {}
+            Err((error, _)) => {
+                running.end(None).await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Whether the server said that it runs, or does not run, the command.
+struct Answered(bool);
 
 /// Goes on although nobody may wait any longer: without the process id, the command could not be ended.
 async fn await_start(
     connection: &Connection,
     running: &mut Running,
-) -> Result<(Option<u32>, Bytes), SshError> {
+) -> Result<(Option<u32>, Bytes), (SshError, Answered)> {
     let deadline = Instant::now() + START_LIMIT;
     let mut prelude = Prelude::of(&connection.shared().marker);
     let mut complaint = Vec::new();
     let at = || Box::new(connection.shared().at.clone());
+    let mut answered = false;
     loop {
         let over = match timeout_at(deadline, running.read.wait()).await {
             Err(_) => {
                 let after_ms = u64::try_from(START_LIMIT.as_millis()).unwrap_or(u64::MAX);
-                return Err(SshError::TimedOut { at: at(), layer: crate::model::Layer::Shell, after_ms });
+                let late = SshError::TimedOut { at: at(), layer: crate::model::Layer::Shell, after_ms };
+                return Err((late, Answered(true)));
             }
-            Ok(None) => return Err(connection.lost()),
+            Ok(None) => return Err((connection.lost(), Answered(true))),
             Ok(Some(ChannelMsg::Data { data })) => match prelude.feed(&data) {
                 Found::Start { pid, rest } => return Ok((pid, rest.into())),
                 Found::NotYet => false,
@@ -233,12 +270,21 @@ async fn await_start(
                 keep_tail(&mut complaint, &data);
                 false
             }
-            Ok(Some(ChannelMsg::Close | ChannelMsg::Failure)) => true,
+            Ok(Some(ChannelMsg::Close)) => true,
+            Ok(Some(ChannelMsg::Failure)) => {
+                answered = true;
+                true
+            }
+            Ok(Some(ChannelMsg::Success)) => {
+                answered = true;
+                false
+            }
             Ok(Some(_)) => false,
         };
         if over {
             complaint.extend_from_slice(prelude.held().get(..STDERR_TAIL_BYTES).unwrap_or(prelude.held()));
-            return Err(SshError::NoShell { at: at(), said: printable::line(&complaint, 200) });
+            let no_shell = SshError::NoShell { at: at(), said: printable::line(&complaint, 200) };
+            return Err((no_shell, Answered(answered)));
         }
     }
 }

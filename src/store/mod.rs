@@ -7,9 +7,11 @@ pub mod audit;
 pub mod backup;
 pub mod export;
 pub mod keys;
+pub mod known_hosts;
 pub mod logins;
 pub mod operations;
 pub mod retention;
+pub mod sealed;
 pub mod servers;
 pub mod settings;
 pub mod timeline;
@@ -180,6 +182,21 @@ impl Store {
             written.failures.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
             // The caller may have gone away; the transaction is complete either way.
             drop(answer.send(outcome));
+        });
+        self.writer.send(job).await.map_err(|_| StoreError::Closed)?;
+        result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Writes the file anew without what was deleted or replaced in it, and empties the log of changes: what stood there
+    /// is not to be found any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when there is no space for a copy; everything is as before.
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        let (answer, result) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let done = connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+            drop(answer.send(done.map_err(StoreError::from)));
         });
         self.writer.send(job).await.map_err(|_| StoreError::Closed)?;
         result.await.map_err(|_| StoreError::Closed)?

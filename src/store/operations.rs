@@ -224,6 +224,41 @@ pub fn targets(c: &Connection, id: OperationId) -> Result<Vec<Target>, StoreErro
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// One target of an operation of some kind, with what was asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperationLeg {
+    pub parameters: serde_json::Value,
+    pub server: ServerId,
+    pub status: TargetStatus,
+    /// Something was begun on the server.
+    pub was_sent: bool,
+}
+
+/// Every target of an organization's operations of one kind, oldest operation first.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn legs_of(
+    c: &Connection,
+    organization: OrganizationId,
+    kind: &str,
+) -> Result<Vec<OperationLeg>, StoreError> {
+    let mut statement = c.prepare_cached(
+        "SELECT o.parameters, t.server_id, t.status, t.record_id IS NOT NULL
+         FROM operations o JOIN operation_targets t ON t.operation_id = o.id
+         WHERE o.organization_id = ?1 AND o.kind = ?2 ORDER BY o.created_at, o.id, t.position",
+    )?;
+    let rows = statement.query_map(params![organization.to_string(), kind], |row| {
+        Ok(OperationLeg {
+            parameters: parse(&row.get::<_, String>(0)?, "parameters of an operation")?,
+            server: parse(&row.get::<_, String>(1)?, "server of a target")?,
+            status: parse(&row.get::<_, String>(2)?, "status of a target")?,
+            was_sent: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Writes a record before its command is sent.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ use crate::export::ExportError;
 use crate::fleet::FleetError;
 use crate::history::HistoryError;
 use crate::operations::OperationError;
+use crate::ssh::transfer::TransferError;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -190,13 +191,34 @@ fn of_auth(error: &AuthError) -> Problem {
     }
 }
 
+fn of_transfer(error: &TransferError, detail: String) -> Problem {
+    match error {
+        TransferError::Missing { .. } => Problem::new(StatusCode::NOT_FOUND, "no-such-file", detail),
+        TransferError::TooLarge { .. } => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail),
+        TransferError::Path { .. }
+        | TransferError::Directory { .. }
+        | TransferError::NoDirectory { .. }
+        | TransferError::Refused { .. }
+        | TransferError::Here { .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not-transferred", detail)
+                .with("field", json!("path"))
+        }
+        TransferError::Ssh(_)
+        | TransferError::Truncated { .. }
+        | TransferError::Altered
+        | TransferError::Stalled { .. }
+        | TransferError::BrokenOff { .. } => Problem::new(StatusCode::BAD_GATEWAY, "broken-off", detail),
+    }
+}
+
 fn of_fleet(error: &FleetError) -> Problem {
     let detail = error.to_string();
     match error {
         FleetError::Auth(error) => of_auth(error),
-        FleetError::NoSuchServer(_) | FleetError::NoSuchKey(_) | FleetError::NoSuchImport(_) => {
-            Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
-        }
+        FleetError::NoSuchServer(_)
+        | FleetError::NoSuchKey(_)
+        | FleetError::NoSuchKnownHost(_)
+        | FleetError::NoSuchImport(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
         FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
             Problem::new(StatusCode::CONFLICT, "name-taken", detail)
         }
@@ -223,6 +245,7 @@ fn of_fleet(error: &FleetError) -> Problem {
                 .with("steps", json!(steps))
         }
         FleetError::InUse(_) => Problem::new(StatusCode::CONFLICT, "in-use", detail),
+        FleetError::Transfer(error) => of_transfer(error, detail),
         FleetError::Unavailable(_) => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
         FleetError::History(error) => of_history(error),
         FleetError::Store(_) | FleetError::Vault(_) => internal(&detail),

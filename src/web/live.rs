@@ -259,7 +259,7 @@ impl Attendant {
                 gathered.summary_due = true;
             }
             Event::ServerChanged { .. } | Event::ServerRemoved { .. } => gathered.reload = true,
-            Event::Operation { .. } => {}
+            Event::Operation { .. } | Event::Transfer { .. } => {}
         }
     }
 

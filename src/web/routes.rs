@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
@@ -29,6 +29,9 @@ const SOCKET_MESSAGE_LIMIT_BYTES: usize = 16 * 1024;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
 type Handler = Arc<dyn Fn(Request, Services) -> Answer + Send + Sync>;
+/// The body of an upload, as it comes.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+type Receiver = Arc<dyn Fn(Request, BodyStream, Services) -> Answer + Send + Sync>;
 type Attendance = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Attendant = Arc<dyn Fn(Request, Services, WebSocket) -> Attendance + Send + Sync>;
 
@@ -36,6 +39,8 @@ type Attendant = Arc<dyn Fn(Request, Services, WebSocket) -> Attendance + Send +
 #[derive(Clone)]
 enum Action {
     Reply(Handler),
+    /// The body is not read before the handler reads it.
+    Upload(Receiver),
     Socket(Attendant),
 }
 
@@ -97,6 +102,26 @@ impl Route {
         A: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
         Self::new(Method::POST, path, access, handler)
+    }
+
+    /// As [`Self::new`], for a body that is larger than what is held in memory. A browser proves where it comes from by
+    /// its header, because the body is not looked into.
+    pub fn upload<F, A>(method: Method, path: &'static str, access: Access, handler: F) -> Self
+    where
+        F: Fn(Request, BodyStream, Services) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Response, Failure>> + Send + 'static,
+    {
+        let handler: Receiver =
+            Arc::new(move |request, body, services| Box::pin(handler(request, body, services)));
+        let doc = Doc::default();
+        Self {
+            method,
+            path,
+            access,
+            doc,
+            body_limit_bytes: BODY_LIMIT_BYTES,
+            action: Action::Upload(handler),
+        }
     }
 
     /// A WebSocket: the Origin is checked and messages are bounded before `attendant` sees it.
@@ -251,7 +276,7 @@ fn leaf(path: &'static str, routes: Arc<[Route]>, services: &Services) -> BoxedF
 async fn dispatch<B: Buf>(
     routes: &[Route],
     head: Head,
-    body: impl Stream<Item = Result<B, warp::Error>>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     upgrade: Option<Ws>,
     services: Services,
 ) -> Result<Response, Failure> {
@@ -262,14 +287,18 @@ async fn dispatch<B: Buf>(
         allowed.sort_unstable();
         return Err(Failure::Method { allowed: allowed.join(", ") });
     };
+    if let Action::Upload(handler) = &route.action {
+        let nothing = futures_util::stream::empty::<Result<Bytes, warp::Error>>();
+        let request = admit(head, nothing, route.access, route.body_limit_bytes, &services).await?;
+        let body = body.map(|part| part.map(|mut part| part.copy_to_bytes(part.remaining())));
+        return finished(tokio::spawn(handler(request, Box::pin(body), services)).await);
+    }
     let request = admit(head, body, route.access, route.body_limit_bytes, &services).await?;
     match &route.action {
         // A task of its own: what was begun is brought to its end even if the client hangs up, else rows and
         // live state could part.
-        Action::Reply(handler) => match tokio::spawn(handler(request, services)).await {
-            Ok(answer) => answer,
-            Err(error) => Err(Failure::Internal(format!("a handler broke off: {error}"))),
-        },
+        Action::Reply(handler) => finished(tokio::spawn(handler(request, services)).await),
+        Action::Upload(_) => Err(Failure::Internal("an upload came to the wrong place".to_owned())),
         Action::Socket(attendant) => {
             let upgrade = upgrade.ok_or(Failure::UpgradeRequired)?;
             require_same_origin(&request.headers)?;
@@ -280,6 +309,10 @@ async fn dispatch<B: Buf>(
             Ok(upgrade.on_upgrade(move |socket| attendant(request, services, socket)).into_response())
         }
     }
+}
+
+fn finished(answer: Result<Result<Response, Failure>, tokio::task::JoinError>) -> Result<Response, Failure> {
+    answer.unwrap_or_else(|error| Err(Failure::Internal(format!("a handler broke off: {error}"))))
 }
 
 fn nothing_here(path: &str) -> Response {

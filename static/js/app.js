@@ -1,6 +1,6 @@
 // What every page has: theme, times, menus, filters, copying, confirmations, toasts. The rest is in modules.
 
-import { startLive } from "./live.js";
+import { startLive, startRefreshing } from "./live.js";
 import { startPalette } from "./palette.js";
 
 const skew = Date.now() - Number(document.body.dataset.now || Date.now());
@@ -210,4 +210,5 @@ startSubmits();
 startSubmitKeys();
 startPalette();
 startLive();
+startRefreshing();
 setInterval(refreshTimes, 1000);

@@ -102,6 +102,19 @@ async function refetch() {
   }
 }
 
+// An import of a thousand servers takes minutes; more often nobody looks.
+const REFRESH_MS = 2000;
+
+/** What is going on and sends no events of its own says data-refresh; the page is fetched again until it no longer does. */
+export function startRefreshing() {
+  const again = async () => {
+    if (!document.querySelector("[data-refresh]")) return;
+    if (!document.hidden) await refetch();
+    setTimeout(again, REFRESH_MS);
+  };
+  setTimeout(again, REFRESH_MS);
+}
+
 export function startLive() {
   const view = document.body.dataset.live;
   if (!view) return;

@@ -5,7 +5,7 @@ const PAGES = [
   { name: "Fleet as a table", where: "page", href: "/?view=table", icon: "table-2" },
   { name: "Unreachable servers", where: "filter", href: "/?health=unreachable", icon: "unplug" },
   { name: "Critical servers", where: "filter", href: "/?health=critical", icon: "octagon-x" },
-  ...("admin" in document.body.dataset ? [{ name: "Add server", where: "page", href: "/servers/new", icon: "plus" }] : []),
+  ...("admin" in document.body.dataset ? [{ name: "Add server", where: "page", href: "/servers/new", icon: "plus" }, { name: "Import servers", where: "page", href: "/import", icon: "layers" }] : []),
   { name: "Charts of the fleet", where: "page", href: "/charts", icon: "chart-line" },
   { name: "Operations", where: "page", href: "/operations", icon: "terminal" },
   { name: "Keys", where: "page", href: "/keys", icon: "key-round" },

@@ -8,6 +8,7 @@ const PAGES = {
   fleet: "/",
   "fleet-table": "/?view=table",
   enrol: "/servers/new",
+  import: "/import",
   overview: "/servers/web-1",
   metrics: "/servers/web-1/metrics",
   processes: "/servers/web-1/processes",
@@ -16,6 +17,9 @@ const PAGES = {
   commands: "/servers/web-1/commands",
   charts: "/charts",
   operations: "/operations",
+  keys: "/keys",
+  key: "/keys/default",
+  "host-keys": "/host-keys",
   settings: "/settings",
 };
 

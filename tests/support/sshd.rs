@@ -44,6 +44,8 @@ pub(crate) struct Sshd {
     client_key: Secret<String>,
     host_key: HostKey,
     own_accounts: bool,
+    /// More of dropbear's command line.
+    options: &'static str,
     /// The network namespace that it runs in, by the name that `ip netns` knows.
     namespace: Option<String>,
 }
@@ -64,9 +66,24 @@ impl Sshd {
         Self::prepare(Program::OpenSsh, true, config).running().await
     }
 
+    /// As [`Sshd::with_password`], with this line for 'deploy' in sudoers(5): `ALL=(ALL) ALL`.
+    pub(crate) async fn with_sudo(rule: &str) -> Self {
+        let sshd = Self::prepare(Program::OpenSsh, true, "");
+        let lines = format!("Defaults timestamp_timeout=0\nroot ALL=(ALL) ALL\ndeploy {rule}\n");
+        write(&sshd.path("sudoers"), &lines, 0o440);
+        sshd.running().await
+    }
+
     /// dropbear; root logs in with the key of [`Sshd::target`] or with [`PASSWORD`].
     pub(crate) async fn dropbear() -> Self {
-        Self::prepare(Program::Dropbear, true, "").running().await
+        Self::dropbear_with("").await
+    }
+
+    /// dropbear with more options of its command line, each with a space before it.
+    pub(crate) async fn dropbear_with(options: &'static str) -> Self {
+        let mut dropbear = Self::prepare(Program::Dropbear, true, "");
+        dropbear.options = options;
+        dropbear.running().await
     }
 
     /// OpenSSH whose root has a login shell that runs `script` and then the command, as a login shell does.
@@ -104,6 +121,7 @@ impl Sshd {
             client_key,
             host_key: HostKey::parse(&host_line).unwrap(),
             own_accounts,
+            options: "",
             namespace: None,
             dir,
         };
@@ -139,7 +157,7 @@ impl Sshd {
     }
 
     /// Copies of the account files in which root has a password and a home in the test's directory, as has 'deploy', who
-    /// may do nothing and write nowhere.
+    /// may do nothing and write nowhere but with sudo, which asks for the password.
     fn write_accounts(&self) {
         let home = self.path("home");
         let replaced = |file: &str, line: String| {
@@ -153,6 +171,8 @@ impl Sshd {
         let shadow = replaced("/etc/shadow", format!("root:{PASSWORD_HASH}:19000:0:99999:7:::"));
         let shadow = format!("{shadow}deploy:{PASSWORD_HASH}:19000:0:99999:7:::\n");
         write(&self.path("shadow"), &shadow, 0o600);
+        let sudoers = "Defaults !lecture\nroot ALL=(ALL:ALL) ALL\ndeploy ALL=(ALL:ALL) ALL\n";
+        write(&self.path("sudoers"), sudoers, 0o440);
     }
 
     async fn running(mut self) -> Self {
@@ -194,10 +214,11 @@ impl Sshd {
             Program::Dropbear => {
                 let key = self.path("dropbear_key");
                 format!(
-                    "/usr/sbin/dropbear -F -E -r {} -p 127.0.0.1:{} -P {}",
+                    "/usr/sbin/dropbear -F -E -r {} -p 127.0.0.1:{} -P {}{}",
                     key.display(),
                     self.port,
-                    self.path("pid").display()
+                    self.path("pid").display(),
+                    self.options
                 )
             }
         };
@@ -213,9 +234,11 @@ impl Sshd {
         }
         // The accounts exist only for this daemon: they are mounted over the real ones in a mount namespace of its own.
         let script = format!(
-            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow && exec {program}",
+            "mount --bind {} /etc/passwd && mount --bind {} /etc/shadow && \
+             if [ -e {2} ]; then mount --bind {2} /etc/sudoers; fi && exec {program}",
             self.path("passwd").display(),
-            self.path("shadow").display()
+            self.path("shadow").display(),
+            self.path("sudoers").display()
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
@@ -338,7 +361,12 @@ impl Sshd {
 
     /// How many processes run for open connections.
     pub(crate) fn session_processes(&self) -> usize {
-        processes::descendants(self.pid()).len()
+        self.session_pids().len()
+    }
+
+    /// What runs for open connections.
+    pub(crate) fn session_pids(&self) -> Vec<u32> {
+        processes::descendants(self.pid())
     }
 
     /// Ends the sessions and leaves the daemon.

@@ -42,8 +42,6 @@ enum Command {
     Fleet(fleet::Options),
     /// How long a start takes, and what an idle program costs.
     Start(start::Options),
-    /// What a sample costs in the history, and how fast charts are.
-    History(history::Options),
     /// One command on many real servers, beside the tools that people use for it.
     Fanout(fanout::Options),
     /// Roundsman's own turn in `fanout`.
@@ -54,6 +52,8 @@ enum Command {
     /// Holds the sessions of `sessions`.
     #[command(hide = true)]
     SessionsHolder(sessions::HolderOptions),
+    /// What a sample costs in the history, and how fast charts are.
+    History(history::Options),
     /// Writes a new recording of this machine: one answer of the shell probe, or with --seconds its metrics.
     Record {
         file: PathBuf,
@@ -98,11 +98,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         match arguments.command {
             Command::Fleet(options) => fleet::run(&arguments.program, &options).await,
             Command::Start(options) => start::run(&arguments.program, &options).await,
-            Command::History(options) => history::run(&options).await,
             Command::Fanout(options) => tokio::task::block_in_place(|| fanout::run(&options)),
             Command::FanoutClient(options) => fanout::run_client(&options).await,
             Command::Sessions(options) => sessions::run(&arguments.program, &options).await,
             Command::SessionsHolder(options) => sessions::run_holder(&options).await,
+            Command::History(options) => history::run(&options).await,
             Command::Record { file, seconds: Some(seconds) } => capture::capture(&file, seconds).await,
             Command::Record { file, seconds: None } => record::record(&file).await,
         }

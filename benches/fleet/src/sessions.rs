@@ -11,13 +11,15 @@ use clap::Args;
 use roundsman::collect::ShellProbe;
 use roundsman::collect::shell;
 use roundsman::model::{Port, Secret, Sections};
-use roundsman::ssh::{HostKey, Identity, Session, Target, keys};
+use roundsman::ssh::transfer::Upload;
+use roundsman::ssh::{HostKey, Identity, Session, Target, connect, keys};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::fanout::farm::{self, Farm};
 use crate::fleet::{Running, Window};
 use crate::generator::Generator;
 use crate::ledger::Ledger;
@@ -26,6 +28,8 @@ use crate::report::{Goal, Report, progress};
 
 /// Dials at the same time, as the program has them.
 const DIALS: usize = 64;
+/// The file that is moved.
+const FILE_BYTES: usize = 100_000_000;
 /// Goal for a session, KiB.
 const SESSION_KIB: f64 = 110.0;
 /// Interval of the fleet with a dead address.
@@ -72,11 +76,16 @@ struct Held {
 /// When a server is not reached.
 pub async fn run(program: &Path, options: &Options) -> anyhow::Result<()> {
     let held = hold(options).await?;
+    let speeds = transfer().await?;
     let (lateness, missed) = dead_address(program, options).await?;
     let mut report = Report::default();
     report.count("sessions", "sessions", options.servers as u64);
     report.figure("kib_per_session", "memory a session, KiB", held.kib_per_session, Goal::Under(SESSION_KIB));
     report.figure("cpu_us_per_reading", "client CPU a reading, µs", held.cpu_us_per_reading, Goal::None);
+    report.figure("upload_mib_s", "upload of 100 MB, MiB/s", speeds.upload, Goal::None);
+    report.figure("scp_mib_s", "the same by scp, MiB/s", speeds.scp, Goal::None);
+    report.figure("upload_ratio_to_scp", "upload to scp", speeds.upload / speeds.scp, Goal::AtLeast(0.5));
+    report.figure("download_mib_s", "the file back, MiB/s", speeds.download, Goal::None);
     report.figure(
         "lateness_max_ms_with_dead_address",
         "late by, worst, with a dead address among them, ms",
@@ -165,6 +174,63 @@ pub async fn run_holder(options: &HolderOptions) -> anyhow::Result<()> {
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&result)?)?;
     Ok(())
+}
+
+/// What a file was moved with.
+struct Speeds {
+    upload: f64,
+    scp: f64,
+    download: f64,
+}
+
+/// A file to a real sshd and back, and the same by scp; medians of three, in turns.
+async fn transfer() -> anyhow::Result<Speeds> {
+    let farm = Farm::start(1)?;
+    let address = farm.addresses.first().context("no server")?;
+    let place = farm.directory.path().join("home");
+    let file = farm.directory.path().join("file");
+    let mut bytes = vec![0_u8; FILE_BYTES];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut bytes);
+    std::fs::write(&file, &bytes)?;
+    let identity = Identity::Key(Secret::new(std::fs::read_to_string(&farm.key)?));
+    let target = Target {
+        pinned: Some(HostKey::parse(&farm.host_key)?),
+        ..Target::new(address.ip().to_string(), Port::of(i64::from(address.port()))?, &farm.user, identity)
+    };
+    let (mut up, mut scp, mut down) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        // Both pay for the login.
+        let begun = Instant::now();
+        let connection = connect(&target, &mut |_| {}).await?;
+        let path = place.join("ours").display().to_string();
+        let upload = Upload { path: path.clone(), size_bytes: FILE_BYTES as u64, mode: None };
+        let mut source = tokio::fs::File::open(&file).await?;
+        Box::pin(connection.upload(&mut source, &upload, &mut |_| {})).await?;
+        up.push(begun.elapsed().as_secs_f64());
+        let begun = Instant::now();
+        let mut sink = tokio::io::sink();
+        let limit = FILE_BYTES as u64;
+        Box::pin(connection.download(&path, limit, &mut sink, &mut |_| {})).await?;
+        down.push(begun.elapsed().as_secs_f64());
+        connection.close().await;
+        let begun = Instant::now();
+        farm::run(
+            std::process::Command::new("scp")
+                .args(["-q", "-F", "none", "-i"])
+                .arg(&farm.key)
+                .args(["-P", &address.port().to_string(), "-o", "StrictHostKeyChecking=yes", "-o"])
+                .arg(format!("UserKnownHostsFile={}", farm.known_hosts.display()))
+                .arg(&file)
+                .arg(format!("{}@{}:{}", farm.user, address.ip(), place.join("theirs").display())),
+        )?;
+        scp.push(begun.elapsed().as_secs_f64());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "100 million")]
+    let speed = |mut seconds: Vec<f64>| {
+        seconds.sort_by(f64::total_cmp);
+        FILE_BYTES as f64 / (1024.0 * 1024.0) / seconds.get(1).copied().unwrap_or(f64::NAN)
+    };
+    Ok(Speeds { upload: speed(up), scp: speed(scp), download: speed(down) })
 }
 
 /// The program with its fleet and one more address that takes connections and never says a word: how late the worst

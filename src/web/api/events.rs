@@ -21,7 +21,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 pub fn routes() -> Vec<Route> {
     vec![
         Route::socket("/api/v1/events", Access::VIEWER, attend)
-            .summary("WebSocket: readings, health changes, servers added, changed, removed"),
+            .summary("WebSocket: readings, health changes, servers added, changed, removed, operations, files on their way"),
     ]
 }
 
@@ -41,6 +41,14 @@ fn message(event: &Event) -> Value {
         Event::Operation { operation, server, .. } => {
             json!({ "type": "operation.changed", "operation_id": operation, "server_id": server })
         }
+        Event::Transfer { server, direction, path, done_bytes, total_bytes, .. } => json!({
+            "type": "transfer.progress",
+            "server_id": server,
+            "direction": direction,
+            "path": path,
+            "done_bytes": done_bytes,
+            "total_bytes": total_bytes,
+        }),
         Event::ServerChanged { server, .. } => json!({ "type": "server.changed", "server_id": server }),
         Event::ServerRemoved { server, .. } => json!({ "type": "server.removed", "server_id": server }),
     }

@@ -2,15 +2,19 @@
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, no_content};
+use super::operations::{OperationJson, planned};
 use super::page;
-use crate::fleet::ImportedKey;
+use crate::actions::Action;
+use crate::fleet::{ImportedKey, RotationScope};
 use crate::model::Secret;
+use crate::operations::NewOperation;
 use crate::services::Services;
 use crate::ssh::keyring::KeyKind;
 
@@ -49,6 +53,14 @@ pub fn routes() -> Vec<Route> {
         Route::new(Method::DELETE, "/api/v1/keys/{id}/certificate", Access::ADMIN, detach)
             .summary("Offers the key without a certificate from now on")
             .gives("Key"),
+        Route::post("/api/v1/keys/{id}/rotate", Access::ADMIN, rotate)
+            .summary(
+                "Replaces the key by another one on its servers: installed, proven, kept, and only then the old one removed; \
+                 answers the operation at once",
+            )
+            .takes("RotationInput")
+            .gives("Operation")
+            .status(202),
     ]
 }
 
@@ -91,6 +103,38 @@ pub struct KeyPatch {
 pub struct CertificateInput {
     /// The one line of a -cert.pub file.
     certificate: String,
+}
+
+/// The replacement of a key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotationInput {
+    /// Name or id of the key that takes the place.
+    to: String,
+    /// Ids or names; all that use the key, and where a replacement was not finished, by default.
+    #[serde(default)]
+    servers: Vec<String>,
+    /// Only servers with this tag.
+    tag: Option<String>,
+    /// Try the old key at the end, which has to be refused; such a login may count for fail2ban.
+    #[serde(default)]
+    verify_old: bool,
+    /// Only say what would be sent where.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn rotate(request: Request, services: Services) -> Result<Response, Failure> {
+    let RotationInput { to, servers, tag, verify_old, dry_run } = request.json()?;
+    let (caller, scope) = (request.caller()?, RotationScope { servers, tag, verify_old });
+    let (rotation, servers) = services.fleet.plan_rotation(caller, request.param(0), &to, &scope).await?;
+    let new = NewOperation { action: Action::RotateKey(rotation), servers };
+    if dry_run {
+        let targets: Vec<Value> = services.operations.plan(caller, &new)?.iter().map(planned).collect();
+        return json_reply(StatusCode::OK, &json!({ "dry_run": true, "targets": targets }));
+    }
+    let view = services.operations.begin(caller, new).await?;
+    json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
 }
 
 async fn list(request: Request, services: Services) -> Result<Response, Failure> {

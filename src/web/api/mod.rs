@@ -5,6 +5,8 @@ mod aliases;
 mod backup;
 mod events;
 mod export;
+mod files;
+pub(super) mod host_keys;
 mod import;
 mod keeping;
 pub(super) mod keys;
@@ -42,12 +44,14 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(files::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());
     routes.extend(operations::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
+    routes.extend(host_keys::routes());
     routes.extend(events::routes());
     routes.extend(aliases::routes());
     routes.extend(prometheus::routes());

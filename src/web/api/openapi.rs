@@ -13,7 +13,7 @@ use super::super::routes::{Route, json as json_reply};
 use super::import::ImportInput;
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
-use super::{Alive, aggregated, backup, keys, metrics, operations, people};
+use super::{Alive, aggregated, backup, host_keys, keys, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -70,7 +70,12 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
         ("OperationInput", schema::<operations::OperationInput>()?),
-        ("ActionInput", open_object("action; pid, start_ticks, signal; service; command, sudo, timeout_s")),
+        (
+            "ActionInput",
+            open_object(
+                "action; pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment, stdin, container, label",
+            ),
+        ),
         (
             "CommandRecord",
             open_object(
@@ -130,6 +135,30 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("KeyInput", schema::<keys::KeyInput>()?),
         ("KeyImport", schema::<keys::KeyImport>()?),
         ("KeyPatch", schema::<keys::KeyPatch>()?),
+        (
+            "HostKey",
+            open_object(
+                "server_id, server_name, address, state (changed, revoked, unapproved, unknown, authority, approved), host_key, \
+                 bits, offered, kex, host_key_algorithm, cipher, mac, daemon, shared_with, weaknesses",
+            ),
+        ),
+        ("HostKeyList", list_of("HostKey")),
+        ("KnownHostsInput", schema::<host_keys::KnownHostsInput>()?),
+        (
+            "KnownHostsReport",
+            open_object(
+                "dry_run, added, already_there, approved, conflicts, unreadable; lines: line, outcome (added, already_there, \
+                 approved, conflict, unreadable), marker, hosts, algorithm, fingerprint, servers, detail",
+            ),
+        ),
+        (
+            "KnownHost",
+            open_object(
+                "id, marker, hosts, host_key, algorithm, fingerprint, servers, created_at, created_by",
+            ),
+        ),
+        ("KnownHostList", list_of("KnownHost")),
+        ("RotationInput", schema::<keys::RotationInput>()?),
         ("CertificateInput", schema::<keys::CertificateInput>()?),
         ("KeyList", list_of("Key")),
         ("AuditEntry", open_object("sequence, at, actor, address, action, subject, result, detail")),

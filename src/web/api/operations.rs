@@ -127,7 +127,7 @@ pub struct OperationJson {
 }
 
 impl OperationJson {
-    fn of(view: &OperationView, with_results: bool) -> Self {
+    pub(super) fn of(view: &OperationView, with_results: bool) -> Self {
         let operation = &view.operation;
         let count = |wanted: &dyn Fn(TargetStatus) -> bool| {
             view.targets.iter().filter(|target| wanted(target.target.status)).count()
@@ -172,6 +172,8 @@ fn parameter<'a>(members: &'a Map<String, Value>) -> impl Fn(&str) -> Option<Str
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(value) => Some(value.to_string()),
+        // Parameters with parts (environment, container) are read as JSON by the action.
+        object @ Value::Object(_) => Some(object.to_string()),
         // Older bodies name a list of services; one at a time is what an action does.
         Value::Array(items) => match items.as_slice() {
             [Value::String(text)] => Some(text.clone()),
@@ -199,7 +201,8 @@ pub struct OperationInput {
     operation_type: String,
     /// Ids or names.
     server_ids: Vec<String>,
-    /// Of the action: pid, start_ticks, signal; service; command, sudo, timeout_s.
+    /// Of the action: pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment (texts, or
+    /// {"secret": text}), stdin, container {engine, name}, label.
     #[serde(default)]
     #[schema(value_type = Object)]
     parameters: Map<String, Value>,
@@ -208,7 +211,8 @@ pub struct OperationInput {
     dry_run: bool,
 }
 
-fn planned(planned: &Planned) -> Value {
+/// One target of a dry run.
+pub(super) fn planned(planned: &Planned) -> Value {
     match &planned.plan {
         Ok(plan) => {
             json!({ "server_id": planned.server, "server_name": planned.name, "command": plan.command })

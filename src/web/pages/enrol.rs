@@ -86,8 +86,8 @@ impl EnrolForm {
     #[must_use]
     pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         let pairs: Vec<(K, V)> = pairs.into_iter().collect();
-        let mut form = Self::default();
-        form.ways = WaysForm::from_pairs(pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
+        let ways = WaysForm::from_pairs(pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
+        let mut form = Self { ways, ..Self::default() };
         for (key, value) in pairs {
             let value = value.as_ref().trim();
             let field = match key.as_ref() {

@@ -24,6 +24,9 @@ pub struct KeyForms {
     pub create_kind: String,
     pub import_name: String,
     pub new_name: String,
+    pub rotate_to: String,
+    pub rotate_servers: String,
+    pub rotate_tag: String,
     /// Which form was sent: `create`, `import`, `rename`, `certificate`, `rotate`, …
     pub sent: &'static str,
     pub problems: Vec<FieldProblem>,
@@ -160,6 +163,9 @@ pub struct KeyPage {
     certificate: Option<CertificateRows>,
     certificate_field: Field,
     new_name: Field,
+    /// The keys that may take its place.
+    others: Vec<Choice>,
+    rotate: Vec<Field>,
     delete_refused: Option<&'static str>,
 }
 
@@ -214,7 +220,14 @@ impl CertificateRows {
 
 impl KeyPage {
     #[must_use]
-    pub fn new(viewer: &Viewer, detail: &KeyDetail, forms: &KeyForms, now: Timestamp) -> Self {
+    pub fn new(
+        viewer: &Viewer,
+        detail: &KeyDetail,
+        keys: &[KeySummary],
+        forms: &KeyForms,
+        now: Timestamp,
+    ) -> Self {
+        let rotate = forms.problems_of("rotate");
         let row = KeyRow::new(&detail.key, now);
         let new_name = if forms.sent == "rename" { &forms.new_name } else { &detail.key.name };
         Self {
@@ -234,6 +247,21 @@ impl KeyPage {
             new_name: Field::line("name", "Name", new_name, NAME_CHARS)
                 .required()
                 .judged(forms.problems_of("rename")),
+            others: keys
+                .iter()
+                .filter(|other| other.id != detail.key.id)
+                .map(|other| {
+                    let name = view::clean(&other.name, view::CELL_CHARS);
+                    Choice::of(&other.id.to_string(), &name, &forms.rotate_to)
+                })
+                .collect(),
+            rotate: vec![
+                Field::line("servers", "Only on these servers", &forms.rotate_servers, 10_000)
+                    .placeholder("web-1 web-2")
+                    .hint("Names with blanks between them; empty: all that use it.")
+                    .judged(rotate),
+                Field::line("tag", "Only with this tag", &forms.rotate_tag, 63).judged(rotate),
+            ],
             delete_refused: match (detail.key.is_default, detail.used_by.is_empty()) {
                 (true, _) => Some("It is the default key: make another one the default first."),
                 (_, false) => Some("Servers log in with it: replace it there first."),
@@ -275,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_key_shows_where_it_is_used_and_how_its_certificate_stands() {
-        let html = KeyPage::new(&viewer(Role::Viewer), &key_detail(), &KeyForms::default(), now());
+        let html = KeyPage::new(&viewer(Role::Viewer), &key_detail(), &[], &KeyForms::default(), now());
         let html = html.render().unwrap();
         for shown in ["web-1", "actions", "deploy", "Ends soon", "authorized_keys", "SHA256:"] {
             assert!(html.contains(shown), "{shown}");
@@ -287,7 +315,8 @@ mod tests {
     fn what_a_key_is_called_is_text() {
         let mut detail = key_detail();
         detail.key.name = "<script>alert(1)</script>".to_owned();
-        let html = KeyPage::new(&viewer(Role::Admin), &detail, &KeyForms::default(), now()).render().unwrap();
+        let html =
+            KeyPage::new(&viewer(Role::Admin), &detail, &[], &KeyForms::default(), now()).render().unwrap();
         assert!(!html.contains("<script>alert") && html.contains("&#60;script&#62;alert"));
     }
 }

@@ -9,6 +9,8 @@ pub mod doors;
 pub mod enrol;
 pub mod fleet;
 pub mod form;
+pub mod host_keys;
+pub mod import;
 pub mod keeping;
 pub mod keys;
 pub mod operation;

@@ -182,6 +182,8 @@ fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
     }
     facts.extend(text("signal").map(|signal| ("Signal", signal)));
     facts.extend(text("name").map(|name| ("Service", name)));
+    facts.extend(text("old_key").map(|key| ("Old key", view::clean(&key, view::CELL_CHARS))));
+    facts.extend(text("new_key").map(|key| ("New key", view::clean(&key, view::CELL_CHARS))));
     if members.get("sudo").and_then(serde_json::Value::as_bool) == Some(true) {
         facts.push(("As", "root, through sudo".to_owned()));
     }

@@ -12,14 +12,16 @@ use super::charts::{ChartQuery, ChartsPage, Choosable};
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
+use super::host_keys::{HostKeyQuery, HostKeysPage, KnownHostsForm};
+use super::import::{ImportForm, ImportPage, ProgressPage};
 use super::keys::{KeyForms, KeyPage, KeysPage};
 use super::operation::OperationPage;
 use super::operations::OperationsPage;
 use super::remote::Pager;
 use super::report::ReportPage;
 use super::samples::{
-    Sample, key_detail, large_fleet, now, operation, preflight, processes, record, seconds_ago, services,
-    settings, small_fleet, summary, viewer,
+    Sample, host_keys, key_detail, known_hosts, large_fleet, now, operation, preflight, processes, record,
+    seconds_ago, services, settings, small_fleet, summary, viewer,
 };
 use super::server::{
     Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage, HostKey,
@@ -29,6 +31,7 @@ use super::settings::{SettingsData, SettingsPage};
 use super::{KeptKey, Notice, NoticeKind};
 use crate::actions::Action;
 use crate::fleet::ServerState;
+use crate::fleet::import::{ImportState, ItemState, JobItem, Place, Plan, Progress, Surroundings, plan};
 use crate::model::{Health, Role, ServiceVerb, Signal, TargetStatus};
 use crate::web::assets;
 
@@ -253,6 +256,55 @@ fn other_pages(folder: &Folder) {
     folder.page("settings-token", &SettingsPage::new(&admin, &made, now()));
 }
 
+fn import_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    let text = "root@10.0.0.1 name=web-1 tags=web,eu\ndeploy@10.0.0.2:2222 jump=gate.example.com tags=\"db servers\"\n10.0.0.1\nbad:0\n\
+                10.0.0.3 identity=/home/joe/.ssh/work proxy=socks5://proxy:1080\n";
+    let form = ImportForm { text: text.to_owned(), unchecked: true, ..ImportForm::default() };
+    let page = |form: &ImportForm, plan: Option<&Plan>| ImportPage::new(&admin, form, plan, now());
+    folder.page("import", &page(&ImportForm::default(), None));
+    folder.page("import-plan", &page(&form, Some(&plan(&form.text, None, &Surroundings::default()))));
+    let config = "Include work\nHost gate\n  ForwardAgent yes\nHost inner\n  ProxyJump gate\nHost tor\n  ProxyCommand torsocks %h\n";
+    let form = ImportForm { text: config.to_owned(), ..ImportForm::default() };
+    folder.page("import-ssh-config", &page(&form, Some(&plan(&form.text, None, &Surroundings::default()))));
+    for (name, state) in [("import-running", ImportState::Running), ("import-done", ImportState::Completed)] {
+        folder.page(name, &ProgressPage::new(&admin, &import_progress(state), now()));
+    }
+}
+
+fn import_progress(state: ImportState) -> Progress {
+    let server_id = Sample::named("web-1").state().server.id;
+    let item = |line: u32, name: &str, state: ItemState| JobItem {
+        at: Place { file: None, line },
+        name: name.to_owned(),
+        address: format!("root@{name}.example.com:22"),
+        state,
+    };
+    let failed = ItemState::Failed {
+        message: "10.0.0.3:22 cannot be reached, TCP: the connection was refused: nothing listens there."
+            .to_owned(),
+        fingerprint: None,
+    };
+    let last =
+        if state == ImportState::Running { ItemState::Waiting } else { ItemState::Unchecked { server_id } };
+    let items = vec![
+        item(1, "web-1", ItemState::Added { server_id }),
+        item(2, "db-1", failed),
+        item(4, "db-2", last),
+    ];
+    let unchecked = usize::from(state == ImportState::Completed);
+    Progress {
+        id: "018f".to_owned(),
+        state,
+        started_at: now(),
+        total: 3,
+        added: 1,
+        unchecked,
+        failed: 1,
+        items,
+    }
+}
+
 fn key_pages(folder: &Folder) {
     let (admin, detail) = (viewer(Role::Admin), key_detail());
     let mut weak = detail.key.clone();
@@ -263,9 +315,13 @@ fn key_pages(folder: &Folder) {
     let keys = [detail.key.clone(), weak.clone()];
     let forms = KeyForms::default();
     folder.page("keys", &KeysPage::new(&admin, &keys, Some(&detail), &forms, now()));
-    folder.page("key", &KeyPage::new(&admin, &detail, &forms, now()));
+    folder.page("key", &KeyPage::new(&admin, &detail, &keys, &forms, now()));
+    let known = KnownHostsForm::default();
+    let query = HostKeyQuery::default();
+    folder.page("host-keys", &HostKeysPage::new(&admin, &host_keys(), &known_hosts(), &query, &known, now()));
+    folder.page("host-keys-empty", &HostKeysPage::new(&admin, &[], &[], &query, &known, now()));
     let unused = crate::fleet::KeyDetail { key: weak, used_by: Vec::new(), unfinished: Vec::new(), ..detail };
-    folder.page("key-unused", &KeyPage::new(&admin, &unused, &forms, now()));
+    folder.page("key-unused", &KeyPage::new(&admin, &unused, &keys, &forms, now()));
 }
 
 fn door_pages(folder: &Folder) {
@@ -296,5 +352,6 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     acting_pages(&folder);
     other_pages(&folder);
     key_pages(&folder);
+    import_pages(&folder);
     door_pages(&folder);
 }

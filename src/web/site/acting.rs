@@ -151,11 +151,7 @@ async fn act(request: Request, services: Services) -> Result<Response, Failure> 
         Err(OperationError::Action(error))
             if parameter(&pairs, "action").as_deref() == Some("run_command") =>
         {
-            let typed = CommandForm {
-                command: parameter(&pairs, "command").unwrap_or_default(),
-                sudo: parameter(&pairs, "sudo").is_some_and(|text| text == "true"),
-                timeout_s: parameter(&pairs, "timeout_s").unwrap_or_default(),
-            };
+            let typed = CommandForm::from_pairs(pairs);
             let problem = problem(&error.into());
             let notice = Notice::problem(doors::sentence(&problem.detail));
             operating::commands_page(&request, &services, &state, typed, Some((problem.status, notice))).await

@@ -10,9 +10,11 @@ use super::super::pages::form::FieldProblem;
 use super::super::pages::keys::{KeyForms, KeyPage, KeysPage};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
-use super::{done, doors, field_problems, show, viewer};
-use crate::fleet::{FleetError, ImportedKey, KeySummary};
+use super::{done, doors, field_problems, show, tags as names, viewer};
+use crate::actions::Action;
+use crate::fleet::{FleetError, ImportedKey, KeySummary, RotationScope};
 use crate::model::Secret;
+use crate::operations::NewOperation;
 use crate::services::Services;
 
 /// The routes of this file.
@@ -26,6 +28,7 @@ pub fn routes() -> Vec<Route> {
         Route::post("/keys/{id}/default", Access::ADMIN, make_default),
         Route::post("/keys/{id}/certificate", Access::ADMIN, attach),
         Route::post("/keys/{id}/certificate/remove", Access::ADMIN, detach),
+        Route::post("/keys/{id}/rotate", Access::ADMIN, rotate),
         Route::post("/keys/{id}/delete", Access::ADMIN, delete),
     ]
 }
@@ -85,8 +88,10 @@ async fn key_page(
     forms: &KeyForms,
     notice: Option<Notice>,
 ) -> Result<Response, Failure> {
-    let detail = services.fleet.key(request.caller()?, request.param(0)).await?;
-    let mut page = KeyPage::new(&viewer(request)?, &detail, forms, services.clock.now());
+    let caller = request.caller()?;
+    let detail = services.fleet.key(caller, request.param(0)).await?;
+    let others = services.fleet.keys(caller).await?;
+    let mut page = KeyPage::new(&viewer(request)?, &detail, &others, forms, services.clock.now());
     page.chrome.notice = notice;
     show(status, &page)
 }
@@ -176,6 +181,45 @@ async fn attach(request: Request, services: Services) -> Result<Response, Failur
 async fn detach(request: Request, services: Services) -> Result<Response, Failure> {
     let outcome = services.fleet.detach_certificate(request.caller()?, request.param(0)).await;
     changed(&request, &services, outcome, "key-certificate-removed", KeyForms::default()).await
+}
+
+async fn rotate(request: Request, services: Services) -> Result<Response, Failure> {
+    let form = request.form()?;
+    let scope = RotationScope {
+        servers: names(form.text("servers")),
+        tag: form.optional("tag"),
+        verify_old: form.optional("verify_old").is_some(),
+    };
+    let caller = request.caller()?;
+    let forms = KeyForms {
+        rotate_to: form.text("to").to_owned(),
+        rotate_servers: form.text("servers").to_owned(),
+        rotate_tag: form.text("tag").to_owned(),
+        sent: "rotate",
+        ..KeyForms::default()
+    };
+    let planned = services.fleet.plan_rotation(caller, request.param(0), form.text("to"), &scope).await;
+    let (rotation, servers) = match planned {
+        Ok(planned) => planned,
+        Err(FleetError::NoSuchServer(name)) => {
+            let error =
+                FleetError::Invalid { field: "servers", message: FleetError::NoSuchServer(name).to_string() };
+            return changed(&request, &services, Err(error), "", forms).await;
+        }
+        Err(error) => return changed(&request, &services, Err(error), "", forms).await,
+    };
+    match services
+        .operations
+        .begin(caller, NewOperation { action: Action::RotateKey(rotation), servers })
+        .await
+    {
+        Ok(view) => Ok(see_other(&format!("/operations/{}", view.operation.id))),
+        Err(error) => {
+            let said = problem(&error.into());
+            let notice = Some(Notice::problem(doors::sentence(&said.detail)));
+            key_page(&request, &services, said.status, &forms, notice).await
+        }
+    }
 }
 
 async fn delete(request: Request, services: Services) -> Result<Response, Failure> {

@@ -5,6 +5,8 @@ mod changing;
 mod charts;
 mod doors;
 mod enrolling;
+mod host_keys;
+mod import;
 mod keys;
 mod looking;
 mod operating;
@@ -35,10 +37,12 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(looking::routes());
     routes.extend(charts::routes());
     routes.extend(enrolling::routes());
+    routes.extend(import::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(changing::routes());
     routes.extend(keys::routes());
+    routes.extend(host_keys::routes());
     routes.extend(settings::routes());
     routes
 }
@@ -108,6 +112,7 @@ fn done(request: &Request) -> Option<Notice> {
         "key-default" => "New servers use this key from now on.",
         "key-certificate" => "The certificate is attached; the next login offers it.",
         "key-certificate-removed" => "The key is offered without a certificate from now on.",
+        "known-host-removed" => "The line is removed. Keys that were approved by it stay approved.",
         "key-deleted" => "The key is deleted.",
         "session-revoked" => "The session is ended.",
         _ => return None,

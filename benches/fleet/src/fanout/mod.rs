@@ -4,7 +4,7 @@
 //! use is measured from outside; the servers' own work is not in it.
 
 mod client;
-mod farm;
+pub mod farm;
 mod peers;
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+//! Plans by their verdicts: names, duplicates, jump hosts, keys, limits.
+
 use super::super::plan as plan_of_text;
 use super::super::plan::{KnownKey, KnownServer, Login};
 use super::*;

@@ -1,3 +1,5 @@
+//! Configurations as people have them; tests/import_ssh_config.rs compares with ssh itself.
+
 use super::super::found::{Entry, Found};
 use super::*;
 

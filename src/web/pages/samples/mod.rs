@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::web::pages::Viewer;
 
-pub(crate) use keys::key_detail;
+pub(crate) use keys::{host_keys, key_detail, known_hosts};
 pub(crate) use lists::{preflight, processes, services, settings};
 pub(crate) use operations::{operation, record};
 
@@ -106,6 +106,7 @@ impl Sample {
             way: Arc::default(),
             jump: None,
             findings: Arc::default(),
+            channels_allowed: None,
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),

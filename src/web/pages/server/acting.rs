@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::actions::Action;
+use crate::actions::{Action, ContainerEngine, How, Variable};
 use crate::fleet::ServerState;
 use crate::model::{OperationId, ProcessUsage, Service, ServiceVerb, Signal, Timestamp};
 use crate::web::view::{self, Value, When};
@@ -77,6 +77,7 @@ impl ConfirmPage {
             Some(Action::KillProcess { .. }) => Tab::Processes,
             Some(Action::Service { .. }) => Tab::Services,
             Some(Action::RunCommand { .. }) => Tab::Commands,
+            Some(Action::RotateKey(_)) => Tab::Configuration,
             None => Tab::Overview,
         };
         let mut chrome = super::chrome(viewer, state, tab, now);
@@ -122,7 +123,7 @@ impl Question {
                 question.about_process(state, asked.process, (*pid, *start_ticks, *signal), now);
             }
             Action::Service { name, verb } => question.about_service(asked.service, name, *verb, now),
-            Action::RunCommand { command, sudo, timeout_ms } => {
+            Action::RunCommand { command, sudo, timeout_ms, how } => {
                 question.button = "Run it".to_owned();
                 question.fields = vec![
                     ("action", asked.action.kind().to_owned()),
@@ -130,9 +131,37 @@ impl Question {
                     ("sudo", sudo.to_string()),
                     ("timeout_s", (timeout_ms / 1000).to_string()),
                 ];
+                question.carry(how);
             }
+            // Asked for and confirmed on the page of the key.
+            Action::RotateKey(_) => {}
         }
         question
+    }
+
+    /// What a link said of how to run a command. A link holds no secret, so what is secret does not come this way.
+    fn carry(&mut self, how: &How) {
+        self.fields.extend(how.run_as.clone().map(|user| ("run_as", user)));
+        self.fields.extend(how.label.clone().map(|label| ("label", label)));
+        if let Some(container) = &how.container {
+            let engine = match container.engine {
+                ContainerEngine::Docker => "docker",
+                ContainerEngine::Podman => "podman",
+            };
+            self.fields.push(("container", container.name.clone()));
+            self.fields.push(("container_engine", engine.to_owned()));
+        }
+        let lines: Vec<String> = how
+            .environment
+            .iter()
+            .filter_map(|(name, value)| match value {
+                Variable::Plain(text) if !text.contains('\n') => Some(format!("{name}={text}")),
+                _ => None,
+            })
+            .collect();
+        if !lines.is_empty() {
+            self.fields.push(("environment", lines.join("\n")));
+        }
     }
 
     fn about_process(

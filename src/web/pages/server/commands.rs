@@ -8,6 +8,7 @@ use crate::model::Timestamp;
 use crate::store::operations::CommandRecord;
 use crate::web::view::{self, Value, When};
 
+use super::super::form::Field;
 use super::super::remote::{Pager, Printed, exact, exit, took};
 use super::super::{Badge, Choice, Chrome, Fragment, Viewer, capital};
 use super::{Acting, Head, Tab};
@@ -19,6 +20,11 @@ const OUTPUT_BYTES: usize = 16 * 1024;
 /// Time limits on offer, in seconds.
 const TIME_LIMITS: [(&str, &str); 3] = [("60", "1 min"), ("600", "10 min"), ("3600", "1 h")];
 
+/// As many variables as a command may have, of usual length.
+const ENVIRONMENT_CHARS: u32 = 16_384;
+/// [`STDIN_LIMIT_BYTES`](crate::actions::STDIN_LIMIT_BYTES) where every character is ASCII.
+const STDIN_CHARS: u32 = 262_144;
+
 /// What the form at `POST /servers/{id}/act` sends to run a command, as typed: a refused one comes back unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandForm {
@@ -26,6 +32,43 @@ pub struct CommandForm {
     pub sudo: bool,
     /// Seconds; empty is the shortest on offer.
     pub timeout_s: String,
+    pub run_as: String,
+    /// `NAME=value` lines. Those that are secret, and the input, do not come back.
+    pub environment: String,
+    pub container: String,
+    /// `docker` or `podman`.
+    pub container_engine: String,
+    pub label: String,
+}
+
+impl CommandForm {
+    /// From the decoded pairs of a posted form; a field that is not sent stays empty.
+    #[must_use]
+    pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let mut form = Self::default();
+        for (key, value) in pairs {
+            let field = match key.as_ref() {
+                "command" => &mut form.command,
+                "sudo" => {
+                    form.sudo = value.as_ref() == "true";
+                    continue;
+                }
+                "timeout_s" => &mut form.timeout_s,
+                "run_as" => &mut form.run_as,
+                "environment" => &mut form.environment,
+                "container" => &mut form.container,
+                "container_engine" => &mut form.container_engine,
+                "label" => &mut form.label,
+                _ => continue,
+            };
+            value.as_ref().clone_into(field);
+        }
+        form
+    }
+
+    fn says_more(&self) -> bool {
+        [&self.run_as, &self.environment, &self.container, &self.label].iter().any(|text| !text.is_empty())
+    }
 }
 
 /// `GET /servers/{name}/commands`, and the answer to a command that was refused.
@@ -38,6 +81,11 @@ pub struct CommandsPage {
     form: CommandForm,
     limits: Vec<Choice>,
     command_max_chars: usize,
+    more: Vec<Field>,
+    environment: Vec<Field>,
+    stdin: Field,
+    engines: Vec<Choice>,
+    more_is_open: bool,
     /// Roundsman logs in as root, so nobody needs sudo.
     is_root: bool,
     user: String,
@@ -64,10 +112,34 @@ impl CommandsPage {
                 .iter()
                 .map(|(value, text)| Choice::of(value, text, &form.timeout_s))
                 .collect(),
+            more: vec![
+                Field::line("run_as", "As the user", &form.run_as, 64)
+                    .placeholder("the login, or root with sudo"),
+                Field::line("label", "What you call it", &form.label, 100).placeholder("the command itself"),
+                Field::line("container", "In the container", &form.container, 128).placeholder("none"),
+            ],
+            environment: vec![
+                Field::lines("environment", "Environment", &form.environment, ENVIRONMENT_CHARS)
+                    .placeholder("NAME=value")
+                    .hint("One NAME=value a line."),
+                Field::lines("secret_environment", "Environment, secret", "", ENVIRONMENT_CHARS)
+                    .placeholder("API_KEY=…")
+                    .hint("Stands in no process list and in no record."),
+            ],
+            stdin: Field::lines("stdin", "Input", "", STDIN_CHARS)
+                .hint("What the command reads from its standard input; only its length is recorded."),
+            engines: [("docker", "Docker"), ("podman", "Podman")]
+                .iter()
+                .map(|(value, text)| Choice::of(value, text, &form.container_engine))
+                .collect(),
+            more_is_open: form.says_more(),
             form,
             command_max_chars: COMMAND_LIMIT_BYTES,
             is_root,
-            user: state.server.username.clone().unwrap_or_else(|| "root".to_owned()),
+            user: match &state.way.action {
+                Some(action) => action.username.clone(),
+                None => state.server.username.clone().unwrap_or_else(|| "root".to_owned()),
+            },
             list: List::new(fetched, pager, now),
         }
     }
@@ -154,6 +226,7 @@ mod tests {
             command: "</textarea><script>".to_owned(),
             sudo: true,
             timeout_s: "600".to_owned(),
+            ..CommandForm::default()
         };
         let viewer = viewer(Role::Operator);
         CommandsPage::new(&viewer, &state, (acting, is_root), form, records, Pager::of(None), now())
