@@ -77,7 +77,7 @@ impl Export {
             let tried = tokio::task::spawn_blocking(move || try_archive(&archive)).await;
             tried.map_err(|error| ExportError::Io(std::io::Error::other(error)))??;
         }
-        let before = self.kept_for().await?;
+        let before = self.retention(caller).await?;
         // First, because it may still refuse: it knows how much of a level the next one is made from.
         let history = &self.inner.sources.history;
         history.set_retention(levels(&wanted), wanted.archive.clone()).await.map_err(of_level)?;

@@ -111,21 +111,6 @@ impl Fleet {
         Ok((resolution, answer))
     }
 
-    /// The series of one metric on one server; none where it has nothing of that name.
-    ///
-    /// # Errors
-    /// [`FleetError::NoSuchServer`], [`FleetError::History`] for a span that cannot be meant.
-    pub async fn metrics(
-        &self,
-        caller: &Caller,
-        reference: &str,
-        metric: &MetricName,
-        span: Span,
-    ) -> Result<Vec<(Labels, Vec<Point>)>, FleetError> {
-        let number = self.get(caller, reference)?.server.number;
-        self.series_of(number, metric, span).await
-    }
-
     /// How finely a span is answered.
     ///
     /// # Errors
