@@ -271,7 +271,7 @@ async fn the_history_of_a_metric_is_asked_for_by_range() {
         "points=100000",
         "points=x",
         "period=0h",
-        "period=1y",
+        "period=1z",
         "period=soon",
         "from=yesterday",
         "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z",

@@ -254,6 +254,9 @@ impl Reading<'_> {
             let until = Level::ROLL_UPS.map(|level| memory.progress.until_ms(self.server, level));
             (unsealed, until)
         };
+        // One view of the file for all that follows: a join between two reads would hide its samples from both.
+        let db = self.db;
+        let _view = db.unchecked_transaction().map_err(|error| self.failed(error))?;
         let unsealed_ms = unsealed.first_bucket.map_or(i64::MAX, |bucket| bucket.saturating_mul(BUCKET_MS));
         let mut from_ms = self.range.from_ms;
         for (level, until_ms) in Level::ROLL_UPS.into_iter().zip(rolled_until).rev() {

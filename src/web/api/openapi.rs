@@ -10,7 +10,7 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
-use super::import::ImportInput;
+use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{Alive, aggregated, backup, host_keys, keys, metrics, operations, people};
@@ -53,6 +53,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
         ("ImportInput", schema::<ImportInput>()?),
+        ("ImportKey", schema::<ImportKey>()?),
         (
             "ImportReport",
             open_object(
