@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use roundsman::ssh::transfer::Upload;
 use roundsman::ssh::{HostKey, Identity, Session, Target, connect, keys};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -118,17 +120,22 @@ async fn hold(options: &Options) -> anyhow::Result<Held> {
     };
     std::fs::write(&path, serde_json::to_vec(&plan)?)?;
     progress(&format!("{} sessions, {} readings each", options.servers, options.readings));
-    let output = tokio::process::Command::new(std::env::current_exe()?)
+    let mut holder = tokio::process::Command::new(std::env::current_exe()?)
         .arg("sessions-holder")
         .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the sessions were not held: {}", said.trim());
+        .spawn()?;
+    let mut line = String::new();
+    let printed = holder.stdout.take().context("no output of the holder")?;
+    BufReader::new(printed).read_line(&mut line).await?;
+    // The servers are asked while it still holds the connections; that they end is nothing to complain about.
     let complaints = ledger.finish(Instant::now(), Instant::now()).complaints;
     ensure!(complaints.is_empty(), "a server complains: {:?}", complaints.first());
-    serde_json::from_slice(&output.stdout).context("what the holder printed")
+    drop(holder.stdin.take());
+    ensure!(holder.wait().await?.success(), "the sessions were not held");
+    serde_json::from_str(&line).context("what the holder printed")
 }
 
 /// # Errors
@@ -173,6 +180,8 @@ pub async fn run_holder(options: &HolderOptions) -> anyhow::Result<()> {
         cpu_us_per_reading: 1e6 * (after.cpu_seconds - before.cpu_seconds) / (sessions * readings),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&result)?)?;
+    // Until the other side has seen enough.
+    tokio::task::block_in_place(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()))?;
     Ok(())
 }
 
