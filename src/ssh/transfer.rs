@@ -238,8 +238,9 @@ fn path_word(path: &str) -> Result<String, TransferError> {
     quote(&path).map_err(|error| TransferError::Path { cause: error.to_string() })
 }
 
-/// Prints the SHA-256 of standard input with whatever tool there is, or `none`.
-const HASH: &str = "hash() { for c in sha256sum 'busybox sha256sum' 'shasum -a 256' 'openssl dgst -sha256 -r'; do \
+/// Prints the SHA-256 of standard input with whatever tool there is, or `none`. openssl comes first: it uses the processor's
+/// own instructions, which makes it several times as fast as the others.
+const HASH: &str = "hash() { for c in 'openssl dgst -sha256 -r' sha256sum 'busybox sha256sum' 'shasum -a 256'; do \
      if command -v ${c%% *} >/dev/null 2>&1; then h=$($c 2>/dev/null) && { echo ${h%% *}; return; }; echo none; return; fi; \
      done; echo none; }";
 

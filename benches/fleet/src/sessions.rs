@@ -32,6 +32,8 @@ use crate::report::{Goal, Report, progress};
 const DIALS: usize = 64;
 /// The file that is moved.
 const FILE_BYTES: usize = 100_000_000;
+/// Readings at the same time; more would measure the buffers of answers that are on their way at once.
+const READINGS_AT_ONCE: usize = 16;
 /// Goal for a session, KiB.
 const SESSION_KIB: f64 = 110.0;
 /// Interval of the fleet with a dead address.
@@ -146,6 +148,7 @@ pub async fn run_holder(options: &HolderOptions) -> anyhow::Result<()> {
     let host_key = HostKey::parse(&plan.host_key)?;
     let gate = Arc::new(Semaphore::new(DIALS));
     let token = CancellationToken::new();
+    let turns = Arc::new(Semaphore::new(READINGS_AT_ONCE));
     let before = own_usage()?;
     let mut holders = JoinSet::new();
     for address in &plan.addresses {
@@ -157,10 +160,13 @@ pub async fn run_holder(options: &HolderOptions) -> anyhow::Result<()> {
             ..Target::new(address.ip().to_string(), port, "bench", identity)
         };
         let session = Session::start(target, Arc::clone(&gate), token.clone());
+        let turns = Arc::clone(&turns);
         holders.spawn(async move {
             let connection = session.connection().await?;
             let mut probe = ShellProbe::start(connection.open(shell::COMMAND).await?).await?;
             for _ in 0..plan.readings {
+                // The program reads its servers one after the other, spread over the interval.
+                let _turn = turns.acquire().await?;
                 probe.read(Sections::BASE).await?;
             }
             anyhow::Ok((session, probe))
