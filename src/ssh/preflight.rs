@@ -428,14 +428,20 @@ async fn look_at_docker(connection: &Connection, user: &str) -> Finding {
         Ok(output) if said(&output) == "none" => Finding::of(Outcome::Skipped, "Docker is not installed."),
         Ok(output) if output.success() => Finding::passed(format!("Docker {} answers.", said(&output))),
         Ok(output) => {
-            let user = crate::quote::quote(user).unwrap_or_default();
-            Finding::of(
-                Outcome::Warning,
-                format!("Docker is installed and does not answer: {}", said(&output)),
-            )
-            .fixed_by(format!(
-                "Start it (`systemctl start docker`), and let the user ask it: `usermod -aG docker {user}`."
-            ))
+            let said = said(&output);
+            let fix = docker_fix(&said, user);
+            Finding::of(Outcome::Warning, format!("Docker is installed and does not answer: {said}"))
+                .fixed_by(fix)
         }
+    }
+}
+
+/// The line that makes Docker answer: a refused user is not in its group, any other silence is a daemon that is down.
+fn docker_fix(said: &str, user: &str) -> String {
+    match crate::quote::quote(user) {
+        Ok(user) if said.to_ascii_lowercase().contains("permission denied") => {
+            format!("usermod -aG docker {user}")
+        }
+        _ => "systemctl start docker".to_owned(),
     }
 }

@@ -127,6 +127,7 @@ pub(super) struct Head {
     environment: Option<String>,
     tags: Vec<String>,
     seen: When,
+    never_seen: bool,
     /// Why nothing new arrives.
     unreachable: Option<String>,
     tabs: Vec<TabLink>,
@@ -162,6 +163,7 @@ impl Head {
             environment: server.environment.clone(),
             tags: server.tags.iter().map(ToString::to_string).collect(),
             seen: When::new(state.last_seen_at, now),
+            never_seen: state.last_seen_at.is_none(),
             unreachable: match &state.reachability {
                 // The overview tells it at length.
                 Reachability::Unreachable { reason, .. } if current != Tab::Overview => {
