@@ -12,6 +12,7 @@ use roundsman::model::{
     Caller, Labels, MetricName, OperationId, OperationStatus, Role, Sample, SeriesKey, ServerNumber, Status,
     TargetStatus, Timestamp,
 };
+use roundsman::store;
 use roundsman::store::operations::{self, Operation, Target};
 use serde_json::{Value, json};
 use support::app::{Answer, TestApp, Who};
@@ -79,6 +80,32 @@ impl Fixture {
 
 fn averages(series: &Value) -> Vec<f64> {
     series["points"].as_array().unwrap().iter().map(|point| point[1].as_f64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn samples_of_a_server_go_at_the_next_start_when_the_program_ended_at_its_removal() {
+    let f = Fixture::with_servers(&["web-1", "web-2"]).await;
+    for name in ["web-1", "web-2"] {
+        f.append(name, 0, &[plain("cpu_percent", 5.0)]);
+    }
+    let (gone, kept, server) = (f.number("web-1"), f.number("web-2"), f.app.state("web-1").server.clone());
+    let (from, to) = (f.at(-1), f.at(1));
+    let metric = MetricName::known("cpu_percent");
+    // As far as a removal comes that is killed before history is told.
+    let removed = f.app.services.clock.now();
+    f.app
+        .store
+        .write(move |tx| {
+            store::servers::remove(tx, server.organization, server.id)?;
+            store::settings::note_to_forget(tx, removed, server.number)
+        })
+        .await
+        .unwrap();
+    let app = f.app.restart().await;
+    let found =
+        async |number| app.history.range_all(number, &metric, from, to, 1).await.unwrap().series.len();
+    assert_eq!((found(gone).await, found(kept).await), (0, 1));
+    assert!(app.store.read(|c| store::settings::to_forget(c)).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -289,6 +289,24 @@ async fn rows_are_removed_when_their_time_is_over_archived_first_and_the_audit_c
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_ahead_does_not_take_everything_in_one_round() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_795_168_800_000)));
+    let app = TestApp::start_at(clock.clone()).await;
+    for days in [9, 8, 1, 0] {
+        old_work(&app, days).await;
+    }
+    let export = &app.services.export;
+    assert_eq!(export.remove_expired_by_clock().await.unwrap().command_records, 2);
+    clock.advance(Duration::from_secs(3 * 366 * 24 * 3600));
+    let first = export.remove_expired_by_clock().await.unwrap();
+    assert_eq!((first.command_records, first.operations), (2, 2), "the oldest and a day and a little more");
+    old_work(&app, 3 * 366 - 30).await;
+    old_work(&app, 3 * 366 - 33).await;
+    let second = export.remove_expired_by_clock().await.unwrap();
+    assert_eq!((second.command_records, second.operations), (1, 2), "a younger record stays");
+}
+
+#[tokio::test]
 async fn nothing_is_removed_that_cannot_be_archived() {
     let app = TestApp::start().await;
     old_work(&app, 10).await;

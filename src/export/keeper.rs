@@ -18,7 +18,7 @@ use crate::history::{self, HistoryError, Level};
 use crate::model::{Caller, InvalidRetention, OrganizationId, Retention, Role, Timestamp};
 use crate::store::audit::{self, Entry};
 use crate::store::retention::{self, Expiring, TableSize};
-use crate::store::settings;
+use crate::store::{StoreError, settings};
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -30,6 +30,9 @@ const BATCH: u32 = 500;
 const RECORD_BATCH: u32 = 32;
 /// Audit entries go a day's worth at a time, because each removal leaves an entry itself.
 const AUDIT_SLACK: Duration = Duration::from_secs(24 * 3600);
+/// A round by the clock goes at most so far beyond the oldest row of a table, as history does: an hourly round needs an
+/// hour, and a clock that jumps a year ahead must not take everything at once.
+const LONGEST_STEP: Duration = Duration::from_secs(2 * 24 * 3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What one round removed.
@@ -109,21 +112,46 @@ impl Export {
         Ok(self.inner.sources.store.read(move |c| retention::sizes(c, day_ago)).await?)
     }
 
-    /// Removes what has expired, now.
+    /// Removes what has expired, now, however much that is.
     ///
     /// # Errors
     /// The database or the archive cannot be written; what was not archived is still there.
     pub async fn remove_expired(&self) -> Result<Removed, ExportError> {
+        self.remove(None).await
+    }
+
+    /// One hourly round: as [`Self::remove_expired`], but no more than two days beyond the oldest row of each table.
+    ///
+    /// # Errors
+    /// As [`Self::remove_expired`].
+    pub async fn remove_expired_by_clock(&self) -> Result<Removed, ExportError> {
+        self.remove(Some(LONGEST_STEP)).await
+    }
+
+    async fn remove(&self, step: Option<Duration>) -> Result<Removed, ExportError> {
         let kept = self.kept_for().await?;
         let now = self.inner.sources.clock.now();
-        let cutoff = |days: u32| now - DAY * days;
+        let store = &self.inner.sources.store;
+        let (records, operations, audited) = store
+            .read(|c| {
+                let records = retention::oldest(c, Expiring::CommandRecords)?;
+                Ok::<_, StoreError>((records, retention::oldest(c, Expiring::Operations)?, audit::oldest(c)?))
+            })
+            .await?;
+        let cutoff = |days: u32, oldest: Option<Timestamp>| {
+            let expired = now - DAY * days;
+            match (step, oldest) {
+                (Some(step), Some(oldest)) => expired.min(oldest + step),
+                _ => expired,
+            }
+        };
         let archive = kept.archive.as_deref();
+        let (records, operations) =
+            (cutoff(kept.command_records_days, records), cutoff(kept.operations_days, operations));
         let removed = Removed {
-            command_records: self
-                .remove_rows(Expiring::CommandRecords, cutoff(kept.command_records_days), archive)
-                .await?,
-            operations: self.remove_rows(Expiring::Operations, cutoff(kept.operations_days), archive).await?,
-            audit_entries: self.remove_audit(cutoff(kept.audit_days), archive).await?,
+            command_records: self.remove_rows(Expiring::CommandRecords, records, archive).await?,
+            operations: self.remove_rows(Expiring::Operations, operations, archive).await?,
+            audit_entries: self.remove_audit(cutoff(kept.audit_days, audited), archive).await?,
         };
         if removed != Removed::default() {
             tracing::info!(
@@ -201,7 +229,7 @@ impl Export {
                 () = self.inner.stop.cancelled() => return,
                 _ = rounds.tick() => {}
             }
-            if let Err(error) = self.remove_expired().await {
+            if let Err(error) = self.remove_expired_by_clock().await {
                 tracing::error!(%error, "expired rows could not be removed; the next round tries again");
             }
         }

@@ -22,7 +22,10 @@ use crate::vault::{KEY_FILE, Vault, VaultError};
 const NOTHING: [&str; 2] = [KEY_FILE, LOCK];
 const LOCK: &str = "lock";
 
-/// Why a backup was not restored. The data directory is as it was.
+/// Names that are tried for what was there before: more restores than this within a second nobody makes.
+const KEPT_NAMES: usize = 100;
+
+/// Why a backup was not restored. The data directory is as it was, but for [`RestoreError::Unfinished`].
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error("cannot read {path}: {cause}")]
@@ -61,6 +64,12 @@ pub enum RestoreError {
         "cannot put the restored directory in the place of {path}: {cause}; restore into another one with --data"
     )]
     Swap { path: PathBuf, cause: String },
+    /// The only one after which the data directory is another; nothing was deleted.
+    #[error(
+        "the backup is in {path} now, but the end of it failed: {cause}; what was in {path} before lies in {old}, \
+         move it from there yourself"
+    )]
+    Unfinished { path: PathBuf, old: PathBuf, cause: String },
 }
 
 /// What is to be restored, and how.
@@ -95,7 +104,7 @@ impl Restore {
     /// Blocks for as long as reading and writing the file takes.
     ///
     /// # Errors
-    /// [`RestoreError`]; the data directory is then as it was.
+    /// [`RestoreError`]; the data directory is then as it was, but for [`RestoreError::Unfinished`].
     pub fn run(&self, now: Timestamp) -> Result<Restored, RestoreError> {
         let data = std::path::absolute(&self.data).map_err(|error| self.write_failed(&self.data, &error))?;
         let _lock = self.require_free(&data)?;
@@ -114,8 +123,7 @@ impl Restore {
         let entry = Entry::by(&Caller::roundsman(), "backup.restore", &subject);
         copies::note(&stage.0.join(CONTROL), now, &entry)?;
         self.settle(&data, &stage.0)?;
-        let kept = swap(&data, &stage.0, now)
-            .map_err(|error| RestoreError::Swap { path: data.clone(), cause: error.to_string() })?;
+        let kept = swap(&data, stage, now)?;
         Ok(Restored { manifest, kept })
     }
 
@@ -234,37 +242,86 @@ impl Restore {
 }
 
 /// Puts the stage in the place of the data directory; where what was there before is now.
-fn swap(data: &Path, stage: &Path, now: Timestamp) -> io::Result<Option<PathBuf>> {
+///
+/// # Errors
+/// [`RestoreError::Swap`]: nothing changed. [`RestoreError::Unfinished`]: it did, and nothing was deleted.
+fn swap(data: &Path, stage: Stage, now: Timestamp) -> Result<Option<PathBuf>, RestoreError> {
+    let refused = |error: io::Error| RestoreError::Swap { path: data.to_owned(), cause: error.to_string() };
     if !data.exists() {
-        fs::rename(stage, data)?;
-        return sync_parent(data).map(|()| None);
+        fs::rename(&stage.0, data).map_err(refused)?;
+        return sync_parent(data).map(|()| None).map_err(refused);
     }
     // One step: whoever looks finds the old directory or the new one, never neither.
-    renameat_with(CWD, stage, CWD, data, RenameFlags::EXCHANGE)?;
-    let nothing = fs::read_dir(stage)?
-        .flatten()
-        .all(|entry| NOTHING.iter().any(|name| entry.file_name().to_str() == Some(*name)));
-    if nothing {
-        fs::remove_dir_all(stage)?;
+    renameat_with(CWD, &stage.0, CWD, data, RenameFlags::EXCHANGE).map_err(|error| refused(error.into()))?;
+    // From here on the path holds what was there before, which nothing may remove by itself.
+    let old = stage.disarm();
+    put_aside(data, &old, now).map_err(|error| RestoreError::Unfinished {
+        path: data.to_owned(),
+        old: old.clone(),
+        cause: error.to_string(),
+    })
+}
+
+/// Gives what was there before its name, or removes it where nothing in it would be missed.
+fn put_aside(data: &Path, old: &Path, now: Timestamp) -> io::Result<Option<PathBuf>> {
+    if is_dispensable(old, data)? {
+        fs::remove_dir_all(old)?;
         return sync_parent(data).map(|()| None);
     }
-    let mut kept = data.as_os_str().to_owned();
-    kept.push(format!(".before-{}", now.as_millis() / 1000));
-    let kept = PathBuf::from(kept);
-    fs::rename(stage, &kept)?;
-    sync_parent(data).map(|()| Some(kept))
+    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+    for attempt in 1..=KEPT_NAMES {
+        let mut kept = data.as_os_str().to_owned();
+        kept.push(format!(".before-{}", now.as_millis() / 1000));
+        if attempt > 1 {
+            kept.push(format!("-{attempt}"));
+        }
+        let kept = PathBuf::from(kept);
+        match renameat_with(CWD, old, CWD, &kept, RenameFlags::NOREPLACE) {
+            Ok(()) => return sync_parent(data).map(|()| Some(kept)),
+            Err(error) => last = error.into(),
+        }
+        if last.kind() != io::ErrorKind::AlreadyExists {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// Whether all that a directory holds is the lock and the master key that the restored directory has too.
+fn is_dispensable(old: &Path, restored: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(old)? {
+        let name = entry?.file_name();
+        if !NOTHING.iter().any(|nothing| name.to_str() == Some(*nothing)) {
+            return Ok(false);
+        }
+    }
+    let key = |directory: &Path| match fs::read(directory.join(KEY_FILE)) {
+        Ok(bytes) => Ok(Some(bytes.trim_ascii().to_vec())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let before = key(old)?;
+    Ok(before.is_none() || before == key(restored)?)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-/// A directory that goes unless it was renamed.
+/// A directory that goes unless it was renamed or is wanted.
 struct Stage(PathBuf);
+
+impl Stage {
+    /// Its path; what lies there stays.
+    fn disarm(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
+}
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.0.exists()
+        if !self.0.as_os_str().is_empty()
+            && self.0.exists()
             && let Err(error) = fs::remove_dir_all(&self.0)
         {
             tracing::warn!(%error, path = %self.0.display(), "what was unpacked could not be removed");
@@ -331,4 +388,65 @@ fn first_entry(name: &str, entry: &mut impl io::Read) -> Result<Manifest, String
     let mut text = Vec::new();
     copy_hashed(entry, &mut text, MANIFEST_LIMIT_BYTES).map_err(|error| error.to_string())?;
     serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    /// A data directory of this name with these files, and a stage that takes its place.
+    fn prepared(parent: &Path, name: &str, files: &[(&str, &str)]) -> (PathBuf, Stage) {
+        let (data, stage) = (parent.join(name), parent.join(".stage"));
+        fs::create_dir(&data).unwrap();
+        fs::create_dir(&stage).unwrap();
+        for (name, text) in files {
+            fs::write(data.join(name), text).unwrap();
+        }
+        fs::write(stage.join(CONTROL), "restored").unwrap();
+        fs::write(stage.join(KEY_FILE), "the key\n").unwrap();
+        (data, Stage(stage))
+    }
+
+    fn read(directory: &Path, name: &str) -> String {
+        fs::read_to_string(directory.join(name)).unwrap()
+    }
+
+    #[test]
+    fn what_was_there_before_takes_no_name_that_is_in_use() {
+        let parent = tempfile::tempdir().unwrap();
+        let (data, stage) = prepared(parent.path(), "data", &[(CONTROL, "old")]);
+        let taken = parent.path().join("data.before-1700000000");
+        fs::create_dir(&taken).unwrap();
+        let kept = swap(&data, stage, NOW).unwrap().unwrap();
+        assert_eq!(kept, parent.path().join("data.before-1700000000-2"));
+        assert_eq!((read(&kept, CONTROL), read(&data, CONTROL)), ("old".into(), "restored".into()));
+        assert!(taken.exists());
+    }
+
+    #[test]
+    fn what_was_there_before_stays_where_it_is_when_it_cannot_get_its_name() {
+        let parent = tempfile::tempdir().unwrap();
+        // With what is appended it is longer than a name may be.
+        let (data, stage) = prepared(parent.path(), &"d".repeat(250), &[(CONTROL, "old")]);
+        let error = swap(&data, stage, NOW).unwrap_err();
+        let RestoreError::Unfinished { old, .. } = &error else { panic!("{error}") };
+        assert_eq!((read(old, CONTROL), read(&data, CONTROL)), ("old".into(), "restored".into()));
+        assert!(error.to_string().contains(old.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_master_key_that_is_not_the_restored_one_is_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let (data, stage) = prepared(parent.path(), "other", &[(KEY_FILE, "another key\n"), (LOCK, "")]);
+        let kept = swap(&data, stage, NOW).unwrap().unwrap();
+        assert_eq!(
+            (read(&kept, KEY_FILE), read(&data, KEY_FILE)),
+            ("another key\n".into(), "the key\n".into())
+        );
+        let (data, stage) = prepared(parent.path(), "same", &[(KEY_FILE, "the key"), (LOCK, "")]);
+        assert_eq!(swap(&data, stage, NOW).unwrap(), None);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 3);
+    }
 }

@@ -1,39 +1,37 @@
 //! One metric over many servers: average, sum, extremes, percentiles for each span of time, and the highest of them.
 //!
-//! The folding is pure; only [`Fleet::aggregated`] reads history.
+//! The folding is pure and goes along with the reading; only [`Fleet::aggregated`] reads history.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
-use super::metrics::{Resolution, Span};
+use super::metrics::{POINTS_MAX, Resolution, Span, Tally};
 use super::{Fleet, FleetError, ServerFilter, ServerState};
 use crate::history::Point;
 use crate::history::metric::{self, Metric};
 use crate::model::{Caller, Labels, MetricName, ServerId, Timestamp, shown};
 
-/// Values that one answer is folded from: 80 MB of points at most.
-const VALUES_MAX: usize = 2_000_000;
 /// Reads under way at the same time: as many as history does.
 const READS: usize = 4;
 /// Most servers of a list of the highest.
 pub const TOP_MAX: usize = 100;
 
-/// What is made of the values of all servers in one span.
+/// What is made of the values of all servers in one span; each series of a metric with labels (a core, a mount) is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aggregate {
-    /// Of the servers' averages.
+    /// Of the averages of the series.
     Avg,
-    /// Of the servers' averages.
+    /// Of the averages of the series.
     Sum,
     /// The least single sample.
     Min,
     /// The greatest single sample.
     Max,
-    /// Of the servers' averages, nearest rank; 1 to 99.
+    /// Of the averages of the series, nearest rank; 1 to 99.
     Percentile(u8),
     /// Series with a value.
     Count,
@@ -139,16 +137,27 @@ impl Fleet {
         if query.top > TOP_MAX {
             return Err(FleetError::invalid("top", format!("at most {TOP_MAX} are listed")));
         }
-        if states.len().saturating_mul(query.span.points) > VALUES_MAX {
-            let most = VALUES_MAX / states.len().max(1);
+        if states.len().saturating_mul(query.span.points) > POINTS_MAX {
+            let most = POINTS_MAX / states.len().max(1);
             let message = format!("{} servers allow at most {most} points; ask for fewer", states.len());
             return Err(FleetError::invalid("points", message));
         }
         let references: Vec<String> = states.iter().map(|state| state.server.id.to_string()).collect();
         let mut answer = Vec::with_capacity(query.metrics.len());
+        // What is folded is counted anew for each metric, what is kept of all of them together.
+        let (mut folded, mut kept) = (Tally::default(), Tally::default());
         for name in self.known_metrics(caller, &references, &query.metrics)? {
-            let found = self.read_all(&states, &name, query.span).await?;
-            answer.push(fold(name, found, &query.aggregates, query.top));
+            let mut folding = Folding::new(query.top);
+            let mut reads = self.read_all(&states, &name, query.span);
+            while let Some(found) = reads.try_next().await? {
+                self.count(&mut folded, found.points()).await?;
+                folding.add(found);
+            }
+            drop(reads);
+            folded.points = 0;
+            let metric = folding.finish(name, &query.aggregates);
+            kept.add(metric.points())?;
+            answer.push(metric);
         }
         Ok(FleetAggregates { resolution, total_servers: states.len(), metrics: answer })
     }
@@ -162,21 +171,31 @@ impl Fleet {
         Ok(named?.into_iter().filter(|state| query.filter.accepts(state)).collect())
     }
 
-    async fn read_all(
+    /// The series of every server, in the order of the servers, a few read ahead.
+    fn read_all(
         &self,
         states: &[ServerState],
         name: &MetricName,
         span: Span,
-    ) -> Result<Vec<OfServer>, FleetError> {
+    ) -> impl Stream<Item = Result<OfServer, FleetError>> + Unpin + use<> {
         let servers: Vec<_> = states.iter().map(|state| Arc::clone(&state.server)).collect();
-        let reads = servers.into_iter().map(|server| {
-            let (fleet, metric) = (self.clone(), name.clone());
+        let (fleet, metric) = (self.clone(), name.clone());
+        let reads = servers.into_iter().map(move |server| {
+            let (fleet, metric) = (fleet.clone(), metric.clone());
             async move {
                 let series = fleet.series_of(server.number, &metric, span).await?;
                 Ok::<_, FleetError>(OfServer { server: server.id, name: server.name.to_string(), series })
             }
         });
-        stream::iter(reads).buffered(READS).try_collect().await
+        Box::pin(stream::iter(reads).buffered(READS))
+    }
+}
+
+impl Aggregated {
+    /// Points that the answer holds of this metric.
+    fn points(&self) -> usize {
+        let folded: usize = self.aggregates.iter().map(|(_, points)| points.len()).sum();
+        folded + self.top.iter().map(|series| series.points.len()).sum::<usize>()
     }
 }
 
@@ -188,6 +207,12 @@ struct OfServer {
     series: Vec<(Labels, Vec<Point>)>,
 }
 
+impl OfServer {
+    fn points(&self) -> usize {
+        self.series.iter().map(|(_, points)| points.len()).sum()
+    }
+}
+
 /// All values of one span.
 #[derive(Debug)]
 struct Cell {
@@ -196,13 +221,25 @@ struct Cell {
     max: f64,
 }
 
-fn fold(name: MetricName, found: Vec<OfServer>, aggregates: &[Aggregate], top: usize) -> Aggregated {
-    let mut cells: BTreeMap<Timestamp, Cell> = BTreeMap::new();
-    let mut servers = 0;
-    for of_server in &found {
-        servers += usize::from(of_server.series.iter().any(|(_, points)| !points.is_empty()));
-        for point in of_server.series.iter().flat_map(|(_, points)| points) {
-            let cell = cells.entry(point.at).or_insert_with(|| Cell {
+/// One metric while its servers come one after the other: of each only the averages stay, and the highest.
+#[derive(Debug)]
+struct Folding {
+    cells: BTreeMap<Timestamp, Cell>,
+    servers: usize,
+    /// Highest first, at most `most`.
+    top: Vec<TopSeries>,
+    most: usize,
+}
+
+impl Folding {
+    const fn new(most: usize) -> Self {
+        Self { cells: BTreeMap::new(), servers: 0, top: Vec::new(), most }
+    }
+
+    fn add(&mut self, found: OfServer) {
+        self.servers += usize::from(found.series.iter().any(|(_, points)| !points.is_empty()));
+        for point in found.series.iter().flat_map(|(_, points)| points) {
+            let cell = self.cells.entry(point.at).or_insert_with(|| Cell {
                 averages: Vec::new(),
                 min: f64::INFINITY,
                 max: f64::NEG_INFINITY,
@@ -211,26 +248,38 @@ fn fold(name: MetricName, found: Vec<OfServer>, aggregates: &[Aggregate], top: u
             cell.min = cell.min.min(point.min);
             cell.max = cell.max.max(point.max);
         }
+        let OfServer { server, name, series } = found;
+        for (labels, points) in series {
+            let Some(value) = mean(&points) else { continue };
+            let place = self.top.partition_point(|higher| higher.value.total_cmp(&value).is_ge());
+            if place < self.most {
+                self.top.truncate(self.most - 1);
+                self.top.insert(place, TopSeries { server, name: name.clone(), labels, value, points });
+            }
+        }
     }
-    for cell in cells.values_mut() {
-        cell.averages.sort_unstable_by(f64::total_cmp);
-    }
-    let of = |aggregate: Aggregate| {
-        let points = cells.iter().filter_map(|(at, cell)| Some((*at, cell.value(aggregate)?))).collect();
-        (aggregate, points)
-    };
-    Aggregated {
-        known: metric::find(name.as_str()),
-        name,
-        servers,
-        aggregates: aggregates.iter().map(|aggregate| of(*aggregate)).collect(),
-        top: highest(found, top),
+
+    fn finish(mut self, name: MetricName, aggregates: &[Aggregate]) -> Aggregated {
+        for cell in self.cells.values_mut() {
+            cell.averages.sort_unstable_by(f64::total_cmp);
+        }
+        let of = |aggregate: Aggregate| {
+            let cells = self.cells.iter();
+            (aggregate, cells.filter_map(|(at, cell)| Some((*at, cell.value(aggregate)?))).collect())
+        };
+        Aggregated {
+            known: metric::find(name.as_str()),
+            name,
+            servers: self.servers,
+            aggregates: aggregates.iter().map(|aggregate| of(*aggregate)).collect(),
+            top: self.top,
+        }
     }
 }
 
 impl Cell {
     /// The averages are in order.
-    #[expect(clippy::cast_precision_loss, reason = "as many values as servers")]
+    #[expect(clippy::cast_precision_loss, reason = "as many values as series")]
     fn value(&self, aggregate: Aggregate) -> Option<f64> {
         let count = self.averages.len();
         let sum: f64 = self.averages.iter().sum();
@@ -246,21 +295,6 @@ impl Cell {
             Aggregate::Count => Some(count as f64),
         }
     }
-}
-
-fn highest(found: Vec<OfServer>, top: usize) -> Vec<TopSeries> {
-    let mut ranked: Vec<TopSeries> = found
-        .into_iter()
-        .flat_map(|OfServer { server, name, series }| {
-            series.into_iter().filter_map(move |(labels, points)| {
-                let value = mean(&points)?;
-                Some(TopSeries { server, name: name.clone(), labels, value, points })
-            })
-        })
-        .collect();
-    ranked.sort_by(|left, right| right.value.total_cmp(&left.value));
-    ranked.truncate(top);
-    ranked
 }
 
 /// By samples: a span that is half empty counts half. None: no point.
@@ -294,12 +328,26 @@ mod tests {
             of_server(3, Vec::new()),
         ];
         let all = [Avg, Sum, Min, Max, Percentile(50), Percentile(95), Count];
-        let folded = fold(MetricName::known("cpu_percent"), found, &all, 1);
+        let mut folding = Folding::new(1);
+        found.into_iter().for_each(|found| folding.add(found));
+        let folded = folding.finish(MetricName::known("cpu_percent"), &all);
         let first: Vec<f64> = folded.aggregates.iter().map(|(_, points)| points[0].1).collect();
         assert_eq!(first, [20.0, 40.0, 1.0, 90.0, 10.0, 30.0, 2.0]);
         assert_eq!(folded.aggregates[0].1[1], (Timestamp::from_millis(9), 50.0));
         assert_eq!(folded.servers, 2);
         assert_eq!((folded.top.len(), folded.top[0].name.as_str(), folded.top[0].value), (1, "s1", 30.0));
+    }
+
+    #[test]
+    fn the_highest_are_kept_in_order_and_no_more_than_asked_for() {
+        for (most, names) in [(0, &[][..]), (2, &["s4", "s2"]), (9, &["s4", "s2", "s3", "s1"])] {
+            let mut folding = Folding::new(most);
+            for (number, value) in [(1, 1.0), (2, 5.0), (3, 5.0), (4, 9.0)] {
+                folding.add(of_server(number, vec![point(0, value, value, value)]));
+            }
+            let top = folding.finish(MetricName::known("cpu_percent"), &[]).top;
+            assert_eq!(top.iter().map(|series| series.name.as_str()).collect::<Vec<_>>(), names);
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Finds the servers that the caller may see and the metrics that exist; history does the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Fleet, FleetError, ServerState};
 use crate::auth;
@@ -15,6 +18,13 @@ use crate::model::{Caller, Labels, MetricName, Role, ServerId, ServerNumber, Tim
 pub const SERVERS_A_QUERY: usize = 50;
 /// Metrics of one question: all charts of a page, with room.
 pub const METRICS_A_QUERY: usize = 64;
+/// Points of one answer, and values that one metric of the fleet is folded from: 80 MB. Labels count, so this is known
+/// only while it is read.
+pub(super) const POINTS_MAX: usize = 2_000_000;
+/// Points from which on a question is a wide one, of which only [`WIDE_QUESTIONS`] are answered at once: 4 MB.
+const WIDE_POINTS: usize = 100_000;
+/// Wide questions that are answered at the same time: 320 MB at the very most; the others wait.
+pub(super) const WIDE_QUESTIONS: usize = 4;
 /// Names that a misspelt one is answered with.
 const NEAR_NAMES: usize = 3;
 /// What an answer about the last samples holds of the catalogue; custom metrics come beside.
@@ -76,6 +86,29 @@ pub struct ServerSeries {
     pub series: Vec<(Labels, Vec<Point>)>,
 }
 
+/// Points that one question has read so far, and its place among the wide ones.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) points: usize,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Tally {
+    /// # Errors
+    /// [`FleetError::Invalid`]: more than [`POINTS_MAX`].
+    pub(super) fn add(&mut self, points: usize) -> Result<(), FleetError> {
+        self.points += points;
+        if self.points > POINTS_MAX {
+            let message = format!(
+                "the answer takes more than {POINTS_MAX} points, because each series of a metric with labels counts; \
+                 ask for fewer points, servers or metrics"
+            );
+            return Err(FleetError::invalid("points", message));
+        }
+        Ok(())
+    }
+}
+
 /// One reading as it is kept: its time and its values.
 pub type LastReading = (Timestamp, Vec<(MetricName, f64)>);
 
@@ -83,8 +116,8 @@ impl Fleet {
     /// The history of each metric on each server, both in the order that was asked for.
     ///
     /// # Errors
-    /// [`FleetError::NoSuchServer`], [`FleetError::NoSuchMetric`], [`FleetError::Invalid`] for too many of either, and
-    /// [`FleetError::History`] for a span that cannot be meant.
+    /// [`FleetError::NoSuchServer`], [`FleetError::NoSuchMetric`], [`FleetError::Invalid`] for too many of either or of
+    /// points, and [`FleetError::History`] for a span that cannot be meant.
     pub async fn metric_ranges(
         &self,
         caller: &Caller,
@@ -96,19 +129,35 @@ impl Fleet {
         let states = self.chosen(caller, servers)?;
         let metrics = self.known_metrics(caller, servers, metrics)?;
         let mut answer = Vec::with_capacity(metrics.len());
+        let mut tally = Tally::default();
         for name in metrics {
             let mut found = Vec::with_capacity(states.len());
             for state in &states {
+                let series = self.series_of(state.server.number, &name, span).await?;
+                self.count(&mut tally, series.iter().map(|(_, points)| points.len()).sum()).await?;
                 found.push(ServerSeries {
                     server: state.server.id,
                     name: state.server.name.to_string(),
                     interval_ms: state.server.interval_ms,
-                    series: self.series_of(state.server.number, &name, span).await?,
+                    series,
                 });
             }
             answer.push(MetricRange { known: metric::find(name.as_str()), name, servers: found });
         }
         Ok((resolution, answer))
+    }
+
+    /// Counts what a question has read. It waits for its place when it has become a wide one.
+    ///
+    /// # Errors
+    /// As [`Tally::add`].
+    pub(super) async fn count(&self, tally: &mut Tally, points: usize) -> Result<(), FleetError> {
+        tally.add(points)?;
+        if tally.points > WIDE_POINTS && tally.place.is_none() {
+            let place = Arc::clone(&self.inner.wide_questions).acquire_owned().await;
+            tally.place = Some(place.map_err(|error| FleetError::Unavailable(error.to_string()))?);
+        }
+        Ok(())
     }
 
     /// How finely a span is answered.
@@ -336,6 +385,14 @@ mod tests {
         let full = alarm(&health(Some("database or disk is full"), 12)).unwrap();
         assert!(full.contains("disk is full") && full.contains("12 s"), "{full}");
         assert!(alarm(&health(None, 31)).unwrap().contains("31 s behind"));
+    }
+
+    #[test]
+    fn an_answer_of_too_many_points_is_refused_while_it_is_counted() {
+        let mut tally = Tally::default();
+        tally.add(POINTS_MAX).unwrap();
+        let refused = tally.add(1).unwrap_err();
+        assert!(matches!(&refused, FleetError::Invalid { field: "points", .. }), "{refused}");
     }
 
     #[test]

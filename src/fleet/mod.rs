@@ -173,6 +173,8 @@ struct Inner {
     ssh_agent: Option<PathBuf>,
     /// Held while jump hosts are chosen or removed: two edits at once could make a circle.
     wiring: tokio::sync::Mutex<()>,
+    /// Places of the questions about history that take much memory.
+    wide_questions: Arc<Semaphore>,
     stop: CancellationToken,
     pollers: TaskTracker,
     imports: import::Jobs,
@@ -221,12 +223,14 @@ impl Fleet {
                 polling: settings.polling,
                 ssh_agent: settings.ssh_agent,
                 wiring: tokio::sync::Mutex::new(()),
+                wide_questions: Arc::new(Semaphore::new(metrics::WIDE_QUESTIONS)),
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
                 imports: import::Jobs::default(),
             }),
         };
         fleet.ensure_default_key().await?;
+        fleet.forget_removed().await?;
         let now = fleet.inner.clock.now();
         let (stored, logins) = fleet
             .inner

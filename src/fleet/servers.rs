@@ -11,6 +11,7 @@ use crate::ssh::{Connection, HostKey};
 use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::servers::{self, StoredServer};
+use crate::store::settings;
 
 use super::input::ServerEdit;
 use super::poller::{Way, is_polled};
@@ -342,18 +343,38 @@ impl Fleet {
         self.refuse_while_others_are_behind(caller, &entry, "removed", |_| true)?;
         let server = entry.server();
         let (organization, id, now) = (caller.organization, entry.id, self.inner.clock.now());
+        let number = server.number;
         let record = AuditEntry::by(caller, "server.remove", server.name.as_str());
         self.inner
             .store
             .write(move |tx| {
                 servers::remove(tx, organization, id)?;
+                settings::note_to_forget(tx, now, number)?;
                 audit::append(tx, now, &record)
             })
             .await?;
         entry.stop_poller();
         self.inner.registry.remove(id);
-        self.inner.history.forget(server.number).await?;
+        let forgotten = self.forget_samples(number).await;
+        // It is gone, whatever became of its samples.
         self.publish(Event::ServerRemoved { organization, server: id });
+        forgotten
+    }
+
+    /// Removes the samples of a server that is removed. What fails is done again at the next start.
+    async fn forget_samples(&self, number: ServerNumber) -> Result<(), FleetError> {
+        self.inner.history.forget(number).await?;
+        let now = self.inner.clock.now();
+        Ok(self.inner.store.write(move |tx| settings::forgotten(tx, now, number)).await?)
+    }
+
+    /// Removes the samples of servers at whose removal the program ended, or history could not be written.
+    pub(super) async fn forget_removed(&self) -> Result<(), FleetError> {
+        for number in self.inner.store.read(|c| settings::to_forget(c)).await? {
+            if let Err(error) = self.forget_samples(number).await {
+                tracing::error!(%error, number = number.0, "the samples of a removed server are still there; the next start tries again");
+            }
+        }
         Ok(())
     }
 

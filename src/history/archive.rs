@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -95,7 +96,8 @@ impl Archive {
         std::fs::create_dir_all(&self.directory).map_err(failed)?;
         for (name, text) in std::mem::take(&mut self.waiting) {
             let path = self.directory.join(&name);
-            let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+            let mut file =
+                OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
             let empty = file.metadata().map_err(failed)?.len() == 0;
             let mut member = GzEncoder::new(Vec::new(), Compression::default());
             let head = if name.starts_with(Level::Raw.name()) {

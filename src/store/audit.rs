@@ -239,6 +239,16 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The time of the first entry. None: there is none.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn oldest(c: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let first =
+        c.query_row("SELECT at FROM audit ORDER BY sequence LIMIT 1", [], |row| row.get(0)).optional()?;
+    Ok(first.map(Timestamp::from_millis))
+}
+
 /// The last of the oldest entries that are all from before `cutoff`, looking at `limit` at most. None: the oldest entry
 /// is not.
 ///

@@ -60,6 +60,21 @@ pub fn expired(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// When the oldest row that may expire was made (or its operation ended). None: there is none.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn oldest(c: &Connection, kind: Expiring) -> Result<Option<Timestamp>, StoreError> {
+    let sql = match kind {
+        Expiring::CommandRecords => {
+            "SELECT min(started_at) FROM command_records WHERE duration_ms IS NOT NULL OR error IS NOT NULL"
+        }
+        Expiring::Operations => "SELECT min(completed_at) FROM operations",
+    };
+    let at: Option<i64> = c.query_row(sql, [], |row| row.get(0))?;
+    Ok(at.map(Timestamp::from_millis))
+}
+
 /// Audit entries up to `last`, as they are stored, with their hashes.
 ///
 /// # Errors

@@ -5,10 +5,47 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
-use crate::model::{OrganizationId, Timestamp};
+use crate::model::{OrganizationId, ServerNumber, Timestamp};
 
 /// Name of [`crate::model::Retention`].
 pub const RETENTION: &str = "retention";
+
+/// Numbers of removed servers whose samples may still be there: `Vec<u32>`.
+const TO_FORGET: &str = "servers_to_forget";
+
+/// Numbers of the servers whose samples are to go from history.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn to_forget(c: &Connection) -> Result<Vec<ServerNumber>, StoreError> {
+    let numbers: Option<Vec<u32>> = get(c, OrganizationId::DEFAULT, TO_FORGET)?;
+    Ok(numbers.unwrap_or_default().into_iter().map(ServerNumber).collect())
+}
+
+/// Notes, together with the removal of a server, that its samples are to go too.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn note_to_forget(tx: &Transaction<'_>, at: Timestamp, number: ServerNumber) -> Result<(), StoreError> {
+    let mut numbers = to_forget(tx)?;
+    numbers.push(number);
+    set_to_forget(tx, at, &numbers)
+}
+
+/// History has forgotten this server.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn forgotten(tx: &Transaction<'_>, at: Timestamp, number: ServerNumber) -> Result<(), StoreError> {
+    let mut numbers = to_forget(tx)?;
+    numbers.retain(|other| *other != number);
+    set_to_forget(tx, at, &numbers)
+}
+
+fn set_to_forget(tx: &Transaction<'_>, at: Timestamp, numbers: &[ServerNumber]) -> Result<(), StoreError> {
+    let numbers: Vec<u32> = numbers.iter().map(|number| number.0).collect();
+    set(tx, OrganizationId::DEFAULT, TO_FORGET, &numbers, (at, "roundsman"))
+}
 
 /// The stored value. None: nobody set it, so it has its default.
 ///

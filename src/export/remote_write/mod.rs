@@ -146,10 +146,9 @@ impl RemoteWriter {
         loop {
             match events.recv().await {
                 Ok(Event::Reading { server, at, .. }) => {
-                    let due = sent_at
-                        .get(&server)
-                        .is_none_or(|last| at.since(*last) + DUE_EARLY >= self.config.every);
-                    if due && let Some(state) = fleet.raw_of(server) {
+                    if is_due(sent_at.get(&server).copied(), at, self.config.every)
+                        && let Some(state) = fleet.raw_of(server)
+                    {
                         sent_at.insert(server, at);
                         self.push(&state);
                     }
@@ -321,4 +320,24 @@ fn identity(server: &Server) -> Vec<(String, String)> {
         labels.push(("environment".to_owned(), environment.clone()));
     }
     labels
+}
+
+/// Whether a reading of a server is to be sent. A clock that was set back begins anew: it would be silence until it has
+/// caught up.
+fn is_due(last: Option<Timestamp>, at: Timestamp, every: Duration) -> bool {
+    last.is_none_or(|last| at < last || at.since(last) + DUE_EARLY >= every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_stop_the_sending() {
+        let (hour, every) = (Timestamp::from_millis(3_600_000), Duration::from_secs(30));
+        assert!(is_due(None, hour, every));
+        assert!(!is_due(Some(hour), hour + Duration::from_secs(5), every));
+        assert!(is_due(Some(hour), hour + Duration::from_secs(30), every));
+        assert!(is_due(Some(hour), hour - Duration::from_secs(5), every));
+    }
 }
