@@ -219,6 +219,10 @@ async fn a_key_of_the_agent_logs_in_and_has_to_be_there_when_it_is_chosen() {
     let refused = fleet.add(&Caller::roundsman(), with(&ring.text("another.pub"))).await;
     let Err(FleetError::Invalid { field: "agent_key", message }) = refused else { panic!("{refused:?}") };
     assert!(message.contains(&ring.public("mine").fingerprint()), "{message}");
+    let foreign = Caller { organization: app.another_organization().await, ..Caller::roundsman() };
+    let refused = fleet.add(&foreign, with(&ring.public("mine").fingerprint())).await;
+    let Err(FleetError::Invalid { field: "agent_key", message }) = refused else { panic!("{refused:?}") };
+    assert!(message.contains("first organization") && !message.contains("SHA256:"), "{message}");
     let server = app.add(with(&ring.public("mine").fingerprint())).await;
     rounds(&app, &server, 2).await;
     let way = &app.state("web-1").way;

@@ -308,3 +308,50 @@ async fn the_form_on_the_page_begins_a_replacement_and_leads_to_it() {
     let shown = app.get(begun.header("location")).by(&admin).send().await.text();
     assert!(shown.contains("Replace the key default by new"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_resumed_replacement_leaves_the_old_key_until_the_new_one_opens_the_server_again() {
+    let (sshd, (app, admin, old, new)) = (Sshd::start().await, app_with_new_key("ed25519").await);
+    set_keys(&sshd, &format!("{old}\n"));
+    app.add(by_default_key("web-1", &sshd)).await;
+    let body = json!({ "to": "new" });
+    let operation = rotated(&app, &admin, "default", &body).await;
+    assert_eq!(operation["status"], "completed", "{operation}");
+    // Somebody put the old line back, and the new key got a certificate that this server does not know.
+    set_keys(&sshd, &format!("{old}\n{new}\n"));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key.pub"), format!("{new}\n")).unwrap();
+    for arguments in [
+        &["-q", "-t", "ed25519", "-N", "", "-f", "ca"][..],
+        &["-q", "-s", "ca", "-I", "roundsman", "-n", "root", "key.pub"],
+    ] {
+        let mut keygen = std::process::Command::new("ssh-keygen");
+        assert!(keygen.args(arguments).current_dir(dir.path()).status().unwrap().success());
+    }
+    let certificate = std::fs::read_to_string(dir.path().join("key-cert.pub")).unwrap();
+    let certificate = json!({ "certificate": certificate });
+    app.call("PUT", "/api/v1/keys/new/certificate").by(&admin).json(&certificate).send().await.expect(200);
+    let again = json!({ "to": "new", "servers": ["web-1"] });
+    let operation = rotated(&app, &admin, "default", &again).await;
+    let error = operation["results"][0]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("logging in with the new key alone failed"), "{operation}");
+    assert_eq!(keys_of(&sshd), format!("{old}\n{new}\n"));
+}
+
+#[tokio::test]
+async fn the_old_key_stays_while_another_entry_opens_the_same_account_with_it() {
+    let (sshd, (app, admin, old, new)) = (Sshd::start().await, app_with_new_key("ed25519").await);
+    set_keys(&sshd, &format!("{old}\n"));
+    app.add(by_default_key("web-1", &sshd)).await;
+    app.add(NewServer { hostname: "localhost".to_owned(), ..by_default_key("web-2", &sshd) }).await;
+    let only = |name: &str| json!({ "to": "new", "servers": [name] });
+    let operation = rotated(&app, &admin, "default", &only("web-1")).await;
+    let error = operation["results"][0]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("web-2 shows the same host key"), "{operation}");
+    assert_eq!(keys_of(&sshd), format!("{old}\n{new}\n"));
+    for name in ["web-2", "web-1"] {
+        let operation = rotated(&app, &admin, "default", &only(name)).await;
+        assert_eq!(operation["status"], "completed", "{operation}");
+        assert_eq!(keys_of(&sshd), format!("{new}\n"));
+    }
+}

@@ -308,7 +308,7 @@ impl Fleet {
                 (LoginEdit { key: Some(Some(reference.clone())), ..LoginEdit::default() }, None)
             }
             Identification::PrivateKey { text, passphrase, source_path } => {
-                let opened = BroughtKey::open(text, passphrase.as_ref(), source_path.clone())?;
+                let opened = self.open_key(text, passphrase.as_ref(), source_path.clone()).await?;
                 (LoginEdit::default(), Some(opened))
             }
             Identification::Password(password) => {

@@ -30,7 +30,7 @@ pub(super) struct BroughtKey {
 impl BroughtKey {
     /// # Errors
     /// [`FleetError::Invalid`] when it is no private key, its passphrase is missing or wrong, or it needs a device.
-    pub fn open(
+    fn open(
         text: &Secret<String>,
         passphrase: Option<&Secret<String>>,
         source_path: Option<String>,
@@ -194,9 +194,7 @@ impl Fleet {
     ) -> Result<KeySummary, FleetError> {
         auth::require(caller, Role::Admin)?;
         let ImportedKey { name, text, passphrase, source_path } = imported;
-        let opened =
-            tokio::task::spawn_blocking(move || BroughtKey::open(&text, passphrase.as_ref(), source_path));
-        let brought = opened.await.map_err(|error| FleetError::Unavailable(error.to_string()))??;
+        let brought = self.open_key(&text, passphrase.as_ref(), source_path).await?;
         let organization = caller.organization;
         let kept = self.inner.store.read(move |c| keys::list(c, organization)).await?;
         let material = key_material(&brought.public_line);
@@ -224,9 +222,31 @@ impl Fleet {
         passphrase: Option<&Secret<String>>,
     ) -> Result<KeySummary, FleetError> {
         auth::require(caller, Role::Admin)?;
-        let brought = BroughtKey::open(text, passphrase, None)?;
+        let brought = self.open_key(text, passphrase, None).await?;
         let id = self.keep_key(caller, brought).await?.id;
         self.summary_of(caller, id).await
+    }
+
+    /// Opens a brought key, one at a time and off the runtime's threads.
+    ///
+    /// # Errors
+    /// As [`BroughtKey::open`].
+    pub(super) async fn open_key(
+        &self,
+        text: &Secret<String>,
+        passphrase: Option<&Secret<String>>,
+        source_path: Option<String>,
+    ) -> Result<BroughtKey, FleetError> {
+        let unavailable = |error: &dyn std::fmt::Display| FleetError::Unavailable(error.to_string());
+        let turn = Arc::clone(&self.inner.opening_keys).acquire_owned();
+        let turn = turn.await.map_err(|error| unavailable(&error))?;
+        let (text, passphrase) = (text.clone(), passphrase.cloned());
+        // The turn goes along: the work goes on when whoever asked is gone.
+        let opened = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            BroughtKey::open(&text, passphrase.as_ref(), source_path)
+        });
+        opened.await.map_err(|error| unavailable(&error))?
     }
 
     /// Keeps a private key that the caller brought, unless it is kept already.

@@ -171,6 +171,8 @@ struct Inner {
     default_interval: Duration,
     polling: Polling,
     ssh_agent: Option<PathBuf>,
+    /// One at a time: whoever encrypted a key chose what opening it costs.
+    opening_keys: Arc<tokio::sync::Semaphore>,
     /// Held while jump hosts are chosen or removed: two edits at once could make a circle.
     wiring: tokio::sync::Mutex<()>,
     /// Places of the questions about history that take much memory.
@@ -222,6 +224,7 @@ impl Fleet {
                 default_interval: settings.default_interval,
                 polling: settings.polling,
                 ssh_agent: settings.ssh_agent,
+                opening_keys: Arc::new(tokio::sync::Semaphore::new(1)),
                 wiring: tokio::sync::Mutex::new(()),
                 wide_questions: Arc::new(Semaphore::new(metrics::WIDE_QUESTIONS)),
                 stop: CancellationToken::new(),

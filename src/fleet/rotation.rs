@@ -21,7 +21,7 @@ use crate::collect::shell::{self, ShellProbe};
 use crate::model::{Caller, KeyId, Login, LoginMethod, Role, Sections, ServerId, TargetStatus};
 use crate::quote::quote;
 use crate::ssh::authorized::{self, Account};
-use crate::ssh::{Connection, ExecRequest, Output, Piece, SshError, connect, printable};
+use crate::ssh::{Connection, ExecRequest, Identity, Output, Piece, SshError, connect, printable};
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::keys::{self, KeptKey, LoginOf};
 use crate::store::{StoreError, operations};
@@ -57,6 +57,13 @@ struct Writer {
     sudo: bool,
 }
 
+/// What the new key alone opened in this run.
+struct Proof {
+    connection: Connection,
+    /// So it needs no line in any file.
+    by_certificate: bool,
+}
+
 /// Why a server keeps its old key, or has both.
 struct Stuck(String);
 
@@ -81,6 +88,8 @@ impl Turn {
 }
 
 const OLD_OPENS: &str = "The old key still opens it. Put the cause right, then replace the key again.";
+const NEW_UNPROVED: &str =
+    "The old key's line is left where it is. Put the cause right, then replace the key again to finish.";
 const NEW_OPENS: &str = "The new key opens it and is in use; the old one may, too. Put the cause right, then replace the key again to finish.";
 
 /// What was done, told as it happens.
@@ -224,13 +233,17 @@ impl Fleet {
         for turn in &turns {
             opened.push(if turn.has_new_key {
                 report.say(&format!("{}: {} is its key already", turn.name(), rotation.new_key));
-                None
+                let proof = self.log_in(caller, &entry, turn, rotation.to).await;
+                proof.map_err(|cause| {
+                    turn.stuck("logging in with the new key alone failed", cause, NEW_UNPROVED)
+                })?
             } else {
-                Some(self.bring_in(caller, &entry, turn, rotation, &new, report).await?)
+                self.bring_in(caller, &entry, turn, rotation, &new, report).await?
             });
         }
-        for (turn, opened) in turns.iter().zip(opened) {
-            self.take_out(&entry, turn, rotation, &new, opened, report).await?;
+        for (turn, proof) in turns.iter().zip(opened) {
+            self.nobody_else_needs_it(caller, &entry, turn, rotation).await?;
+            self.take_out(&entry, turn, rotation, proof, report).await?;
         }
         if rotation.verify_old {
             for turn in &turns {
@@ -277,32 +290,25 @@ impl Fleet {
         rotation: &KeyRotation,
         new: &KeptKey,
         report: &mut Report,
-    ) -> Result<Connection, Stuck> {
+    ) -> Result<Proof, Stuck> {
         let (name, key) = (turn.name(), &rotation.new_key);
-        // A certificate may open the login without a line in any file.
-        let certified = match &new.certificate {
-            Some(_) => self.log_in(caller, entry, turn, rotation.to).await.ok(),
-            None => None,
-        };
-        let connection = match certified {
-            Some(connection) => {
-                report.say(&format!("{name}: the certificate of {key} opens it"));
-                connection
-            }
-            None => {
-                let said = self.add_line(entry, turn, rotation).await;
-                let said =
-                    said.map_err(|cause| turn.stuck("installing the new key failed", cause, OLD_OPENS))?;
-                report.say(&format!("{name}: {key} is installed: {said}"));
-                let logged_in = self.log_in(caller, entry, turn, rotation.to).await;
-                logged_in.map_err(|cause| {
-                    turn.stuck("logging in with the new key alone failed", cause, OLD_OPENS)
-                })?
-            }
-        };
+        if new.certificate.is_none() {
+            let said = self.add_line(entry, turn, rotation).await;
+            let said = said.map_err(|cause| turn.stuck("installing the new key failed", cause, OLD_OPENS))?;
+            report.say(&format!("{name}: {key} is installed: {said}"));
+        }
+        // A certificate opens the login without a line, and a line does not help where it is refused; the bare key
+        // proves nothing, because every later login offers the certificate.
+        let proof = self
+            .log_in(caller, entry, turn, rotation.to)
+            .await
+            .map_err(|cause| turn.stuck("logging in with the new key alone failed", cause, OLD_OPENS))?;
+        if proof.by_certificate {
+            report.say(&format!("{name}: the certificate of {key} opens it"));
+        }
         report.say(&format!("{name}: logged in with {key} alone"));
         if turn.login == LoginOf::Main {
-            let read = read_once(&connection).await;
+            let read = read_once(&proof.connection).await;
             read.map_err(|cause| turn.stuck("a reading with the new key failed", cause, OLD_OPENS))?;
             report.say(&format!("{name}: a reading over this login arrived"));
         }
@@ -310,7 +316,7 @@ impl Fleet {
         switched
             .map_err(|cause| turn.stuck("keeping the new key for this server failed", cause, OLD_OPENS))?;
         report.say(&format!("{name}: {key} is its key from now on"));
-        Ok(connection)
+        Ok(proof)
     }
 
     async fn add_line(
@@ -325,26 +331,59 @@ impl Fleet {
         writer.run("Writing authorized_keys", &command.map_err(|error| explained(&error))?).await
     }
 
+    /// The account may be enrolled twice; taking the key away here would lock the other entry out.
+    async fn nobody_else_needs_it(
+        &self,
+        caller: &Caller,
+        entry: &Arc<Entry>,
+        turn: &Turn,
+        rotation: &KeyRotation,
+    ) -> Result<(), Stuck> {
+        let place = |entry: &Entry| {
+            let live = entry.live();
+            (live.host_key.clone(), live.server.hostname.clone().map(|host| (host, live.server.port)))
+        };
+        let (host_key, address) = place(entry);
+        for other in self.inner.registry.of(caller).into_iter().filter(|other| other.id != entry.id) {
+            let (its_key, its_address) = place(&other);
+            // Behind two jump hosts one address may be two machines, which their host keys tell apart.
+            let same = match (&host_key, &its_key) {
+                (Some(key), Some(its)) => key == its,
+                _ => address.is_some() && its_address == address,
+            };
+            if !same {
+                continue;
+            }
+            let turns =
+                self.turns(caller, &other, rotation).await.map_err(|error| Stuck(error.to_string()))?;
+            if turns.iter().any(|its| !its.has_new_key && its.username == turn.username) {
+                let name = other.server().name.clone();
+                let cause = format!(
+                    "{name} shows the same host key or address and still logs in to this account with it; replace it there too."
+                );
+                return Err(turn.stuck("the old key is left", cause, NEW_OPENS));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the old key's lines away, over the login that the new key made where that one may run commands.
     async fn take_out(
         &self,
         entry: &Arc<Entry>,
         turn: &Turn,
         rotation: &KeyRotation,
-        new: &KeptKey,
-        opened: Option<Connection>,
+        proof: Proof,
         report: &mut Report,
     ) -> Result<(), Stuck> {
         let stuck = |cause: String| turn.stuck("removing the old key failed", cause, NEW_OPENS);
         let mut writer = self.writer(entry, turn).await.map_err(stuck)?;
-        if let Some(connection) = opened
-            && writer.account == Account::Own
+        if writer.account == Account::Own
             && !(turn.login == LoginOf::Main && entry.live().findings.readings_only)
         {
-            writer.connection = connection;
+            writer.connection = proof.connection;
         }
-        let certified = new.certificate.is_some();
-        let command = authorized::remove_command(rotation.keys(), &writer.account, certified)
+        let command = authorized::remove_command(rotation.keys(), &writer.account, proof.by_certificate)
             .map_err(|error| stuck(explained(&error)))?;
         let said = writer.run("Writing authorized_keys anew", &command).await.map_err(stuck)?;
         let old = &rotation.old_key;
@@ -431,12 +470,13 @@ impl Fleet {
         entry: &Arc<Entry>,
         turn: &Turn,
         key: KeyId,
-    ) -> Result<Connection, String> {
+    ) -> Result<Proof, String> {
         let target = self.target_with(caller, entry, turn, key).await?;
+        let by_certificate = matches!(target.identity, Identity::Certificate { .. });
         let connection = connect(&target, &mut |_| {}).await.map_err(|error| explained(&error))?;
         let shared = &self.inner.shared;
         shared.logins.count(entry, 1, shared.clock.now());
-        Ok(connection)
+        Ok(Proof { connection, by_certificate })
     }
 
     /// Keeps the new key for the login. A task of its own: what is stored and what is live must not part.

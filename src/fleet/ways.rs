@@ -179,7 +179,7 @@ impl Fleet {
             }
             LoginMethod::Agent => {
                 let agent_key = match (&edit.agent_key, &before.agent_key) {
-                    (Some(reference), _) => self.agent_key(reference).await?,
+                    (Some(reference), _) => self.agent_key(caller.organization, reference).await?,
                     (None, Some(line)) if before.method == LoginMethod::Agent => line.clone(),
                     (None, _) => {
                         return Err(FleetError::invalid(
@@ -248,8 +248,15 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::Invalid`]: no agent, or it does not hold this key.
-    pub(super) async fn agent_key(&self, reference: &str) -> Result<String, FleetError> {
+    pub(super) async fn agent_key(
+        &self,
+        organization: OrganizationId,
+        reference: &str,
+    ) -> Result<String, FleetError> {
         let refused = |message: String| FleetError::invalid("agent_key", message);
+        if organization != AGENTS_ORGANIZATION {
+            return Err(refused(NOT_THEIR_AGENT.to_owned()));
+        }
         let Some(socket) = &self.inner.ssh_agent else { return Err(refused(NO_AGENT.to_owned())) };
         let wanted = reference.trim();
         let material: Vec<&str> = wanted.split_whitespace().take(2).collect();
@@ -381,6 +388,9 @@ impl Fleet {
     ) -> Result<Identity, FleetError> {
         match login.method {
             LoginMethod::Key => self.identity(organization, login.key).await,
+            LoginMethod::Agent if organization != AGENTS_ORGANIZATION => {
+                Err(FleetError::Unavailable(NOT_THEIR_AGENT.to_owned()))
+            }
             LoginMethod::Agent => match (&self.inner.ssh_agent, &login.agent_key) {
                 (Some(socket), Some(line)) => {
                     Ok(Identity::Agent { socket: socket.clone(), public_key: line.clone() })
@@ -427,6 +437,10 @@ impl Fleet {
     }
 }
 
+/// The agent belongs to whoever started Roundsman, so to the organization of the installation and to no other.
+const AGENTS_ORGANIZATION: OrganizationId = OrganizationId::DEFAULT;
+const NOT_THEIR_AGENT: &str =
+    "the ssh-agent belongs to the first organization of this installation; choose a key that Roundsman keeps";
 const NO_AGENT: &str =
     "Roundsman was started without an ssh-agent; set ssh_agent in the configuration file, or SSH_AUTH_SOCK";
 

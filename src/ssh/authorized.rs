@@ -1,7 +1,7 @@
 //! The POSIX shell commands that put a key beside another one in `authorized_keys`, and that take one away.
 //!
-//! Pure: builds text for the server's shell. Lines are found by the exact key, whatever stands before and behind it; a line
-//! that is a comment stays. The file keeps its owner, mode and SELinux context, and is replaced as a whole or not at all.
+//! Pure: builds text for the server's shell. Lines are found by the exact key, where sshd looks for it:
+//! at the start or behind the options; one that only mentions it stays. The file keeps its owner, mode and SELinux context, and is replaced as a whole or not at all.
 
 use crate::quote::quote;
 
@@ -13,7 +13,7 @@ use super::keyring::PublicFacts;
 pub enum Account {
     /// The one that is logged in.
     Own,
-    /// Another one's, as root.
+    /// Another one's. Root runs the command, which becomes that one before it looks at any file.
     Of(String),
 }
 
@@ -25,49 +25,61 @@ pub struct Replacement<'a> {
     pub new: &'a str,
 }
 
-/// The first file that sshd reads, the second one that it reads by default, and OpenWrt's own place for root's keys. The functions
-/// know a line by its key, so options, comments and blanks around it do not matter.
+/// The first file that sshd reads, the second one that it reads by default, and OpenWrt's own place for root's keys. `is`
+/// skips options as sshd does (`advance_past_options` in auth2-pubkeyfile.c) and leaves the line from the key on in `rest`.
 const FIND: &str = r#"t=$(printf '\t')
 d=.ssh
-if [ -f /etc/openwrt_release ] && [ "${account-root}" = root ] && [ "$(id -u)" = 0 ]; then d=/etc/dropbear; fi
-is() {
-l=$1
+if [ -f /etc/openwrt_release ] && [ "$(id -u)" = 0 ]; then d=/etc/dropbear; fi
+bare() {
 while :; do case $l in ' '*|"$t"*) l=${l#?};; *) break;; esac; done
-case $l in ''|'#'*) return 1;; esac
-case " $l " in *[" $t"]"$2"[" $t"]*) return 0;; esac
+}
+is_key() {
+case $l in "$1 "*|"$1$t"*) ;; *) return 1;; esac
+rest=$l
+l=${l#"$1"}
+bare
+case $l in "$2"|"$2 "*|"$2$t"*) return 0;; esac
 return 1
+}
+is() {
+case $1 in *"$3"*) l=$1;; *) return 1;; esac
+bare
+case $l in '#'*) return 1;; esac
+if o=$l; is_key "$2" "$3"; then return 0; fi
+l=$o
+quoted=no
+while :; do
+case $quoted$l in
+no|yes) return 1;;
+no' '*|no"$t"*) break;;
+*'\"'*) case $l in '\"'*) l=${l#??}; continue;; esac;;
+esac
+case $quoted$l in no'"'*) quoted=yes;; yes'"'*) quoted=no;; esac
+l=${l#?}
+done
+bare
+is_key "$2" "$3"
 }
 has() {
 [ -f "$1" ] || return 1
-while IFS= read -r line || [ -n "$line" ]; do if is "$line" "$2"; then return 0; fi; done <"$1"
+while IFS= read -r line || [ -n "$line" ]; do if is "$line" "$2" "$3"; then return 0; fi; done <"$1"
 return 1
 }
 "#;
 
-const HOME_OF_OWN: &str = "umask 077\ncd || exit 1\n";
-
-const HOME_OF_OTHER: &str = r#"umask 077
-home=$(getent passwd "$account" 2>/dev/null | cut -d : -f 6)
-if [ -z "$home" ]; then
-while IFS=: read -r name x x x x h x; do if [ "$name" = "$account" ]; then home=$h; fi; done </etc/passwd
-fi
-[ -n "$home" ] || { echo "there is no account $account" >&2; exit 1; }
-cd "$home" || exit 1
-"#;
+const HOME: &str = "umask 077\ncd || exit 1\n";
 
 const ADD: &str = r#"for f in "$d/authorized_keys" "$d/authorized_keys2"; do
-if has "$f" "$new"; then echo 'it was there already'; exit 0; fi
+if has "$f" "$newkind" "$new"; then echo 'it was there already'; exit 0; fi
 done
 options=
 f=$d/authorized_keys
 found=no
 for g in "$d/authorized_keys" "$d/authorized_keys2"; do
-if [ "$found" = no ] && has "$g" "$old"; then
+if [ "$found" = no ] && has "$g" "$kind" "$old"; then
 found=yes
 f=$g
-before=${line%%"$old"*}
-options=${before%"$kind"*}
-if [ "$options" = "$before" ]; then echo "the old key's line in $g cannot be understood" >&2; exit 1; fi
+options=${line%"$rest"}
 fi
 done
 if [ "$found$copy" = noyes ]; then echo 'the old key stands in no authorized_keys there, so its restrictions cannot be given to the new one' >&2; exit 1; fi
@@ -80,17 +92,17 @@ if [ "$made" = yes ]; then
 chmod 700 "$d" && chmod 600 "$f" || exit 1
 if command -v restorecon >/dev/null 2>&1; then restorecon -RF "$d" 2>/dev/null || :; fi
 fi
-has "$f" "$new" || { echo "$f does not hold the new key after it was written" >&2; exit 1; }
+has "$f" "$newkind" "$new" || { echo "$f does not hold the new key after it was written" >&2; exit 1; }
 echo "it was added to $f"
 "#;
 
-const REMOVE: &str = r#"if [ "$need" = yes ] && ! has "$d/authorized_keys" "$new" && ! has "$d/authorized_keys2" "$new"; then
+const REMOVE: &str = r#"if [ "$need" = yes ] && ! has "$d/authorized_keys" "$newkind" "$new" && ! has "$d/authorized_keys2" "$newkind" "$new"; then
 echo 'the new key stands in no authorized_keys there; the old one is left' >&2
 exit 1
 fi
 removed=0
 for f in "$d/authorized_keys" "$d/authorized_keys2"; do
-has "$f" "$old" || continue
+has "$f" "$kind" "$old" || continue
 if [ -L "$f" ]; then
 p=$(readlink -f "$f") && [ -n "$p" ] || { echo "$f is a link that leads nowhere" >&2; exit 1; }
 f=$p
@@ -102,7 +114,7 @@ cp -p "$f" "$tmp" || exit 1
 kept=0
 gone=0
 while IFS= read -r line || [ -n "$line" ]; do
-if is "$line" "$old"; then gone=$((gone + 1)); else printf '%s\n' "$line" || exit 1; kept=$((kept + 1)); fi
+if is "$line" "$kind" "$old"; then gone=$((gone + 1)); else printf '%s\n' "$line" || exit 1; kept=$((kept + 1)); fi
 done <"$f" >"$tmp" || exit 1
 if [ "$(wc -l <"$tmp")" -ne "$kept" ]; then echo "$f could not be written anew" >&2; exit 1; fi
 if [ "$(cksum <"$f")" != "$sum" ]; then echo "$f was changed by somebody else meanwhile; try again" >&2; exit 1; fi
@@ -121,10 +133,14 @@ echo "$removed removed"
 /// [`SshError::KeyUnreadable`]: not public key lines.
 pub fn add_command(keys: Replacement<'_>, account: &Account, copy_or_fail: bool) -> Result<String, SshError> {
     let (kind, old) = blob(keys.old)?;
-    let (_, new) = blob(keys.new)?;
+    let (newkind, new) = blob(keys.new)?;
     let copy = if copy_or_fail { "yes" } else { "no" };
-    let values = [("kind", kind), ("old", old), ("new", new), ("newline", keys.new.trim()), ("copy", copy)];
-    script(account, &values, ADD)
+    let line = ("newline", keys.new.trim());
+    script(
+        account,
+        &[("kind", kind), ("old", old), ("newkind", newkind), ("new", new), line, ("copy", copy)],
+        ADD,
+    )
 }
 
 /// Takes every line of the old key away; the new one has to be there unless `new_has_no_line` (a certificate opens the
@@ -137,23 +153,25 @@ pub fn remove_command(
     account: &Account,
     new_has_no_line: bool,
 ) -> Result<String, SshError> {
-    let (_, old) = blob(keys.old)?;
-    let (_, new) = blob(keys.new)?;
+    let (kind, old) = blob(keys.old)?;
+    let (newkind, new) = blob(keys.new)?;
     let need = if new_has_no_line { "no" } else { "yes" };
-    script(account, &[("old", old), ("new", new), ("need", need)], REMOVE)
+    let values = [("kind", kind), ("old", old), ("newkind", newkind), ("new", new), ("need", need)];
+    script(account, &values, REMOVE)
 }
 
 fn script(account: &Account, values: &[(&str, &str)], body: &str) -> Result<String, SshError> {
-    let (home, other) = match account {
-        Account::Own => (HOME_OF_OWN, None),
-        Account::Of(name) => (HOME_OF_OTHER, Some(("account", name.as_str()))),
-    };
+    let word = |text: &str| quote(text).map_err(|error| unusable(&error.to_string()));
     let mut text = String::new();
-    for (name, value) in other.iter().chain(values) {
-        let value = quote(value).map_err(|error| unusable(&error.to_string()))?;
-        text.push_str(&format!("{name}={value}\n"));
+    for (name, value) in values {
+        text.push_str(&format!("{name}={}\n", word(value)?));
     }
-    Ok(format!("{text}{home}{FIND}{body}"))
+    let text = format!("{text}{HOME}{FIND}{body}");
+    match account {
+        Account::Own => Ok(text),
+        // Whoever owns the directory may put links into it, which root would follow.
+        Account::Of(name) => Ok(format!("exec su -s /bin/sh {} -c {}", word(name)?, word(&text)?)),
+    }
 }
 
 fn unusable(cause: &str) -> SshError {
@@ -296,15 +314,77 @@ mod tests {
         }
     }
 
+    /// Runs a command as root where `reader` is an account with this home, in a mount namespace of its own.
+    fn beside_reader(home: &Path, command: &str) -> Output {
+        let passwd = home.parent().unwrap().join("passwd");
+        let account =
+            format!("root:*:0:0::/root:/bin/sh\nreader:*:4711:4711::{}:/bin/false\n", home.display());
+        fs::write(&passwd, account).unwrap();
+        let script = r#"mount --bind "$1" /etc/passwd && exec /bin/sh -c "$2""#;
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "/bin/sh", "-c", script, "sh"]).arg(&passwd).arg(command).output().unwrap()
+    }
+
     #[test]
-    fn the_file_of_another_account_is_found_by_its_name() {
+    fn the_file_of_another_account_is_written_as_that_account() {
         let (old, new) = (key("old"), key("new"));
         let keys = Replacement { old: &old, new: &new };
-        let command = remove_command(keys, &Account::Of("nobody-has-this-name".to_owned()), false).unwrap();
+        let account = Account::Of("reader".to_owned());
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let home = dir.path().join("home");
+        let file = home.join(".ssh/authorized_keys");
+        let secret = dir.path().join("of root");
+        fs::create_dir_all(home.join(".ssh")).unwrap();
+        fs::write(&file, format!("restrict {old}\n")).unwrap();
+        for path in [&home, &home.join(".ssh"), &file] {
+            std::os::unix::fs::chown(path, Some(4711), Some(4711)).unwrap();
+        }
+        for command in
+            [add_command(keys, &account, true).unwrap(), remove_command(keys, &account, false).unwrap()]
+        {
+            let done = beside_reader(&home, &command);
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("restrict {new}\n"));
+        assert_eq!(fs::metadata(&file).unwrap().uid(), 4711);
+        let text = format!("{old}\n{new}\n");
+        fs::write(&secret, &text).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(&secret, &file).unwrap();
+        let other = key("another");
+        for command in [
+            add_command(Replacement { old: &old, new: &other }, &account, true).unwrap(),
+            remove_command(keys, &account, false).unwrap(),
+        ] {
+            assert!(
+                !beside_reader(&home, &command).status.success(),
+                "a link was followed with root's rights"
+            );
+            assert_eq!(fs::read_to_string(&secret).unwrap(), text);
+        }
+        let nobody = remove_command(keys, &Account::Of("no-such-name".to_owned()), false).unwrap();
+        assert!(!beside_reader(&home, &nobody).status.success());
+    }
+
+    #[test]
+    fn a_line_that_only_mentions_the_old_key_stays() {
+        let (old, new, other) = (key("old"), key("new"), key("somebody's"));
+        let (kind, old_blob) = blob(&old).unwrap();
+        let others = format!(
+            "{other} was {kind} {old_blob} before\ncommand=\"echo \\\"{kind} {old_blob} \" {other}\n\
+             environment=\"K= {kind} {old_blob} x\" {other}\n"
+        );
+        let quoted = r#"command="echo \" "#;
         for shell in SHELLS {
-            let refused = run(shell, Path::new("/"), &command);
-            assert_eq!(refused.status.code(), Some(1));
-            assert!(String::from_utf8_lossy(&refused.stderr).contains("no account nobody-has-this-name"));
+            let home = home_with(&format!("{others}{quoted}{kind} {old_blob} \" \t{old}\n"));
+            let keys = Replacement { old: &old, new: &new };
+            well(shell, home.path(), &add_command(keys, &Account::Own, true).unwrap());
+            let remove = remove_command(keys, &Account::Own, false).unwrap();
+            assert_eq!(well(shell, home.path(), &remove), "1 removed", "{shell:?}");
+            let expected = format!("{others}{quoted}{kind} {old_blob} \" \t{new}\n");
+            assert_eq!(file(home.path()), expected, "{shell:?}");
         }
     }
 

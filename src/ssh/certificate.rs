@@ -242,12 +242,16 @@ fn from_seconds(seconds: u64) -> Timestamp {
 
 /// Whether a line `algorithm base64 [comment]` may be given to the library's parser.
 pub(super) fn has_sane_blob(line: &str) -> bool {
-    const MARKER: &[u8] = b"-cert-v01@";
     if line.len() > MAX_KEY_LINE_BYTES {
         return false;
     }
     let Some(blob) = line.split_ascii_whitespace().nth(1) else { return false };
-    let Ok(blob) = STANDARD.decode(blob) else { return false };
+    STANDARD.decode(blob).is_ok_and(|blob| is_flat(&blob))
+}
+
+/// False: certificates are nested in it, deeper than any honest one.
+pub(super) fn is_flat(blob: &[u8]) -> bool {
+    const MARKER: &[u8] = b"-cert-v01@";
     blob.windows(MARKER.len()).filter(|window| *window == MARKER).count() <= MAX_NESTING
 }
 

@@ -8,6 +8,7 @@ use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey};
 use crate::model::{Secret, Timestamp};
 use crate::quote::quote;
 
+use super::certificate::has_sane_blob;
 use super::error::SshError;
 use super::printable;
 
@@ -87,7 +88,7 @@ impl PublicFacts {
     /// None: `line` is no public key line.
     #[must_use]
     pub fn of(line: &str) -> Option<Self> {
-        let key = PublicKey::from_openssh(&two_fields(line)?).ok()?;
+        let key = PublicKey::from_openssh(&sane_fields(line)?).ok()?;
         let data = key.key_data();
         let bits = match key.algorithm() {
             Algorithm::Rsa { .. } => data.rsa().map(|rsa| rsa.key_size()),
@@ -137,9 +138,11 @@ pub fn paste_command(public_line: &str) -> String {
     )
 }
 
-fn two_fields(line: &str) -> Option<String> {
+/// Algorithm and blob. None: they are not there, or no parser may see the blob.
+fn sane_fields(line: &str) -> Option<String> {
     let mut fields = line.split_ascii_whitespace();
-    Some(format!("{} {}", fields.next()?, fields.next()?))
+    let fields = format!("{} {}", fields.next()?, fields.next()?);
+    has_sane_blob(&fields).then_some(fields)
 }
 
 /// What an authority signed about a key. Source: PROTOCOL.certkeys of OpenSSH.
@@ -182,12 +185,12 @@ impl UserCertificate {
     /// # Errors
     /// [`BadCertificate`].
     pub fn of_key(certificate: &str, public_line: &str) -> Result<Self, BadCertificate> {
-        let wanted = two_fields(certificate).ok_or(BadCertificate::NotOne)?;
+        let wanted = sane_fields(certificate).ok_or(BadCertificate::NotOne)?;
         let read = Certificate::from_openssh(&wanted).map_err(|_| BadCertificate::NotOne)?;
         if !read.cert_type().is_user() {
             return Err(BadCertificate::OfAHost);
         }
-        let own = two_fields(public_line).and_then(|line| PublicKey::from_openssh(&line).ok());
+        let own = sane_fields(public_line).and_then(|line| PublicKey::from_openssh(&line).ok());
         if own.is_none_or(|own| own.key_data() != read.public_key()) {
             let fingerprint = read.public_key().fingerprint(HashAlg::Sha256).to_string();
             return Err(BadCertificate::OfAnotherKey { fingerprint });
@@ -296,6 +299,17 @@ mod tests {
         let host =
             UserCertificate::of_key(&read(dir.path(), "other-cert.pub"), &read(dir.path(), "other.pub"));
         assert_eq!(host, Err(BadCertificate::OfAHost));
+    }
+
+    #[test]
+    fn a_certificate_in_a_certificate_in_a_certificate_is_refused_before_it_is_parsed() {
+        use base64::Engine as _;
+        let nested = crate::ssh::key_cost::nested_certificate(1000);
+        let blob = base64::engine::general_purpose::STANDARD.encode(&nested);
+        let line = format!("ssh-ed25519-cert-v01@openssh.com {blob}");
+        let (_, own) = generate(KeyKind::Ed25519, "own").unwrap();
+        assert_eq!(PublicFacts::of(&line), None);
+        assert_eq!(UserCertificate::of_key(&line, &own), Err(BadCertificate::NotOne));
     }
 
     #[test]

@@ -10,10 +10,12 @@ use russh::keys::{Algorithm, PrivateKey, decode_secret_key};
 use crate::model::Secret;
 use crate::quote::quote;
 
+use super::certificate::has_sane_blob;
 use super::error::{SshError, path_text};
+use super::key_cost;
 
 /// A private key file is a few kilobytes; what is larger is something else.
-const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
+pub(super) const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
 
 /// A name for a key that came as text and not from a file.
 const KEPT_KEY: &str = "that Roundsman keeps";
@@ -89,6 +91,7 @@ fn decode(
     text: &Secret<String>,
     passphrase: Option<&Secret<String>>,
 ) -> Result<PrivateKey, SshError> {
+    key_cost::bearable(text.expose()).map_err(|cause| unreadable(name, cause))?;
     let given = passphrase.map(|phrase| phrase.expose().as_str());
     let key = decode_secret_key(text.expose(), given).map_err(|error| match (error, given) {
         (russh::keys::Error::KeyIsEncrypted, _) => unreadable(name, "it is protected by a passphrase"),
@@ -123,6 +126,9 @@ fn unreadable(name: &str, cause: impl std::fmt::Display) -> SshError {
 /// [`SshError::KeyUnreadable`]: `public_line` is not one line with a public key.
 pub fn authorized_keys_install_command(public_line: &str) -> Result<String, SshError> {
     let line = public_line.trim();
+    if !has_sane_blob(line) {
+        return Err(unreadable("(public)", "it is not one line with a public key"));
+    }
     let key = PublicKey::from_openssh(line).map_err(|e| unreadable("(public)", e))?;
     let blob = line.split_ascii_whitespace().nth(1).unwrap_or_default();
     if line.chars().any(char::is_control) || blob.is_empty() || key.algorithm().as_str().is_empty() {

@@ -27,6 +27,7 @@ pub mod exec;
 mod handler;
 pub mod hostkey;
 mod jump;
+mod key_cost;
 pub mod keyring;
 pub mod keys;
 pub mod known_hosts;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use super::super::super::enrol::Enrolled;
-use super::super::super::keys::BroughtKey;
 use super::super::super::{Fleet, FleetError, Identification, NewServer, ServerState};
 use super::super::{KnownServer, Login, Planned};
 use super::{Brought, Import, ItemState};
@@ -82,7 +81,7 @@ impl Fleet {
     /// Keeps a key that came along, with its certificate.
     pub(super) async fn keep(&self, caller: &Caller, brought: &Brought) -> Result<KeyId, FleetError> {
         let path = Some(brought.source_path.clone());
-        let opened = BroughtKey::open(&brought.private_key, brought.passphrase.as_ref(), path)?;
+        let opened = self.open_key(&brought.private_key, brought.passphrase.as_ref(), path).await?;
         let kept = self.keep_key(caller, opened).await?;
         if let Some(line) = &brought.certificate
             && kept.certificate.as_deref() != Some(line.trim())
