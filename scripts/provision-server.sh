@@ -67,6 +67,8 @@ done
 
 [ -n "$target" ] || misused "missing: [USER@]HOST, the server"
 case $target in -*) misused "'$target' is no server" ;; esac
+# grep looks at each line by itself, so a line break is refused first.
+case $user in *[!a-z0-9_-]*) misused "--user is no user name" ;; esac
 printf '%s' "$user" | grep -Eqx '[a-z_][a-z0-9_-]{0,30}' || misused "--user '$user' is no user name"
 [ "$user" != root ] || misused "--user root: root needs no rules; add the key to root by hand if that is what you want"
 [ "$remove" = yes ] || [ -n "$key" ] || misused "missing: --key FILE, the public key of Roundsman ('roundsman key show default' prints it)"

@@ -272,7 +272,7 @@ async fn the_page_shows_changed_keys_takes_approval_and_imports_lines() {
     );
     let done = app.post("/host-keys/import").by(&admin).form(&[("text", text.as_str())]).send().await;
     assert!(done.text().contains("1 added") && done.text().contains("Not readable"), "{}", done.text());
-    let id = app.services.fleet.known_hosts(&Caller::roundsman()).await.unwrap()[0].id;
+    let id = app.services.fleet.known_hosts(&Caller::roundsman(), 0, 1).await.unwrap().0[0].id;
     let removed = app.post(&format!("/host-keys/{id}/remove")).by(&admin).form(&[]).send().await;
     assert_eq!(removed.header("location"), "/host-keys?done=known-host-removed");
     assert_eq!(app.get("/host-keys.csv").by(&admin).send().await.status, 200);

@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal as _, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -118,7 +118,7 @@ async fn down(
     // Beside its destination, so that what breaks off never passes for the file.
     let part = PathBuf::from(format!("{}.roundsman-{}", file.display(), std::process::id()));
     let failed = |error: std::io::Error| CliError::failed(format!("{}: {error}", file.display()));
-    let sink = OpenOptions::new().write(true).create_new(true).open(&part).map_err(failed)?;
+    let sink = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(failed)?;
     let mut sink = Counting { file: sink, bar: Bar::new(0), bytes: 0 };
     let fetched = client.download(&address(server, path)?, None, &mut sink).await;
     let size_bytes = sink.bytes;

@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::config::RemoteWrite;
 use crate::fleet::{Fleet, FleetError, ServerFilter};
 use crate::history::{History, HistoryError};
-use crate::model::{Caller, InvalidRetention, Role, Timestamp};
+use crate::model::{Caller, InvalidRetention, OrganizationId, Role, Timestamp};
 use crate::store::{Store, StoreError, audit};
 use crate::vault::{Vault, VaultError};
 pub use discovery::TargetGroup;
@@ -191,8 +191,11 @@ impl Export {
     /// Roundsman's own state in Prometheus' text format.
     ///
     /// # Errors
-    /// [`ExportError::Auth`].
+    /// [`ExportError::Auth`]; [`ExportError::FirstOrganization`], because sizes and counts are those of all.
     pub fn own_metrics(&self, caller: &Caller, version: &'static str) -> Result<String, ExportError> {
+        if caller.organization != OrganizationId::DEFAULT {
+            return Err(ExportError::FirstOrganization);
+        }
         let inner = &self.inner;
         let sources = &inner.sources;
         let size =
@@ -229,9 +232,12 @@ impl Export {
     /// Checks the audit log, which is one chain over all organizations.
     ///
     /// # Errors
-    /// [`ExportError::Auth`], or the log cannot be read.
+    /// [`ExportError::Auth`], [`ExportError::FirstOrganization`], or the log cannot be read.
     pub async fn verify_audit(&self, caller: &Caller) -> Result<audit::Chain, ExportError> {
         auth::require(caller, Role::Admin)?;
+        if caller.organization != OrganizationId::DEFAULT {
+            return Err(ExportError::FirstOrganization);
+        }
         Ok(self.inner.sources.store.read(audit::verify).await?)
     }
 

@@ -94,7 +94,7 @@ impl Fleet {
     pub async fn host_keys(&self, caller: &Caller) -> Result<Vec<HostKeyReport>, FleetError> {
         auth::require(caller, Role::Viewer)?;
         let entries = self.inner.registry.of(caller);
-        let mut rows = Vec::with_capacity(entries.len());
+        let (mut places, mut reached) = (Vec::new(), Vec::new());
         for entry in &entries {
             let host = {
                 let live = entry.live();
@@ -104,9 +104,16 @@ impl Fleet {
                 live.server.hostname.clone().map(|host| (host, live.server.port))
             };
             let Some((host, port)) = host else { continue };
-            let revoked = self.trust_of(caller.organization, &host, port).await?.revoked;
-            rows.push(row(entry, &host, &revoked));
+            places.push((host, port));
+            reached.push(entry);
         }
+        let revoked = self.revoked_at(caller.organization, places.clone()).await?;
+        let mut rows: Vec<HostKeyReport> = reached
+            .into_iter()
+            .zip(&places)
+            .zip(&revoked)
+            .map(|((entry, (host, _)), revoked)| row(entry, host, revoked))
+            .collect();
         mark_shared(&mut rows);
         Ok(rows)
     }

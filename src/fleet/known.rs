@@ -18,6 +18,8 @@ use crate::store::{StoreError, Transaction};
 /// Servers that one line of a report names; a pattern may mean them all.
 const SERVERS_NAMED: usize = 20;
 const HOSTS_CHARS: usize = 200;
+/// Imported lines that an organization keeps: each is compared with a server whenever one is enrolled.
+const LINES_KEPT: usize = 20_000;
 
 /// What became of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -135,20 +137,24 @@ impl Fleet {
         port: Port,
     ) -> Result<Trust, FleetError> {
         let stored = self.inner.store.read(move |c| lines::marked(c, organization)).await?;
-        let host = host.trim_matches(['[', ']']);
-        let (mut authorities, mut revoked) = (Vec::new(), Vec::new());
-        for line in &stored {
-            let known = Known::of(line)?;
-            if !known.is_about(host, port) {
-                continue;
-            }
-            match known.mark {
-                Mark::CertAuthority => authorities.push(known.key),
-                Mark::Revoked => revoked.push(known.key),
-                Mark::None => {}
-            }
-        }
-        Ok(Trust { authorities: authorities.into(), revoked: revoked.into() })
+        let host = host.trim_matches(['[', ']']).to_owned();
+        aside(move || Ok(trust_in(&read(&stored)?, &host, port))).await?
+    }
+
+    /// What is revoked at each of these places, in their order: one read of the lines for all of them.
+    pub(super) async fn revoked_at(
+        &self,
+        organization: OrganizationId,
+        places: Vec<(String, Port)>,
+    ) -> Result<Vec<Arc<[HostKey]>>, FleetError> {
+        let stored = self.inner.store.read(move |c| lines::marked(c, organization)).await?;
+        aside(move || {
+            let marked = read(&stored)?;
+            let at =
+                |(host, port): (String, Port)| trust_in(&marked, host.trim_matches(['[', ']']), port).revoked;
+            Ok(places.into_iter().map(at).collect())
+        })
+        .await?
     }
 
     /// # Errors
@@ -177,49 +183,62 @@ impl Fleet {
         target: &Target,
     ) -> Result<String, FleetError> {
         let stored = self.inner.store.read(move |c| lines::all(c, organization)).await?;
-        let mut text = String::new();
-        for line in &stored {
-            let known = Known::of(line)?;
-            if known.is_about(target.bare_host(), target.port) {
-                let marker =
-                    if line.marker.is_empty() { String::new() } else { format!("@{} ", line.marker) };
-                text.push_str(&format!("{marker}{} {}\n", line.hosts, line.host_key));
+        let (host, port) = (target.bare_host().to_owned(), target.port);
+        aside(move || {
+            let mut text = String::new();
+            for line in &stored {
+                let known = Known::of(line)?;
+                if known.is_about(&host, port) {
+                    let marker =
+                        if line.marker.is_empty() { String::new() } else { format!("@{} ", line.marker) };
+                    text.push_str(&format!("{marker}{} {}\n", line.hosts, line.host_key));
+                }
             }
-        }
-        Ok(text)
+            Ok(text)
+        })
+        .await?
     }
 
     fn places(&self, caller: &Caller) -> Vec<Place> {
         self.inner.registry.of(caller).into_iter().filter_map(Place::of).collect()
     }
 
-    /// The imported lines, newest first.
+    /// The imported lines, newest first, from `start` on and at most `limit`; and how many there are in all. Only these are
+    /// compared with the servers.
     ///
     /// # Errors
     /// [`FleetError::Auth`] below viewer.
-    pub async fn known_hosts(&self, caller: &Caller) -> Result<Vec<KnownHostLine>, FleetError> {
+    pub async fn known_hosts(
+        &self,
+        caller: &Caller,
+        start: usize,
+        limit: usize,
+    ) -> Result<(Vec<KnownHostLine>, usize), FleetError> {
         auth::require(caller, Role::Viewer)?;
         let organization = caller.organization;
         let stored = self.inner.store.read(move |c| lines::all(c, organization)).await?;
         let places = self.places(caller);
-        stored
-            .into_iter()
-            .map(|line| {
-                let known = Known::of(&line)?;
-                let about = places.iter().filter(|place| known.is_about(&place.host, place.port));
-                Ok(KnownHostLine {
-                    servers: about.take(SERVERS_NAMED).map(|place| place.name.clone()).collect(),
-                    algorithm: known.key.algorithm().to_owned(),
-                    fingerprint: known.key.fingerprint(),
-                    id: line.id,
-                    marker: line.marker,
-                    hosts: line.hosts,
-                    host_key: line.host_key,
-                    created_at: line.created_at,
-                    created_by: line.created_by,
-                })
+        let total = stored.len();
+        let shown = move |line: StoredLine| -> Result<KnownHostLine, FleetError> {
+            let known = Known::of(&line)?;
+            let about = places.iter().filter(|place| known.is_about(&place.host, place.port));
+            Ok(KnownHostLine {
+                servers: about.take(SERVERS_NAMED).map(|place| place.name.clone()).collect(),
+                algorithm: known.key.algorithm().to_owned(),
+                fingerprint: known.key.fingerprint(),
+                id: line.id,
+                marker: line.marker,
+                hosts: line.hosts,
+                host_key: line.host_key,
+                created_at: line.created_at,
+                created_by: line.created_by,
             })
-            .collect()
+        };
+        aside(move || {
+            let lines = stored.into_iter().skip(start).take(limit).map(shown);
+            Ok((lines.collect::<Result<_, FleetError>>()?, total))
+        })
+        .await?
     }
 
     /// Takes in the lines of a known_hosts file and says what became of each. A dry run changes nothing.
@@ -239,6 +258,7 @@ impl Fleet {
         }
         let organization = caller.organization;
         let stored = self.inner.store.read(move |c| lines::all(c, organization)).await?;
+        let already = stored.len();
         let mut seen: std::collections::HashSet<(String, String, String)> =
             stored.into_iter().map(|line| (line.marker, line.hosts, line.host_key)).collect();
         let places = self.places(caller);
@@ -264,6 +284,14 @@ impl Fleet {
             }
             approvals.extend(approved);
             reports.push(report);
+        }
+        if already + kept.len() > LINES_KEPT {
+            return Err(FleetError::invalid(
+                "text",
+                format!(
+                    "{already} lines are kept already, and {LINES_KEPT} can be; remove some, or import fewer"
+                ),
+            ));
         }
         if !dry_run {
             self.keep_lines(caller, &kept).await?;
@@ -373,6 +401,27 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Does what takes long, such as an HMAC for each hashed name, where it holds up no request.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FleetError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| FleetError::Unavailable(format!("the lines could not be looked at: {error}")))
+}
+
+fn read(stored: &[StoredLine]) -> Result<Vec<Known>, FleetError> {
+    Ok(stored.iter().map(Known::of).collect::<Result<_, _>>()?)
+}
+
+fn trust_in(marked: &[Known], host: &str, port: Port) -> Trust {
+    let keys = |mark: Mark| -> Vec<HostKey> {
+        let about = marked.iter().filter(|known| known.mark == mark && known.is_about(host, port));
+        about.map(|known| known.key.clone()).collect()
+    };
+    Trust { authorities: keys(Mark::CertAuthority).into(), revoked: keys(Mark::Revoked).into() }
 }
 
 fn known_of(line: &KnownLine) -> Known {

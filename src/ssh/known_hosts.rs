@@ -142,6 +142,13 @@ pub fn lookup(text: &str, host: &str, port: Port) -> Vec<KnownKey> {
     text.lines().take(MAX_LINES).filter_map(known).collect()
 }
 
+/// The lines of `text` about this host and port, as they stand; authorities and revocations among them.
+#[must_use]
+pub fn lines_about(text: &str, host: &str, port: Port) -> String {
+    let is_about = |line: &&str| matches!(parse_line(line), Some(Ok((mark, hosts, _))) if matches(hosts, mark, host, port));
+    text.lines().take(MAX_LINES).filter(is_about).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// Whether the first field of a line (patterns, or one hashed name) is about this host and port.
 ///
 /// A host's own key on another port than 22 is looked up as `[host]:port` only. Authorities and revocations are looked up

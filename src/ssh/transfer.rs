@@ -123,7 +123,7 @@ impl Connection {
             let room =
                 usize::try_from(total_bytes - report.done_bytes).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
             let part = piece.get_mut(..room).unwrap_or_default();
-            let count = source.read(part).await.map_err(here)?;
+            let count = in_time(source.read(part)).await?;
             if count == 0 {
                 return Err(TransferError::Truncated {
                     arrived_bytes: report.done_bytes,
@@ -135,7 +135,7 @@ impl Connection {
             wire.send(part).await?;
             report.add(count);
         }
-        if source.read(&mut [0; 1]).await.map_err(here)? > 0 {
+        if in_time(source.read(&mut [0; 1])).await? > 0 {
             return Err(TransferError::Here { cause: "it is longer than was said".to_owned() });
         }
         if verdict == Verdict::Taken {
@@ -196,10 +196,10 @@ impl Connection {
                 });
             }
             hash.update(&piece);
-            sink.write_all(&piece).await.map_err(here)?;
+            in_time(sink.write_all(&piece)).await?;
             report.add(piece.len());
         }
-        sink.flush().await.map_err(here)?;
+        in_time(sink.flush()).await?;
         let sha256 = hex(&hash.finalize());
         wire.send(b"end\n").await?;
         let hash_checked = wire.stored(total_bytes, &sha256).await?;
@@ -215,6 +215,14 @@ enum Verdict {
     Asked,
     /// `cat` reads to the end of the input; afterwards the size alone decides.
     Taken,
+}
+
+/// Our own side may stand still too: the other end of it is a browser, and a transfer holds a channel of the server.
+async fn in_time<T>(moving: impl Future<Output = io::Result<T>>) -> Result<T, TransferError> {
+    match timeout(STALL_LIMIT, moving).await {
+        Ok(moved) => moved.map_err(here),
+        Err(_) => Err(TransferError::Stalled { after_s: STALL_LIMIT.as_secs() }),
+    }
 }
 
 fn here(error: io::Error) -> TransferError {

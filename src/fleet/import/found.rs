@@ -157,6 +157,35 @@ pub(super) struct Findings {
     is_full: bool,
 }
 
+/// One value of a text; longer ones are no path, name or list of arguments, and groups and patterns repeat them.
+pub(super) const VALUE_BYTES: usize = 4096;
+/// All that a text says of one server together: `Host *` gives the same to each of thousands.
+const SERVER_BYTES: usize = 16 * 1024;
+
+impl Candidate {
+    /// What its texts take.
+    fn bytes(&self) -> usize {
+        let optional = [
+            &self.name,
+            &self.user,
+            &self.agent_key,
+            &self.certificate,
+            &self.proxy,
+            &self.host_key_alias,
+            &self.region,
+            &self.environment,
+        ];
+        let lists = self.identities.iter().chain(&self.tags).map(String::len).sum::<usize>();
+        let metadata = self.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        optional.into_iter().flatten().map(String::len).sum::<usize>()
+            + lists
+            + metadata
+            + self.host.len()
+            + self.description.len()
+            + self.jump.iter().map(Self::bytes).sum::<usize>()
+    }
+}
+
 impl Findings {
     fn push(&mut self, at: Place, found: Found, remarks: Vec<String>) {
         if self.is_full {
@@ -184,6 +213,10 @@ impl Findings {
     }
 
     pub(super) fn server(&mut self, at: Place, candidate: Candidate, remarks: Vec<String>) {
+        if candidate.bytes() > SERVER_BYTES {
+            let message = format!("what is said of this server is longer than {SERVER_BYTES} bytes");
+            return self.invalid(at, "text", message);
+        }
         self.push(at, Found::Server(Box::new(candidate)), remarks);
     }
 

@@ -48,7 +48,7 @@ pub struct Import {
     /// Store servers that cannot be reached, or whose host key nobody approved yet.
     pub unchecked: bool,
     /// The caller's own known_hosts lines, which approve the keys that they name.
-    pub known_hosts: Option<String>,
+    pub known_hosts: Option<Arc<str>>,
     pub keys: Vec<Brought>,
 }
 

@@ -11,7 +11,8 @@ use warp::ws::{Message, WebSocket};
 use super::super::live::values;
 use super::super::request::{Access, REVISIT, Request, still_welcome};
 use super::super::routes::Route;
-use crate::model::Event;
+use crate::auth;
+use crate::model::{Caller, Event, Role};
 use crate::services::Services;
 
 /// A listener that takes no message for so long is gone; it must not hold a task for ever.
@@ -21,7 +22,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 pub fn routes() -> Vec<Route> {
     vec![
         Route::socket("/api/v1/events", Access::VIEWER, attend)
-            .summary("WebSocket: readings, health changes, servers added, changed, removed, operations, files on their way"),
+            .summary("WebSocket: readings, health changes, servers added, changed, removed, operations; to administrators files on their way"),
     ]
 }
 
@@ -54,6 +55,13 @@ fn message(event: &Event) -> Value {
     }
 }
 
+/// Events of the caller's organization; files on their way are an administrator's, as is the transfer itself.
+fn is_for(event: &Event, caller: &Caller) -> bool {
+    let is_transfer = matches!(event, Event::Transfer { .. });
+    event.organization() == caller.organization
+        && (!is_transfer || auth::require(caller, Role::Admin).is_ok())
+}
+
 async fn attend(request: Request, services: Services, socket: WebSocket) {
     let headers = request.headers;
     let Some(caller) = request.caller else { return };
@@ -76,7 +84,7 @@ async fn attend(request: Request, services: Services, socket: WebSocket) {
             }
         };
         let text = match next {
-            Ok(event) if event.organization() != caller.organization => continue,
+            Ok(event) if !is_for(&event, &caller) => continue,
             Ok(event) => message(&event).to_string(),
             Err(RecvError::Lagged(missed)) => json!({ "type": "missed", "count": missed }).to_string(),
             Err(RecvError::Closed) => return,

@@ -10,7 +10,7 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, no_content, with_type};
-use super::page;
+use super::{page, window};
 use crate::fleet::HostKeyReport;
 use crate::services::Services;
 
@@ -73,7 +73,10 @@ async fn import(request: Request, services: Services) -> Result<Response, Failur
 }
 
 async fn known(request: Request, services: Services) -> Result<Response, Failure> {
-    page(&request, services.fleet.known_hosts(request.caller()?).await?)
+    let (limit, start) = window(&request)?;
+    let (items, total) = services.fleet.known_hosts(request.caller()?, start, limit).await?;
+    let next_cursor = (total > start.saturating_add(limit)).then(|| (start + limit).to_string());
+    json_reply(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next_cursor }))
 }
 
 async fn forget(request: Request, services: Services) -> Result<Response, Failure> {

@@ -120,7 +120,7 @@ async fn import(request: Request, services: Services) -> Result<Response, Failur
         skip_invalid: input.skip_invalid,
         accept_new: input.accept_new,
         unchecked: input.unchecked,
-        known_hosts: input.known_hosts,
+        known_hosts: input.known_hosts.map(Into::into),
         keys,
     };
     let id = services.fleet.start_import(request.caller()?, import).await?;

@@ -11,7 +11,7 @@ use super::{Badge, Choice, Chrome, Section, Viewer};
 
 /// Rows that a page lays out; the API and the CSV have them all.
 const ROWS_SHOWN: usize = 1000;
-const LINES_SHOWN: usize = 200;
+pub(in crate::web) const LINES_SHOWN: usize = 200;
 const TEXT_CHARS: u32 = 512 * 1024;
 
 /// What the address asks for.
@@ -255,7 +255,7 @@ impl HostKeysPage {
     pub fn new(
         viewer: &Viewer,
         report: &[HostKeyReport],
-        lines: &[KnownHostLine],
+        (lines, lines_kept): (&[KnownHostLine], usize),
         query: &HostKeyQuery,
         form: &KnownHostsForm,
         now: Timestamp,
@@ -282,7 +282,7 @@ impl HostKeysPage {
             total: report.len(),
             left_out: accepted.len().saturating_sub(ROWS_SHOWN),
             lines: lines.iter().take(LINES_SHOWN).map(|line| Line::new(line, now)).collect(),
-            lines_left_out: lines.len().saturating_sub(LINES_SHOWN),
+            lines_left_out: lines_kept.saturating_sub(LINES_SHOWN),
             report: form.report.as_ref().map(Report::new),
             text: Field::lines("text", "Lines", &form.text, TEXT_CHARS)
                 .placeholder("web-1.example.com ssh-ed25519 AAAA…")
@@ -315,7 +315,7 @@ mod tests {
         HostKeysPage::new(
             &viewer(role),
             &host_keys(),
-            &known_hosts(),
+            (&known_hosts(), known_hosts().len()),
             &query,
             &KnownHostsForm::default(),
             now(),

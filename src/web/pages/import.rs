@@ -12,7 +12,16 @@ use super::{Badge, Choice, Chrome, Section, Viewer};
 /// Lines that the page shows; a browser is slow with more, and the API has them all.
 const ROWS: usize = 1000;
 
-/// What was typed. Nothing in it is a secret.
+/// Variables of an inventory that hold a password.
+const PASSWORDS: [&str; 5] = [
+    "ansible_password",
+    "ansible_ssh_pass",
+    "ansible_become_password",
+    "ansible_become_pass",
+    "ansible_sudo_pass",
+];
+
+/// What was typed; passwords that an inventory brings along are blanked when it is shown again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImportForm {
     pub text: String,
@@ -70,12 +79,32 @@ impl ImportPage {
         formats.extend(Format::ALL.map(|format| Choice::of(format.name(), format.title(), &form.format)));
         Self {
             chrome: Chrome::new("Import servers", Section::Fleet, None, viewer, now),
-            form: form.clone(),
+            form: ImportForm { text: without_passwords(&form.text), ..form.clone() },
             formats,
             tags: Field::line("tags", "Tags for all of them", &form.tags, 1000).placeholder("customer-a eu"),
             plan: plan.map(PlanView::new),
         }
     }
+}
+
+/// The text with the values of variables such as `ansible_password` left out; they are not taken over anyway.
+fn without_passwords(text: &str) -> String {
+    text.split_inclusive('\n').map(without_password).collect()
+}
+
+/// A line up to its first password: what follows may be a part of it, whatever the quotes say.
+fn without_password(line: &str) -> String {
+    let lower = line.to_ascii_lowercase();
+    let found = PASSWORDS.iter().filter_map(|name| {
+        let after = lower.find(name)? + name.len();
+        let rest =
+            lower.get(after..)?.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
+        rest.starts_with(['=', ':']).then(|| lower.len() - rest.len() + 1)
+    });
+    let Some(end) = found.min() else { return line.to_owned() };
+    let kept = line.get(..end).unwrap_or_default();
+    let ending = if line.ends_with('\n') { "\n" } else { "" };
+    format!("{kept}{ending}")
 }
 
 impl PlanView {
@@ -251,6 +280,18 @@ mod tests {
         let html = ImportPage::new(&viewer(Role::Admin), &form, Some(&plan), now()).render().unwrap();
         assert!(!html.contains("<script>x") && !html.contains("</textarea><script"), "{html}");
         assert!(html.contains("Wrong") && html.contains("&#60;script&#62;x"));
+    }
+
+    #[test]
+    fn a_pasted_password_does_not_come_back() {
+        let text =
+            "web-1 ansible_user=anna ansible_password='top hush' x=1\nansible_become_pass: \"hush\"\nweb-2\n";
+        let form = ImportForm { text: text.to_owned(), ..ImportForm::default() };
+        let html = ImportPage::new(&viewer(Role::Admin), &form, None, now()).render().unwrap();
+        assert!(
+            !html.contains("hush") && html.contains("ansible_user=anna") && html.contains("web-2"),
+            "{html}"
+        );
     }
 
     #[test]

@@ -318,8 +318,11 @@ fn key_pages(folder: &Folder) {
     folder.page("key", &KeyPage::new(&admin, &detail, &keys, &forms, now()));
     let known = KnownHostsForm::default();
     let query = HostKeyQuery::default();
-    folder.page("host-keys", &HostKeysPage::new(&admin, &host_keys(), &known_hosts(), &query, &known, now()));
-    folder.page("host-keys-empty", &HostKeysPage::new(&admin, &[], &[], &query, &known, now()));
+    folder.page(
+        "host-keys",
+        &HostKeysPage::new(&admin, &host_keys(), (&known_hosts(), 2), &query, &known, now()),
+    );
+    folder.page("host-keys-empty", &HostKeysPage::new(&admin, &[], (&[], 0), &query, &known, now()));
     let unused = crate::fleet::KeyDetail { key: weak, used_by: Vec::new(), unfinished: Vec::new(), ..detail };
     folder.page("key-unused", &KeyPage::new(&admin, &unused, &keys, &forms, now()));
 }

@@ -5,7 +5,7 @@ use warp::reply::Response;
 
 use super::super::api::host_keys::csv;
 use super::super::error::{Failure, problem};
-use super::super::pages::host_keys::{HostKeyQuery, HostKeysPage, KnownHostsForm};
+use super::super::pages::host_keys::{HostKeyQuery, HostKeysPage, KnownHostsForm, LINES_SHOWN};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
 use super::{done, field_problems, show, viewer};
@@ -29,10 +29,17 @@ async fn answer(
 ) -> Result<Response, Failure> {
     let caller = request.caller()?;
     let report = services.fleet.host_keys(caller).await?;
-    let lines = services.fleet.known_hosts(caller).await?;
+    let lines = services.fleet.known_hosts(caller, 0, LINES_SHOWN).await?;
     let pairs = request.query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let query = HostKeyQuery::from_pairs(pairs);
-    let mut page = HostKeysPage::new(&viewer(request)?, &report, &lines, &query, form, services.clock.now());
+    let mut page = HostKeysPage::new(
+        &viewer(request)?,
+        &report,
+        (&lines.0, lines.1),
+        &query,
+        form,
+        services.clock.now(),
+    );
     page.chrome.notice = done(request);
     show(status, &page)
 }

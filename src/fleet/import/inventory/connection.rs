@@ -1,7 +1,7 @@
 //! What the connection variables of a host come to.
 
 use super::super::address;
-use super::super::found::{Candidate, Findings, word};
+use super::super::found::{Candidate, Findings, VALUE_BYTES, word};
 use super::super::ssh_config::{ArgumentsRefused, arguments};
 use super::{Host, Value, Variables};
 
@@ -71,6 +71,9 @@ fn text<'a>(variables: &'a Variables, names: &[&str]) -> Result<Option<&'a str>,
         Value::Vault => Err(Stop::Unsupported(format!(
             "{name} is encrypted by ansible-vault (!vault), which is not opened"
         ))),
+        Value::TooLong => {
+            Err(Stop::Invalid(name.clone(), format!("{name} has more than {VALUE_BYTES} bytes")))
+        }
         Value::Other => Err(Stop::Invalid(name.clone(), format!("{name} has to be a text"))),
     }
 }

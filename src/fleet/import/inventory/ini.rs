@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str, findings: &mut Findings) -> Inventory {
             }
             Section::Variables(group) => match line.split_once('=') {
                 Some((name, value)) if is_wanted(name.trim()) => {
-                    let value = value_of(unquoted(value.trim()));
+                    let value = Value::of(unquoted(value.trim()));
                     if let Some(group) = inventory.group(group) {
                         group.variables.insert(name.trim().to_owned(), value);
                     }
@@ -102,7 +102,7 @@ fn host_line(
     let mut variables = Variables::new();
     let pattern = match port_of(pattern) {
         Some((pattern, port)) => {
-            variables.insert("ansible_port".to_owned(), Value::Text(port.to_owned()));
+            variables.insert("ansible_port".to_owned(), Value::of(port));
             pattern
         }
         None => pattern.as_str(),
@@ -112,12 +112,12 @@ fn host_line(
             return Err(("line", format!("'{}' is not name=value", word(option))));
         };
         if is_wanted(name) {
-            variables.insert(name.to_owned(), value_of(value));
+            variables.insert(name.to_owned(), Value::of(value));
         }
     }
     for name in expand(pattern).map_err(|message| ("hostname", message))? {
         if !inventory.host(&name, at, group, &variables) {
-            return Err(("hostname", format!("more than {HOSTS} hosts")));
+            return Err(("hostname", format!("more than {HOSTS} hosts, or too many groups of theirs")));
         }
     }
     Ok(())
@@ -138,8 +138,4 @@ fn unquoted(text: &str) -> &str {
         }
     }
     text
-}
-
-fn value_of(text: &str) -> Value {
-    if text.starts_with("$ANSIBLE_VAULT") { Value::Vault } else { Value::Text(text.to_owned()) }
 }

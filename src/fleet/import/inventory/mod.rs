@@ -9,23 +9,45 @@ mod yaml;
 mod yaml_tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use super::found::{Files, Findings, Place, word};
+use super::found::{Files, Findings, Place, VALUE_BYTES, word};
 
 /// Hosts that one inventory may come to, ranges expanded; the import itself takes fewer.
 const HOSTS: usize = 20_000;
 const GROUPS: usize = 5_000;
+/// Hosts in groups, counted for each place that names one: a line of ten bytes with a range names them all.
+const MEMBERSHIPS: usize = 200_000;
+/// Names of groups and patterns of hosts; a host name has at most 253 (RFC 1035), and ranges repeat what is here.
+const NAME_BYTES: usize = 512;
+/// Groups that one host may be in; each becomes a tag.
+const GROUPS_OF_HOST: usize = 200;
 /// Groups inside groups.
 const GROUP_DEPTH: usize = 32;
 
 /// What a variable holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Value {
-    Text(String),
+    /// Shared, because a range gives it to thousands of hosts.
+    Text(Arc<str>),
+    /// More than [`VALUE_BYTES`].
+    TooLong,
     /// Encrypted by ansible-vault.
     Vault,
     /// A list or a map.
     Other,
+}
+
+impl Value {
+    fn of(text: &str) -> Self {
+        if text.starts_with("$ANSIBLE_VAULT") {
+            Self::Vault
+        } else if text.len() > VALUE_BYTES {
+            Self::TooLong
+        } else {
+            Self::Text(text.into())
+        }
+    }
 }
 
 type Variables = BTreeMap<String, Value>;
@@ -50,11 +72,13 @@ struct Inventory {
     hosts: Vec<Host>,
     by_name: HashMap<String, usize>,
     groups: BTreeMap<String, Group>,
+    memberships: usize,
 }
 
 impl Inventory {
     fn group(&mut self, name: &str) -> Option<&mut Group> {
-        if self.groups.len() >= GROUPS && !self.groups.contains_key(name) {
+        let is_full = self.groups.len() >= GROUPS && !self.groups.contains_key(name);
+        if is_full || name.len() > NAME_BYTES {
             return None;
         }
         Some(self.groups.entry(name.to_owned()).or_default())
@@ -62,6 +86,10 @@ impl Inventory {
 
     /// Adds what is said of a host in one place. False: there are too many.
     fn host(&mut self, name: &str, at: &Place, group: &str, variables: &Variables) -> bool {
+        self.memberships += 1;
+        if self.memberships > MEMBERSHIPS {
+            return false;
+        }
         let index = match self.by_name.get(name) {
             Some(index) => *index,
             None if self.hosts.len() >= HOSTS => return false,
@@ -157,6 +185,11 @@ fn found(mut inventory: Inventory, files: Option<&dyn Files>, findings: &mut Fin
             variables.extend(variables_from(files, "host_vars", &host.name, &host.at, findings));
         }
         groups.retain(|name| !matches!(*name, "all" | "ungrouped"));
+        if groups.len() > GROUPS_OF_HOST {
+            let message = format!("{} is in more than {GROUPS_OF_HOST} groups", word(&host.name));
+            findings.invalid(host.at.clone(), "group", message);
+            continue;
+        }
         groups.sort_unstable();
         connection::server(host, &variables, &groups, findings);
     }
@@ -200,6 +233,9 @@ fn is_wanted(name: &str) -> bool {
 /// # Errors
 /// What is wrong with the range.
 fn expand(pattern: &str) -> Result<Vec<String>, String> {
+    if pattern.len() > NAME_BYTES {
+        return Err(format!("'{}' is longer than {NAME_BYTES} bytes", word(pattern)));
+    }
     let mut names = vec![String::new()];
     let mut rest = pattern;
     while let Some((before, after)) = rest.split_once('[') {
@@ -249,6 +285,7 @@ fn steps(range: &str) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::found::Found;
     use super::*;
 
     #[test]
@@ -263,6 +300,36 @@ mod tests {
         {
             assert!(expand(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_long_value_is_refused_before_a_range_repeats_it() {
+        let long = "x".repeat(500_000);
+        let refused = |text: &str| {
+            let mut findings = Findings::default();
+            read_ini(text, None, &mut findings);
+            let entries = findings.into_entries();
+            assert!(
+                entries.iter().all(|entry| !matches!(entry.found, Found::Server(_))),
+                "{}",
+                entries.len()
+            );
+            assert!(!entries.is_empty());
+        };
+        refused(&format!("{long}[1:20000]\n"));
+        refused(&format!("web[1:300] ansible_user={long}\n"));
+        refused(&format!("web ansible_ssh_private_key_file={long}\n"));
+        refused(&format!("[{long}]\n"));
+        let mut findings = Findings::default();
+        read_yaml(&format!("all:\n  hosts:\n    web:\n      ansible_user: {long}\n"), None, &mut findings);
+        let entries = findings.into_entries();
+        assert!(
+            matches!(&entries[0].found, Found::Invalid { message, .. } if message.contains("4096 bytes"))
+        );
+        let mut inventory = Inventory::default();
+        let none = Variables::new();
+        let is_taken = |inventory: &mut Inventory| inventory.host("web", &Place::line(1), "a", &none);
+        assert!((0..MEMBERSHIPS).all(|_| is_taken(&mut inventory)) && !is_taken(&mut inventory));
     }
 
     #[test]

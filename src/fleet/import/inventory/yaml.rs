@@ -93,7 +93,11 @@ fn one_host(name: &Node, body: &Node, group: &str, inventory: &mut Inventory, fi
         Err(message) => findings.invalid(at, "hostname", message),
         Ok(names) => {
             if !names.iter().all(|name| inventory.host(name, &at, group, &variables)) {
-                findings.invalid(at, "hostname", format!("more than {HOSTS} hosts"));
+                findings.invalid(
+                    at,
+                    "hostname",
+                    format!("more than {HOSTS} hosts, or too many groups of theirs"),
+                );
             }
         }
     }
@@ -113,8 +117,7 @@ fn variables(node: &Node) -> Variables {
 fn value_of(node: &Node) -> Value {
     match &node.kind {
         Kind::Scalar { tag: Some(tag), .. } if tag == "vault" || tag == "vault-encrypted" => Value::Vault,
-        Kind::Scalar { text, .. } if text.starts_with("$ANSIBLE_VAULT") => Value::Vault,
-        Kind::Scalar { text, .. } => Value::Text(text.clone()),
+        Kind::Scalar { text, .. } => Value::of(text),
         Kind::Map(_) | Kind::List(_) => Value::Other,
     }
 }

@@ -8,6 +8,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 const DEPTH: usize = 40;
 /// Nodes of one document, those that aliases repeat included: ten lines of aliases can mean a billion nodes.
 const NODES: usize = 300_000;
+/// A text counts as one more node for as many bytes: an alias may repeat one long word thousands of times.
+const BYTES_OF_NODE: usize = 64;
 
 #[derive(Debug, Clone)]
 pub(super) struct Node {
@@ -49,7 +51,9 @@ impl Node {
 
     fn size(&self) -> usize {
         1 + match &self.kind {
-            Kind::Scalar { .. } => 0,
+            Kind::Scalar { text, tag, .. } => {
+                (text.len() + tag.as_ref().map_or(0, String::len)) / BYTES_OF_NODE
+            }
             Kind::List(items) => items.iter().map(Self::size).sum(),
             Kind::Map(pairs) => pairs.iter().map(|(key, value)| key.size() + value.size()).sum(),
         }
@@ -194,6 +198,8 @@ mod tests {
             text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
         }
         assert!(parse(&text).unwrap_err().message.contains("too many"));
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), vec!["*a"; 1000].join(", "));
+        assert!(parse(&long).unwrap_err().message.contains("too many"));
         assert!(parse(&"[".repeat(500)).is_err());
         assert!(parse(&"- ".repeat(5000)).unwrap_err().message.contains("deep"));
     }

@@ -1,6 +1,7 @@
 //! One planned server through the door of enrolment, and the keys that come along.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::super::enrol::Enrolled;
 use super::super::super::{Fleet, FleetError, Identification, NewServer, ServerState};
@@ -21,16 +22,20 @@ pub(super) fn known(state: &ServerState) -> KnownServer {
     }
 }
 
-/// The known_hosts lines that speak of this server; where it has an alias, what they say of that.
-fn known_lines(text: Option<&str>, server: &Planned) -> Option<String> {
-    let text = text?;
-    let Some(alias) = &server.host_key_alias else { return Some(text.to_owned()) };
+/// The known_hosts lines that speak of this server; where it has an alias, what they say of that. Hashed names cost an
+/// HMAC for each line.
+fn known_lines(text: &str, server: &Planned) -> String {
+    let Some(alias) = &server.host_key_alias else {
+        let host = server.hostname.trim_matches(['[', ']']);
+        let port = Port::of(server.port.into()).unwrap_or(Port::SSH);
+        return known_hosts::lines_about(text, host, port);
+    };
     // With an alias the port is no part of the name (ssh_config(5), HostKeyAlias).
     let lines = known_hosts::lookup(text, alias, Port::SSH).into_iter().map(|known| {
         let marker = if known.revoked { "@revoked " } else { "" };
         format!("{marker}{} {}\n", name_in_file(server), known.key)
     });
-    Some(lines.collect())
+    lines.collect()
 }
 
 fn name_in_file(server: &Planned) -> String {
@@ -51,7 +56,12 @@ fn is_known(new: &NewServer, line: &str) -> bool {
 }
 
 /// The server as enrolment takes it.
-fn new_server(server: &Planned, identification: Identification, import: &Import) -> NewServer {
+fn new_server(
+    server: &Planned,
+    identification: Identification,
+    import: &Import,
+    known_hosts: Option<String>,
+) -> NewServer {
     NewServer {
         name: Some(server.name.clone()),
         hostname: server.hostname.clone(),
@@ -73,7 +83,7 @@ fn new_server(server: &Planned, identification: Identification, import: &Import)
         host_key: None,
         accept_new: import.accept_new,
         unchecked: import.unchecked,
-        known_hosts: known_lines(import.known_hosts.as_deref(), server),
+        known_hosts,
     }
 }
 
@@ -89,6 +99,17 @@ impl Fleet {
             self.attach_certificate(caller, &kept.id.to_string(), line).await?;
         }
         Ok(kept.id)
+    }
+
+    /// What the caller's known_hosts says of one server, looked for where it holds up no request.
+    async fn lines_of(
+        &self,
+        known_hosts: Option<&Arc<str>>,
+        server: &Planned,
+    ) -> Result<Option<String>, FleetError> {
+        let Some(text) = known_hosts.map(Arc::clone) else { return Ok(None) };
+        let server = server.clone();
+        super::super::super::known::aside(move || known_lines(&text, &server)).await.map(Some)
     }
 
     pub(super) async fn enrol_planned(
@@ -107,7 +128,11 @@ impl Fleet {
             },
             Login::Agent(line) => Identification::Agent(line.clone()),
         };
-        let new = new_server(server, identification, import);
+        let known_hosts = match self.lines_of(import.known_hosts.as_ref(), server).await {
+            Ok(lines) => lines,
+            Err(error) => return ItemState::failed(error.to_string()),
+        };
+        let new = new_server(server, identification, import, known_hosts);
         // A key that known_hosts has is looked for before anything is stored unchecked.
         let first_look = NewServer { unchecked: new.unchecked && new.known_hosts.is_none(), ..new.clone() };
         let mut enrolled = self.enrol(caller, first_look).await;

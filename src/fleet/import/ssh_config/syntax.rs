@@ -1,6 +1,6 @@
 //! Lines of ssh_config: keyword, words, quotes, comments, and the files of Include.
 
-use super::super::found::{Files, Findings, Place, word};
+use super::super::found::{Files, Findings, Place, VALUE_BYTES, word};
 use super::glob::Pattern;
 use super::options::{self, Meaning};
 use super::resolve::Criterion;
@@ -68,6 +68,11 @@ impl<'a> Reader<'a> {
             "include" => self.include(&words, &at, depth),
             "ignoreunknown" => {
                 self.ignored.extend(words.first().map(|list| list.to_ascii_lowercase()));
+                None
+            }
+            _ if rest.len() > VALUE_BYTES => {
+                let message = format!("{} has more than {VALUE_BYTES} bytes", word(shown));
+                self.findings.invalid(at, "line", message);
                 None
             }
             _ => self.option(&keyword, shown, &words, rest, at),
