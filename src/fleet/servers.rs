@@ -370,7 +370,7 @@ impl Fleet {
 
     /// Removes the samples of servers at whose removal the program ended, or history could not be written.
     pub(super) async fn forget_removed(&self) -> Result<(), FleetError> {
-        for number in self.inner.store.read(|c| settings::to_forget(c)).await? {
+        for number in self.inner.store.read(settings::to_forget).await? {
             if let Err(error) = self.forget_samples(number).await {
                 tracing::error!(%error, number = number.0, "the samples of a removed server are still there; the next start tries again");
             }
