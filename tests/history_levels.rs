@@ -362,6 +362,81 @@ async fn a_clock_that_ran_ahead_and_was_set_back_loses_nothing_before_or_after()
 }
 
 #[tokio::test]
+async fn two_restarts_lose_nothing_of_a_bucket_that_ended_while_the_program_was_down() {
+    let fixture = Fixture::new();
+    fixture.readings(10 * MINUTE_MS, MINUTE_MS, |_| 1.0).await;
+    fixture.history.close().await.unwrap();
+    fixture.advance(6 * MINUTE_MS);
+    let history = History::open(&fixture.path(), fixture.clock.clone()).unwrap();
+    let fixture = Fixture { history, ..fixture };
+    // The time of the bucket that was brought back is later than that of the one behind it.
+    fixture.readings(4 * MINUTE_MS, MINUTE_MS, |_| 2.0).await;
+    fixture.advance(45_000);
+    fixture.history.sync().await.unwrap();
+    assert_eq!(fixture.rows("raw"), 2);
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.count().await, 14);
+    fixture.settle().await;
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.count().await, 14);
+}
+
+#[tokio::test]
+async fn a_restart_after_the_clock_was_set_back_loses_nothing() {
+    let fixture = Fixture::new();
+    fixture.readings(5 * MINUTE_MS, MINUTE_MS, |_| 1.0).await;
+    let real = fixture.clock.now();
+    fixture.advance(3 * HOUR_MS);
+    fixture.append(WEB, &cpu(), 2.0);
+    fixture.clock.set(real);
+    fixture.append(WEB, &cpu(), 3.0);
+    fixture.history.sync().await.unwrap();
+    assert_eq!(fixture.rows("raw"), 2);
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.count().await, 6);
+}
+
+/// Makes the first row of a small table one that SQLite itself cannot read.
+fn spoil_first_row(path: &std::path::Path, table: &str) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_master WHERE name = ?";
+    let page: usize = db.query_row(sql, [table], |row| row.get(0)).unwrap();
+    db.close().unwrap();
+    let mut file = std::fs::read(path).unwrap();
+    let start = (page - 1) * 4096;
+    assert_eq!(file[start], 0x0d, "all rows are on one page");
+    let cell = start + usize::from(u16::from_be_bytes([file[start + 8], file[start + 9]]));
+    // Behind the varints of size and key (at most 9 bytes each) stands the size of the record's header.
+    let after_varint =
+        |at: usize| at + (0..9).position(|byte| file[at + byte] < 0x80).map_or(9, |last| last + 1);
+    let header = after_varint(after_varint(cell));
+    file[header..header + 2].copy_from_slice(&[0xff, 0x7f]);
+    std::fs::write(path, file).unwrap();
+}
+
+#[tokio::test]
+async fn a_row_that_sqlite_cannot_read_stops_neither_the_start_nor_the_roll_ups() {
+    let fixture = Fixture::new();
+    for _ in 0..3 {
+        fixture.append(WEB, &cpu(), 1.0);
+        fixture.append(DB, &cpu(), 1.0);
+        fixture.advance(10 * MINUTE_MS);
+    }
+    fixture.advance(10 * MINUTE_MS);
+    fixture.history.sync().await.unwrap();
+    assert_eq!(fixture.rows("raw"), 6);
+    fixture.history.close().await.unwrap();
+    spoil_first_row(&fixture.path(), "raw");
+    let history = History::open(&fixture.path(), fixture.clock.clone()).unwrap();
+    let fixture = Fixture { history, ..fixture };
+    fixture.settle().await;
+    assert_eq!((fixture.rows("r1m"), fixture.rows("long")), (2, 1));
+    assert_eq!(fixture.count().await, 2);
+    let health = fixture.history.health();
+    assert!(health.damaged_rows >= 1 && health.last_error.is_none(), "{health:?}");
+}
+
+#[tokio::test]
 async fn a_step_of_the_clock_is_counted() {
     let fixture = Fixture::new();
     fixture.history.sync().await.unwrap();

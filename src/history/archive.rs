@@ -5,10 +5,10 @@
 //! of any number of gzip members, each complete; a line may be there twice where the program was killed between
 //! writing and removing.
 
-use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -20,7 +20,7 @@ use super::database::Table;
 use super::error::HistoryError;
 use super::level::Level;
 use super::rollup::Row;
-use super::series::Series;
+use super::series::{Series, SeriesId};
 
 /// Text that waits before it is written: one row of a busy server is about this.
 const FULL_BYTES: usize = 8 << 20;
@@ -65,11 +65,10 @@ impl Archive {
             }
         };
         let text = self.waiting.entry(name).or_default();
-        let memory = shared.memory();
-        let series_of = |id| memory.dictionary.get(id);
         if level == Level::Raw {
+            let known = series_of(shared, chunk.columns.iter().map(|column| column.series));
             for column in &chunk.columns {
-                let Some(series) = series_of(column.series) else { continue };
+                let Some(series) = known.get(&column.series) else { continue };
                 for (tick, raw) in column.ticks.iter().zip(&column.raw) {
                     let Some(at_ms) = chunk.times_ms.get(*tick as usize) else { continue };
                     start_line(text, *at_ms, server, series);
@@ -78,8 +77,10 @@ impl Archive {
             }
             return Ok(());
         }
-        for (id, rolled) in Row::of_chunk(&chunk).unwrap_or_default().series {
-            let Some(series) = series_of(id) else { continue };
+        let rolled = Row::of_chunk(&chunk).unwrap_or_default().series;
+        let known = series_of(shared, rolled.keys().copied());
+        for (id, rolled) in rolled {
+            let Some(series) = known.get(&id) else { continue };
             for step in rolled.steps {
                 let [avg, min, max] = [step.avg, step.min, step.max].map(|value| series.unscale(value));
                 start_line(text, start_ms + i64::from(step.index) * level.step_ms(), server, series);
@@ -96,9 +97,8 @@ impl Archive {
         std::fs::create_dir_all(&self.directory).map_err(failed)?;
         for (name, text) in std::mem::take(&mut self.waiting) {
             let path = self.directory.join(&name);
-            let mut file =
-                OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
-            let empty = file.metadata().map_err(failed)?.len() == 0;
+            let mut file = Appending::open(&path).map_err(failed)?;
+            let empty = file.before_bytes == 0;
             let mut member = GzEncoder::new(Vec::new(), Compression::default());
             let head = if name.starts_with(Level::Raw.name()) {
                 "time,server,metric,label,value\n"
@@ -110,11 +110,87 @@ impl Archive {
             }
             member.write_all(text.as_bytes()).map_err(failed)?;
             let bytes = member.finish().map_err(failed)?;
-            file.write_all(&bytes).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
+            file.append(&bytes).map_err(failed)?;
         }
         Ok(())
     }
+}
+
+/// A file that grows by whole members only: behind half a member (full disk, kill) no tool reads on. While one is
+/// written, a note beside the file (`….csv.gz.before`) says how long it was; whoever finds the note cuts the file there.
+/// What is cut off was not removed from the history yet.
+#[derive(Debug)]
+struct Appending {
+    file: File,
+    note: PathBuf,
+    before_bytes: u64,
+}
+
+impl Appending {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).open(path)?;
+        let mut note = path.as_os_str().to_owned();
+        note.push(".before");
+        let mut appending = Self { file, note: note.into(), before_bytes: 0 };
+        match std::fs::read_to_string(&appending.note) {
+            Ok(text) => {
+                // A note that is cut short itself was not synced, so nothing was appended after it.
+                let noted = text.strip_suffix('\n').and_then(|bytes| bytes.parse().ok());
+                appending.before_bytes = noted.unwrap_or(u64::MAX);
+                appending.cut()?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        appending.before_bytes = appending.file.metadata()?.len();
+        Ok(appending)
+    }
+
+    /// The bytes are on the disk afterwards, or none of them.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.write(bytes);
+        if written.is_err()
+            && let Err(error) = self.cut()
+        {
+            tracing::warn!(%error, note = %self.note.display(), "history: half a member stays in the archive until the next try");
+        }
+        written
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut note =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&self.note)?;
+        note.write_all(format!("{}\n", self.before_bytes).as_bytes())?;
+        note.sync_all()?;
+        self.sync_directory()?;
+        self.file.write_all(bytes)?;
+        self.file.sync_all()?;
+        std::fs::remove_file(&self.note)?;
+        // Were the note to come back after a cut of power, it would take this member away.
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.note.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
+
+    fn cut(&self) -> io::Result<()> {
+        if self.file.metadata()?.len() > self.before_bytes {
+            self.file.set_len(self.before_bytes)?;
+            self.file.sync_all()?;
+        }
+        match std::fs::remove_file(&self.note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.sync_directory(),
+        }
+    }
+}
+
+/// Copies: readings wait for the lock, and the text of a row takes a tenth of a second.
+fn series_of(shared: &Shared, ids: impl Iterator<Item = SeriesId>) -> HashMap<SeriesId, Series> {
+    let memory = shared.memory();
+    ids.filter_map(|id| Some((id, memory.dictionary.get(id)?.clone()))).collect()
 }
 
 fn date(at_ms: i64) -> Result<String, HistoryError> {
@@ -142,5 +218,33 @@ mod tests {
     fn a_label_cannot_break_a_line() {
         assert_eq!(field("/var"), "/var");
         assert_eq!(field("a,b\n\"c\""), "\"a,b\"\"c\"\"\"");
+    }
+
+    #[test]
+    fn half_a_member_is_cut_off_before_the_next_one() {
+        use std::io::Read as _;
+        let directory = tempfile::tempdir().unwrap();
+        let name = "raw-2026-11-21.csv.gz";
+        let flush = |line: &str| {
+            let mut archive = Archive::new(directory.path().to_owned());
+            archive.waiting.insert(name.to_owned(), line.to_owned());
+            archive.flush().unwrap();
+        };
+        flush("1\n");
+        let path = directory.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        // As a kill in the midst of the next member leaves it.
+        let half = whole.get(..whole.len() / 2).unwrap();
+        std::fs::write(&path, [whole.as_slice(), half].concat()).unwrap();
+        let note = directory.path().join(format!("{name}.before"));
+        std::fs::write(&note, format!("{}\n", whole.len())).unwrap();
+        flush("2\n");
+        // A note that is cut short itself says nothing of the file.
+        std::fs::write(&note, "1").unwrap();
+        flush("3\n");
+        let mut text = String::new();
+        flate2::read::MultiGzDecoder::new(File::open(&path).unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "time,server,metric,label,value\n1\n2\n3\n");
+        assert!(!note.exists());
     }
 }

@@ -340,6 +340,11 @@ pub(super) fn get_row(
         .optional()
 }
 
+/// Whether SQLite says that what it read makes no sense: one page may be all that is wrong.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
+}
+
 pub(super) fn delete_row(db: &Connection, table: Table, row: i64, server: u32) -> rusqlite::Result<()> {
     let deleted: Option<i64> = db
         .prepare_cached(&format!("DELETE FROM {} WHERE k = ? RETURNING length(b)", table.name()))?

@@ -286,15 +286,21 @@ impl Memory {
         rows
     }
 
-    /// Buckets whose time to be sealed has come, at most `limit`, oldest buckets first.
+    /// Buckets to be sealed, at most `limit`, oldest first: those whose time has come, and every older one of their
+    /// servers. A start takes what is sealed of a server for its oldest part, so wherever this list is cut off,
+    /// nothing older than a sealed bucket stays.
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<(u32, i64)> {
         let now_ms = now.as_millis();
         let mut due: Vec<(i64, u32)> = self
             .servers
             .iter()
-            .flat_map(|(server, head)| head.runs().map(|run| (*server, run)))
-            .filter(|(server, run)| is_due(*server, run, now_ms))
-            .map(|(server, run)| (run.bucket, server))
+            .flat_map(|(server, head)| {
+                let newest =
+                    head.runs().filter(|run| is_due(*server, run, now_ms)).map(|run| run.bucket).max();
+                head.unsealed_buckets()
+                    .filter(move |bucket| Some(*bucket) <= newest)
+                    .map(|bucket| (bucket, *server))
+            })
             .collect();
         due.sort_unstable();
         due.dedup();
@@ -321,6 +327,10 @@ impl Memory {
         self.progress.forget(server);
         self.limited.remove(&server);
         self.forgotten.insert(server);
+    }
+
+    pub(super) fn is_forgotten(&self, server: u32) -> bool {
+        self.forgotten.contains(&server)
     }
 
     pub(super) fn close(&mut self) {

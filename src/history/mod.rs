@@ -26,6 +26,7 @@ mod rolling;
 mod rollup;
 mod series;
 mod sizes;
+mod stored;
 mod varint;
 mod verify;
 mod writer;

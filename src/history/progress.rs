@@ -1,7 +1,7 @@
 //! How far each level of each server is rolled up, and which row is next. In memory; the file has the same in
 //! the table `progress`. No I/O, no clock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::level::Level;
 use super::memory::spread_ms;
@@ -34,6 +34,8 @@ pub(super) struct Progress {
     next: HashMap<u32, Next>,
     due: BTreeSet<(i64, Level, u32)>,
     due_at: HashMap<(Level, u32), i64>,
+    /// Servers of which the file knows.
+    saved: HashSet<u32>,
 }
 
 impl Progress {
@@ -53,8 +55,15 @@ impl Progress {
         self.next.keys().copied()
     }
 
-    pub(super) fn is_known(&self, server: u32) -> bool {
-        self.next.contains_key(&server)
+    /// Whether a transaction that brought this server to the file is through.
+    pub(super) fn is_saved(&self, server: u32) -> bool {
+        self.saved.contains(&server)
+    }
+
+    pub(super) fn saved(&mut self, server: u32) {
+        if self.next.contains_key(&server) {
+            self.saved.insert(server);
+        }
     }
 
     /// The next row of a level; None: the server is not known, or the level is raw.
@@ -100,6 +109,7 @@ impl Progress {
 
     pub(super) fn forget(&mut self, server: u32) {
         self.next.remove(&server);
+        self.saved.remove(&server);
         for level in Level::ROLL_UPS {
             if let Some(at_ms) = self.due_at.remove(&(level, server)) {
                 self.due.remove(&(at_ms, level, server));

@@ -20,6 +20,7 @@ use super::memory::Unsealed;
 use super::retention::Retention;
 use super::rollup::{self, Row};
 use super::series::{Series, SeriesId};
+use super::stored::{self, Stored};
 use crate::model::{SeriesKey, ServerNumber, Timestamp};
 
 /// 31 December 9999: nobody asks for more, and sums of times stay far from overflow.
@@ -372,13 +373,9 @@ impl Reading<'_> {
         row: i64,
         wanted: impl Fn(SeriesId) -> bool,
     ) -> Result<Option<Chunk>, HistoryError> {
-        let blob = database::get_row(self.db, table, row, self.server).map_err(|error| self.failed(error))?;
-        Ok(blob.and_then(|blob| match Chunk::decode(&blob, wanted) {
-            Ok(chunk) => Some(chunk),
-            Err(error) => {
-                self.shared.damaged(table, row, self.server, &error);
-                None
-            }
-        }))
+        Ok(match stored::read(self.db, self.shared, table, row, self.server, wanted)? {
+            Stored::Chunk(chunk) => Some(chunk),
+            Stored::Missing | Stored::Damaged => None,
+        })
     }
 }

@@ -106,6 +106,7 @@ fn load_progress(db: &Connection, memory: &mut Memory) -> rusqlite::Result<()> {
         for (level, next) in rows {
             memory.progress.set(server, level, next);
         }
+        memory.progress.saved(server);
     }
     Ok(())
 }
@@ -128,7 +129,11 @@ fn note_sealed(db: &Connection, memory: &mut Memory, first_ms: i64) -> rusqlite:
     for table in [Table::Level(Level::Raw), Table::Long] {
         for key in database::keys_from(db, table, table.row_of(first_ms))? {
             let (_, server) = database::split_key(key);
-            let start = database::blob_start(db, table.name(), key, chunk::HEADER_BYTES)?;
+            let start = match database::blob_start(db, table.name(), key, chunk::HEADER_BYTES) {
+                // The journal brings it once more.
+                Err(error) if database::is_damage(&error) => continue,
+                start => start?,
+            };
             let last_ms = chunk::last_time_ms(&start);
             memory.servers.entry(server).or_default().sealed_until(last_ms);
         }
@@ -173,7 +178,16 @@ fn load_recent(db: &Connection, memory: &mut Memory, now: Timestamp) -> rusqlite
         if head.ticks_in_memory() >= RECENT_TICKS {
             continue;
         }
-        let Some(blob) = database::get_row(db, table, bucket, server)? else { continue };
+        let blob = match database::get_row(db, table, bucket, server) {
+            Ok(Some(blob)) => blob,
+            Ok(None) => continue,
+            Err(error) if database::is_damage(&error) => {
+                damaged += 1;
+                tracing::error!(server, bucket, %error, "history: a row is damaged and is skipped");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match Chunk::decode(&blob, |_| true) {
             Ok(chunk) => head.load_recent(chunk),
             Err(error) => {

@@ -4,6 +4,8 @@
 //! so a kill at any moment costs nothing and a start rebuilds nothing. Together with a row of [`Level::Minute`],
 //! the raw chunks of the same six hours become one: the codec does better on many values.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 
 use super::Shared;
@@ -14,6 +16,8 @@ use super::error::HistoryError;
 use super::head::{self, BUCKET_MS, CHUNK_BUCKETS};
 use super::level::Level;
 use super::rollup::Row;
+use super::series::SeriesId;
+use super::stored::{self, Stored};
 
 /// Samples that are joined into one chunk: a server with more keeps the chunks as they are. 24 MB while it is done.
 const MAX_JOINED_SAMPLES: u64 = 2_000_000;
@@ -23,6 +27,15 @@ const MAX_JOINED_SAMPLES: u64 = 2_000_000;
 struct Window {
     from_ms: i64,
     to_ms: i64,
+}
+
+/// Why a row is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// There is none yet: of what is damaged, the rest is better than nothing.
+    First,
+    /// There is one. It may know what is damaged by now, so it is not made anew from less.
+    Mend,
 }
 
 /// What [`roll`] did.
@@ -48,7 +61,7 @@ pub(super) fn roll(
     if !is_complete(shared, level, server, window.to_ms) {
         return Ok(Outcome::NotYet);
     }
-    make(db, shared, level, server, row, window)?;
+    make(db, shared, level, server, row, window, Purpose::First)?;
     if level == Level::Minute {
         join(db, shared, server, row, window)?;
     }
@@ -70,7 +83,7 @@ pub(super) fn mend(db: &Connection, shared: &Shared, server: u32, bucket: i64) -
             from_ms: from_ms.div_euclid(step_ms) * step_ms,
             to_ms: (from_ms + BUCKET_MS - 1).div_euclid(step_ms) * step_ms + step_ms,
         };
-        make(db, shared, level, server, level.row_of(from_ms), window)?;
+        make(db, shared, level, server, level.row_of(from_ms), window, Purpose::Mend)?;
     }
     Ok(())
 }
@@ -92,6 +105,7 @@ fn make(
     server: u32,
     row: i64,
     window: Window,
+    purpose: Purpose,
 ) -> Result<(), HistoryError> {
     let failed = |error| HistoryError::of(&shared.path, error);
     let table = Table::Level(level);
@@ -107,7 +121,10 @@ fn make(
         }
         _ => {
             let mut chunks = Vec::new();
-            each_chunk(db, shared, server, window, |_, chunk| chunks.push(chunk))?;
+            let damaged = each_chunk(db, shared, server, window, |_, chunk| chunks.push(chunk))?;
+            if damaged > 0 && purpose == Purpose::Mend {
+                return Ok(());
+            }
             // In the order of time, whatever table they stand in.
             let all = chunks.into_iter().reduce(Chunk::merged).unwrap_or_default();
             fresh.add_samples(level, start_ms, &all);
@@ -129,10 +146,12 @@ fn make(
             "history: too many series for one row"
         );
     }
-    let chunk = {
+    let whole: HashSet<SeriesId> = {
         let memory = shared.memory();
-        made.to_chunk(|id| memory.dictionary.get(id).is_some_and(|series| series.scale == 1))
+        let is_whole = |id: &SeriesId| memory.dictionary.get(*id).is_some_and(|series| series.scale == 1);
+        made.series.keys().copied().filter(is_whole).collect()
     };
+    let chunk = made.to_chunk(|id| whole.contains(&id));
     let bytes = chunk.encode(Effort::Thorough).map_err(|error| HistoryError::Seal(error.to_string()))?;
     database::put_row(db, table, row, server, &bytes).map_err(failed)
 }
@@ -145,20 +164,14 @@ fn read_row(
     row: i64,
 ) -> Result<Option<Row>, HistoryError> {
     let table = Table::Level(level);
-    let blob =
-        database::get_row(db, table, row, server).map_err(|error| HistoryError::of(&shared.path, error))?;
-    let Some(blob) = blob else { return Ok(None) };
-    match Chunk::decode(&blob, |_| true).map(|chunk| Row::of_chunk(&chunk)) {
-        Ok(Some(row)) => Ok(Some(row)),
-        Ok(None) => {
-            shared.damaged(table, row, server, "its columns do not fit together");
-            Ok(None)
-        }
-        Err(error) => {
-            shared.damaged(table, row, server, &error);
-            Ok(None)
-        }
+    let Stored::Chunk(chunk) = stored::read(db, shared, table, row, server, |_| true)? else {
+        return Ok(None);
+    };
+    let read = Row::of_chunk(&chunk);
+    if read.is_none() {
+        shared.damaged(table, row, server, "its columns do not fit together");
     }
+    Ok(read)
 }
 
 /// Raw chunks of a server that may hold values of a window. A damaged one is reported and left out; answers how
@@ -170,7 +183,6 @@ fn each_chunk(
     window: Window,
     mut chunk: impl FnMut(Option<i64>, Chunk),
 ) -> Result<u64, HistoryError> {
-    let failed = |error| HistoryError::of(&shared.path, error);
     let mut damaged = 0;
     let last_ms = window.to_ms - 1;
     let long =
@@ -178,13 +190,10 @@ fn each_chunk(
     let first = head::bucket_of(window.from_ms) - (CHUNK_BUCKETS - 1);
     let raw = (first..=head::bucket_of(last_ms)).map(|bucket| (Table::Level(Level::Raw), bucket));
     for (table, row) in long.chain(raw) {
-        let Some(blob) = database::get_row(db, table, row, server).map_err(failed)? else { continue };
-        match Chunk::decode(&blob, |_| true) {
-            Ok(decoded) => chunk((table != Table::Long).then_some(row), decoded),
-            Err(error) => {
-                damaged += 1;
-                shared.damaged(table, row, server, &error);
-            }
+        match stored::read(db, shared, table, row, server, |_| true)? {
+            Stored::Missing => {}
+            Stored::Damaged => damaged += 1,
+            Stored::Chunk(read) => chunk((table != Table::Long).then_some(row), read),
         }
     }
     Ok(damaged)

@@ -3,7 +3,7 @@
 //! The dictionary lives in memory; the writer saves what is new in it and takes away what made room. A number is
 //! never given twice.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::metric;
 use crate::model::{Labels, MetricName, SeriesKey};
@@ -111,6 +111,7 @@ impl Series {
 pub(super) struct Dictionary {
     by_key: HashMap<SeriesKey, SeriesId>,
     by_id: BTreeMap<SeriesId, Series>,
+    by_metric: HashMap<MetricName, BTreeSet<SeriesId>>,
     /// How many each server brought.
     owned: HashMap<u32, u32>,
     /// Servers (0: all together) that found no room on this day, so that the search is not repeated.
@@ -135,8 +136,9 @@ impl Dictionary {
         self.by_id.len()
     }
 
-    pub(super) fn of_metric<'a>(&'a self, metric: &'a MetricName) -> impl Iterator<Item = &'a Series> {
-        self.by_id.values().filter(move |series| &series.key.metric == metric)
+    /// By number.
+    pub(super) fn of_metric(&self, metric: &MetricName) -> impl Iterator<Item = &Series> {
+        self.by_metric.get(metric).into_iter().flatten().filter_map(|id| self.get(*id))
     }
 
     /// Gives a new series its number. None: there is no room, or a name is too long.
@@ -194,6 +196,12 @@ impl Dictionary {
     fn remove(&mut self, id: SeriesId) {
         let Some(series) = self.by_id.remove(&id) else { return };
         self.by_key.remove(&series.key);
+        if let Some(ids) = self.by_metric.get_mut(&series.key.metric) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_metric.remove(&series.key.metric);
+            }
+        }
         if let Some(owned) = self.owned.get_mut(&series.owner) {
             *owned = owned.saturating_sub(1);
         }
@@ -247,6 +255,7 @@ impl Dictionary {
     fn insert(&mut self, series: Series) {
         *self.owned.entry(series.owner).or_default() += 1;
         self.by_key.insert(series.key.clone(), series.id);
+        self.by_metric.entry(series.key.metric.clone()).or_default().insert(series.id);
         self.by_id.insert(series.id, series);
     }
 

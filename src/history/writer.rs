@@ -24,6 +24,7 @@ use super::removal::{self, Cause};
 use super::retention::Removal;
 use super::rolling::{self, Outcome};
 use super::series::Changes;
+use super::stored::{self, Stored};
 use super::{Settings, Shared};
 
 /// Time between two journal transactions: with the time that one takes, under the 2 s that may be lost.
@@ -37,6 +38,8 @@ const ROLLS_PER_ROUND: usize = 256;
 
 /// Rows rolled up in one transaction, and for how long a round does so.
 const ROLLS_PER_COMMIT: usize = 8;
+/// Rows looked at for one transaction: those that cannot be made yet cost little each, but there may be thousands.
+const TRIES_PER_COMMIT: usize = 64;
 const ROLL_BUDGET: Duration = Duration::from_millis(150);
 
 /// How often expired values are looked for, and when first: a start has other things to do.
@@ -137,14 +140,15 @@ impl Writer {
 
     fn round(&mut self) -> Result<(), HistoryError> {
         self.watch_clock();
-        let outcome = self
-            .write_journal()
-            .and_then(|()| self.seal_due())
-            .and_then(|()| self.empty_journal())
-            .and_then(|()| self.roll_due());
-        self.note(outcome)?;
+        let written = self.write_journal();
+        if written.is_err() {
+            return self.note(written);
+        }
+        // What one of them cannot do for one server is no reason to leave the others undone.
+        let (sealed, emptied, rolled) = (self.seal_due(), self.empty_journal(), self.roll_due());
+        let outcome = self.note(sealed.and(emptied).and(rolled));
         self.remove_and_tell();
-        Ok(())
+        outcome
     }
 
     /// An archive that cannot be written is no trouble of the readings: it is told by itself.
@@ -248,7 +252,7 @@ impl Writer {
         let mut failed = HashSet::new();
         let mut sealed = Vec::new();
         let mut first_error = None;
-        let tx = self.db.transaction().map_err(|error| HistoryError::of(&self.shared.path, error))?;
+        let mut tx = self.db.transaction().map_err(|error| HistoryError::of(&self.shared.path, error))?;
         for (server, bucket) in due {
             if started.elapsed() > SEAL_BUDGET {
                 break;
@@ -258,7 +262,12 @@ impl Writer {
                 continue;
             }
             let Some(chunk) = self.shared.memory().chunk(server, bucket) else { continue };
-            match self.shared.seal(&tx, server, bucket, &chunk) {
+            let part = tx.savepoint().map_err(|error| HistoryError::of(&self.shared.path, error))?;
+            let outcome = self
+                .shared
+                .seal(&part, server, bucket, &chunk)
+                .and_then(|()| part.commit().map_err(|error| HistoryError::of(&self.shared.path, error)));
+            match outcome {
                 Ok(()) => sealed.push((server, bucket, chunk)),
                 Err(error) => {
                     failed.insert(server);
@@ -277,6 +286,7 @@ impl Writer {
         for (server, bucket, chunk) in sealed {
             let series = chunk.columns.iter().map(|column| column.series);
             memory.dictionary.seen(series, now_ms.div_euclid(DAY_MS));
+            memory.progress.saved(server);
             if let Some(head) = memory.servers.get_mut(&server) {
                 head.sealed(bucket, &chunk, now_ms + MAX_AHEAD_MS);
             }
@@ -332,11 +342,27 @@ impl Writer {
     fn roll_some(&mut self, done: &mut Vec<(u32, Level, i64)>) -> Result<(), HistoryError> {
         let failed = |error| HistoryError::of(&self.shared.path, error);
         let now_ms = self.shared.clock.now().as_millis();
-        let tx = self.db.transaction().map_err(failed)?;
-        while done.len() < ROLLS_PER_COMMIT {
+        let mut tx = self.db.transaction().map_err(failed)?;
+        for _ in 0..TRIES_PER_COMMIT {
+            if done.len() >= ROLLS_PER_COMMIT {
+                break;
+            }
             let Some((level, server)) = self.shared.memory().progress.due(now_ms) else { break };
             let row = self.shared.memory().progress.next(server, level).unwrap_or(0);
-            let outcome = rolling::roll(&tx, &self.shared, level, server)?;
+            let part = tx.savepoint().map_err(failed)?;
+            let outcome = match rolling::roll(&part, &self.shared, level, server) {
+                Ok(outcome) => {
+                    part.commit().map_err(failed)?;
+                    outcome
+                }
+                // This row alone: the other servers' roll-ups go on.
+                Err(error @ (HistoryError::Damaged { .. } | HistoryError::Seal(_))) => {
+                    drop(part);
+                    self.shared.damaged(Table::Level(level), row, server, &error);
+                    Outcome::NotYet
+                }
+                Err(error) => return Err(error),
+            };
             let progress = &mut self.shared.memory().progress;
             match outcome {
                 Outcome::Done => {
@@ -456,14 +482,10 @@ impl Shared {
         let failed = |error| HistoryError::of(&self.path, error);
         let table = Table::Level(Level::Raw);
         self.begin_progress(db, server, bucket)?;
-        let before = database::get_row(db, table, bucket, server).map_err(failed)?;
-        let merged = before.and_then(|blob| match Chunk::decode(&blob, |_| true) {
-            Ok(before) => Some(Chunk::merged(before, chunk.clone())),
-            Err(error) => {
-                self.damaged(table, bucket, server, &error);
-                None
-            }
-        });
+        let merged = match stored::read(db, self, table, bucket, server, |_| true)? {
+            Stored::Chunk(before) => Some(Chunk::merged(before, chunk.clone())),
+            Stored::Missing | Stored::Damaged => None,
+        };
         if merged.as_ref().is_some_and(|merged| !merged.fits()) {
             self.memory().dropped.over_limit += chunk.samples();
             tracing::warn!(
@@ -484,12 +506,14 @@ impl Shared {
 
     /// The first chunk of a server says from when on it is to be rolled up.
     fn begin_progress(&self, db: &Connection, server: u32, bucket: i64) -> Result<(), HistoryError> {
-        if self.memory().progress.is_known(server) {
+        let mut memory = self.memory();
+        if memory.is_forgotten(server) {
             return Ok(());
         }
-        let at_ms = bucket * BUCKET_MS;
-        let mut memory = self.memory();
-        memory.progress.begin(server, at_ms);
+        memory.progress.begin(server, bucket * BUCKET_MS);
+        if memory.progress.is_saved(server) {
+            return Ok(());
+        }
         database::save_progress(db, &memory.progress, server)
             .map_err(|error| HistoryError::of(&self.path, error))
     }
