@@ -98,6 +98,25 @@ async fn a_password_that_sudo_does_not_ask_for_never_reaches_the_command() {
 }
 
 #[tokio::test]
+async fn a_command_under_sudo_that_ignores_term_is_gone_at_its_time_limit() {
+    for (rule, sudo) in [
+        ("ALL=(ALL) ALL", sudo()),
+        ("ALL=(ALL) NOPASSWD: ALL", sudo()),
+        ("ALL=(ALL) NOPASSWD: ALL", Sudo::NonInteractive),
+    ] {
+        let sshd = Sshd::with_sudo(rule).await;
+        let connection = log_in(&sshd).await;
+        let file = sshd.path("pid");
+        let command = format!("trap '' TERM; echo $$ >{}; while :; do sleep 1000; done", file.display());
+        let request = ExecRequest::new(command).sudo(sudo).timeout(Duration::from_secs(6));
+        let error = in_time("the limit", connection.exec(request)).await.unwrap_err();
+        assert!(matches!(&error, SshError::CommandTimedOut { .. }), "{error:?}");
+        let pid: u32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        eventually("it is gone", || !processes::lives(pid)).await;
+    }
+}
+
+#[tokio::test]
 async fn root_runs_as_another_user_without_sudo_and_others_with_it() {
     let sshd = Sshd::with_sudo("ALL=(ALL) NOPASSWD: ALL").await;
     let as_root = log_in_as_root(&sshd).await;

@@ -149,11 +149,13 @@ fn in_shell(script: &str) -> String {
 const NOBODY: u32 = 99_999_999;
 
 /// Ends process group `pid` (or, where the shell leads none, that process), and whatever has `run` in its environment,
-/// because it may have left the group: asks with TERM, insists with KILL.
+/// because it may have left the group: asks with TERM, insists with KILL. `run` is written in two halves, because sudo
+/// puts the whole command line into the environment (SUDO_COMMAND): the script would find itself and end first.
 fn end_script(pid: u32, run: Option<&str>) -> String {
     let others = run.map_or_else(String::new, |run| {
+        let (head, tail) = run.split_at(run.len() / 2);
         format!(
-            " for p in $(grep -l {run} /proc/[0-9]*/environ 2>/dev/null); do p=${{p#/proc/}}; \
+            " for p in $(grep -l {head}''{tail} /proc/[0-9]*/environ 2>/dev/null); do p=${{p#/proc/}}; \
              kill -$1 ${{p%/environ}} 2>/dev/null && s=0; done;"
         )
     });
@@ -273,6 +275,15 @@ mod tests {
         let marker = Marker::random("SSH-2.0-OpenSSH_9.2");
         let line = marker.wrap("echo hello", true).unwrap();
         assert!(!line.contains(&marker.text));
+    }
+
+    #[test]
+    fn what_ends_a_command_under_sudo_does_not_find_itself_by_its_own_command_line() {
+        let run = Marker::random("SSH-2.0-OpenSSH_9.2").run_word(7);
+        let raise = Raise::Sudo { user: None, password: None };
+        let container = |script: &str| Ok(format!("docker exec web /bin/sh -c {}; ", quote(script)?));
+        let ending = Ending::of_command(4711, &run, Some(&raise), container).unwrap();
+        assert!(!ending.line.contains(&run));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use askama::Template;
 
 use crate::model::Timestamp;
+use crate::ssh::keyring::paste_command;
 use crate::web::view::{self, Value};
 
 use super::form::{Field, FieldProblem};
@@ -291,7 +292,7 @@ impl EnrolPage {
                 .collect(),
             ways: ways(&form.identity),
             public_key: public_key.to_owned(),
-            paste_line: paste_line(public_key),
+            paste_line: paste_command(public_key),
             result: preflight.map(ResultView::new),
             form: form.clone(),
         }
@@ -315,14 +316,6 @@ fn ways(chosen: &str) -> Vec<Way> {
             "One that the server accepts already; Roundsman keeps it encrypted.",
         ),
     ]
-}
-
-/// The command that lets Roundsman in when it is pasted into a shell of the server.
-fn paste_line(public_key: &str) -> String {
-    let quoted = shlex::try_quote(public_key).unwrap_or_default();
-    format!(
-        "umask 077; mkdir -p ~/.ssh && touch ~/.ssh/authorized_keys && echo {quoted} >> ~/.ssh/authorized_keys"
-    )
 }
 
 impl ResultView {
@@ -404,7 +397,14 @@ mod tests {
     #[test]
     fn a_key_comment_cannot_break_out_of_the_line_to_paste() {
         assert!(
-            paste_line("ssh-ed25519 AAAA it's; rm -rf /").contains("\"ssh-ed25519 AAAA it's; rm -rf /\"")
+            paste_command("ssh-ed25519 AAAA it's; rm -rf /").contains("\"ssh-ed25519 AAAA it's; rm -rf /\"")
         );
+    }
+
+    #[test]
+    fn the_line_to_paste_ends_the_line_before_it() {
+        let page = EnrolPage::new(&viewer(Role::Admin), &EnrolForm::default(), &[], &[kept()], None, now());
+        assert_eq!(page.paste_line, paste_command(KEY));
+        assert!(page.paste_line.contains("|| echo >>"));
     }
 }
