@@ -105,7 +105,7 @@ async fn samples_of_a_server_go_at_the_next_start_when_the_program_ended_at_its_
     let found =
         async |number| app.history.range_all(number, &metric, from, to, 1).await.unwrap().series.len();
     assert_eq!((found(gone).await, found(kept).await), (0, 1));
-    assert!(app.store.read(|c| store::settings::to_forget(c)).await.unwrap().is_empty());
+    assert!(app.store.read(store::settings::to_forget).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -400,7 +400,8 @@ async fn a_restart_after_the_clock_was_set_back_loses_nothing() {
 fn spoil_first_row(path: &std::path::Path, table: &str) {
     let db = rusqlite::Connection::open(path).unwrap();
     let sql = "SELECT rootpage FROM sqlite_master WHERE name = ?";
-    let page: usize = db.query_row(sql, [table], |row| row.get(0)).unwrap();
+    let page: i64 = db.query_row(sql, [table], |row| row.get(0)).unwrap();
+    let page = usize::try_from(page).unwrap();
     db.close().unwrap();
     let mut file = std::fs::read(path).unwrap();
     let start = (page - 1) * 4096;
