@@ -85,7 +85,7 @@ pub struct Progress {
 }
 
 /// A finished transfer.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transferred {
     pub size_bytes: u64,
     /// Hexadecimal, of what went over the wire.

@@ -5,10 +5,12 @@ use std::io;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use http::{Method, StatusCode, header};
+use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::io::StreamReader;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::super::error::Failure;
@@ -41,7 +43,7 @@ pub fn routes() -> Vec<Route> {
                 "mode",
                 "permission bits in octal, such as 644; otherwise those of the file that it replaces",
             )
-            .gives("Transferred"),
+            .gives("StoredFile"),
     ]
 }
 
@@ -68,7 +70,18 @@ async fn put(request: Request, body: BodyStream, services: Services) -> Result<R
     let upload = Upload { path: path(&request)?, size_bytes, mode };
     let mut source = StreamReader::new(body.map_err(|_| io::Error::other("the body broke off")));
     let done = services.fleet.upload(request.caller()?, request.param(0), &mut source, &upload).await?;
-    json_reply(StatusCode::OK, &done)
+    let Transferred { size_bytes, sha256, hash_checked } = done;
+    json_reply(StatusCode::OK, &StoredFile { size_bytes, sha256, hash_checked })
+}
+
+/// What was stored.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StoredFile {
+    pub size_bytes: u64,
+    /// Hexadecimal, of what went over the wire.
+    pub sha256: String,
+    /// False: the server has no tool for it, only the size was compared.
+    pub hash_checked: bool,
 }
 
 async fn get(request: Request, services: Services) -> Result<Response, Failure> {

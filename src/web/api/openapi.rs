@@ -10,6 +10,7 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
+use super::files::StoredFile;
 use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
@@ -53,6 +54,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerHealth", schema::<ServerHealth>()?),
         ("HostKeyApproval", schema::<HostKeyApproval>()?),
         ("ImportInput", schema::<ImportInput>()?),
+        ("StoredFile", schema::<StoredFile>()?),
         ("ImportKey", schema::<ImportKey>()?),
         (
             "ImportReport",
