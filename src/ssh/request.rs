@@ -78,7 +78,7 @@ enum Value {
 /// A command and its limits.
 #[derive(Debug, Clone)]
 pub struct ExecRequest {
-    /// POSIX shell text. Values in it were quoted by [`quote`](crate::quote::quote). With a container, what runs inside.
+    /// POSIX shell text. Values in it were quoted by [`quote`]. With a container, what runs inside.
     pub command: String,
     /// None: the command reads the end of its input at once.
     pub stdin: Option<Vec<u8>>,

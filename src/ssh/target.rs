@@ -80,7 +80,7 @@ pub struct Target {
     pub user: String,
     pub identity: Identity,
     /// None: nobody approved a key yet, and connecting ends with
-    /// [`SshError::HostKeyUnknown`](super::SshError::HostKeyUnknown).
+    /// [`SshError::HostKeyUnknown`].
     pub pinned: Option<HostKey>,
     /// Keys that may sign host certificates for this host; whoever shows such a certificate needs no pinned key.
     pub authorities: Arc<[HostKey]>,
