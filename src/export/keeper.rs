@@ -293,10 +293,11 @@ fn changes(before: &Retention, after: &Retention) -> String {
 /// [`ExportError::Invalid`] says what to do.
 fn try_archive(directory: &Path) -> Result<(), ExportError> {
     let shown = directory.display();
-    let probe = directory.join(".roundsman-archive-test");
+    let probe = directory.join(format!(".roundsman-archive-test-{}", std::process::id()));
     let tried = fs::metadata(directory)
         .and_then(|meta| if meta.is_dir() { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) })
-        .and_then(|()| File::create(&probe))
+        // Never what somebody else put there: a link would be followed and its target emptied.
+        .and_then(|()| File::create_new(&probe))
         .and_then(|_| fs::remove_file(&probe));
     tried.map_err(|error| {
         ExportError::Invalid(format!(
