@@ -21,6 +21,8 @@ pub(super) struct Marker {
     inner: String,
     /// What sudo asks with.
     prompt: String,
+    /// The head of what stands in the environment of each command.
+    run: String,
     own_group: bool,
 }
 
@@ -37,12 +39,13 @@ impl Marker {
             bytes.iter().fold("R".to_owned(), |text, byte| format!("{text}{byte:02x}"))
         };
         let own_group = server_id.to_ascii_lowercase().contains("dropbear");
-        Self { text: word(), inner: word(), prompt: word(), own_group }
+        Self { text: word(), inner: word(), prompt: word(), run: word(), own_group }
     }
 
-    /// The word by which the processes of one command are known: it stands in their environment.
+    /// The word by which the processes of one command are known: it stands in their environment. It stands whole in the
+    /// command line too, so a shell that echoes its commands prints it: no marker is part of it.
     pub(super) fn run_word(&self, number: u32) -> String {
-        format!("{}.{number}.", self.text)
+        format!("{}.{number}.", self.run)
     }
 
     pub(super) fn prompt(&self) -> &str {
@@ -216,11 +219,12 @@ impl Prelude {
     /// The pid, and where the marker's line ends in all that is held.
     fn line_in(&self, tail: &[u8], from: usize) -> Option<(Option<u32>, usize)> {
         let marker = self.marker.as_bytes();
-        let at = tail.windows(marker.len()).position(|window| window == marker)?;
-        let after = tail.get(at + marker.len()..)?;
-        let end = after.iter().take(MAX_PID_DIGITS + 2).position(|&byte| byte == b'\n')?;
-        let pid = std::str::from_utf8(after.get(..end)?).ok()?.trim().parse().ok().filter(|&pid| pid > 1);
-        Some((pid, from + at + marker.len() + end + 1))
+        memchr::memmem::find_iter(tail, marker).find_map(|at| {
+            let after = tail.get(at + marker.len()..)?;
+            let end = after.iter().take(MAX_PID_DIGITS + 2).position(|&byte| byte == b'\n')?;
+            let pid = std::str::from_utf8(after.get(..end)?).ok()?.trim().parse().ok().filter(|&pid| pid > 1);
+            Some((pid, from + at + marker.len() + end + 1))
+        })
     }
 
     /// What came before the marker, or instead of it.
@@ -273,8 +277,20 @@ mod tests {
     #[test]
     fn a_shell_that_echoes_its_commands_does_not_fake_the_marker() {
         let marker = Marker::random("SSH-2.0-OpenSSH_9.2");
-        let line = marker.wrap("echo hello", true).unwrap();
-        assert!(!line.contains(&marker.text));
+        let run = marker.run_word(7);
+        let line = marker.wrap(&format!("ROUNDSMAN_RUN={run}; echo hello"), true).unwrap();
+        assert!(line.contains(&run) && !line.contains(&marker.text));
+    }
+
+    #[test]
+    fn a_marker_inside_another_line_does_not_hide_the_one_that_counts() {
+        let marker = Marker::random("");
+        let text = &marker.text;
+        let output = format!("RUN={text}.0.; export RUN\n{text} 4711\nhello");
+        let Found::Start { pid, rest } = Prelude::of(&marker).feed(output.as_bytes()) else {
+            panic!("hidden")
+        };
+        assert_eq!((pid, rest.as_slice()), (Some(4711), &b"hello"[..]));
     }
 
     #[test]
