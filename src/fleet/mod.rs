@@ -24,6 +24,7 @@ mod poller;
 mod raw;
 mod registry;
 mod rotation;
+mod select;
 mod servers;
 mod state;
 mod ways;
@@ -83,6 +84,8 @@ pub enum FleetError {
     Auth(#[from] AuthError),
     #[error("there is no server '{0}'")]
     NoSuchServer(String),
+    #[error("there is no group '{0}'")]
+    NoSuchGroup(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
     #[error("no imported known_hosts line has the id '{0}'")]

@@ -329,7 +329,7 @@ impl Poller {
         // The second reading brings details again, so that processes have a CPU figure at once.
         let details = self.readings < 2 || watched || due(self.details_at, DETAILS_EVERY);
         let facts = due(self.facts_at, FACTS_EVERY);
-        Sections { processes: details, services: details, users: details, facts }
+        Sections { processes: details, services: details, users: details, facts, ..Sections::BASE }
     }
 
     /// Every server has its own phase within the interval, so that a fleet is not read in one burst.

@@ -10,6 +10,7 @@ mod reading;
 mod retention;
 mod sample;
 mod secret;
+mod selector;
 mod server;
 mod time;
 mod way_in;
@@ -25,11 +26,12 @@ pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownS
 pub use reading::ProcessUsage;
 pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
-    CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
-    Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
+    Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory,
+    Pressure, Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature, Updates,
 };
 pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;
+pub use selector::{SELECTED_WORDS, Selector};
 pub use server::{
     Health, InvalidServer, Layer, LoginMethod, Port, Reachability, Server, ServerName, ServerNumber, Status,
     Tag, Transport, shown,

@@ -218,6 +218,7 @@ fn of_fleet(error: &FleetError) -> Problem {
         FleetError::NoSuchServer(_)
         | FleetError::NoSuchKey(_)
         | FleetError::NoSuchKnownHost(_)
+        | FleetError::NoSuchGroup(_)
         | FleetError::NoSuchImport(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
         FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
             Problem::new(StatusCode::CONFLICT, "name-taken", detail)

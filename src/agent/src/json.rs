@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use crate::snapshot::{
-    CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
-    Process, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
+    Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory,
+    Pressure, Process, Service, ServiceManager, Snapshot, TcpSockets, Temperature, Updates,
 };
 
 /// One line of JSON, without a line break.
@@ -118,10 +118,10 @@ impl Json for ServiceManager {
 
 objects! {
     Snapshot {
-        taken_at_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, load, memory, pressure, filesystems,
+        taken_at_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, cgroup_cpu_us, cpu_limit_x1000, load, memory, pressure, filesystems,
         disks, interfaces, tcp, temperatures, context_switches, forks, processes_total, threads_total,
         processes_running, processes_blocked, file_handles_used, file_handles_max, processes, services,
-        users, facts, gaps,
+        users, facts, containers, updates, gaps,
     }
     Gap { section, reason }
     CpuTimes {
@@ -152,6 +152,12 @@ objects! {
         name, description, state, sub_state, enabled, main_pid, memory_bytes, restarts, since_ms,
     }
     LoggedInUser { name, terminal, remote_host, since_ms }
+    Container {
+        engine, id, name, image, state, health, cpu_us, memory_bytes, memory_limit_bytes, rx_bytes, tx_bytes,
+        block_read_bytes, block_written_bytes, restarts, ports, labels, size_bytes, created_ms, started_ms,
+        exit_code,
+    }
+    Updates { manager, pending, security }
     Facts {
         hostname, os_name, os_id, os_version, kernel, architecture, cpu_model, cpu_cores, virtualisation,
         in_container, service_manager, addresses, machine_vendor, machine_model, reboot_required, timezone,

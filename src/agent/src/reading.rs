@@ -119,6 +119,8 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
         ticks_per_second: texts.ticks_per_second,
         cpu: stat.cpu,
         cores: stat.cores,
+        cgroup_cpu_us: None,
+        cpu_limit_x1000: None,
         load,
         memory,
         pressure: kernel::pressure(
@@ -148,6 +150,8 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
         services,
         users,
         facts,
+        containers: None,
+        updates: None,
         gaps: gaps.0,
     }
 }

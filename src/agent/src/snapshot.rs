@@ -18,11 +18,22 @@ pub struct Sections {
     pub services: bool,
     pub users: bool,
     pub facts: bool,
+    pub containers: bool,
+    /// Pending updates; slow, and asked for seldom.
+    pub packages: bool,
 }
 
 impl Sections {
-    pub const BASE: Self = Self { processes: false, services: false, users: false, facts: false };
-    pub const ALL: Self = Self { processes: true, services: true, users: true, facts: true };
+    pub const BASE: Self = Self {
+        processes: false,
+        services: false,
+        users: false,
+        facts: false,
+        containers: false,
+        packages: false,
+    };
+    pub const ALL: Self =
+        Self { processes: true, services: true, users: true, facts: true, containers: true, packages: true };
 }
 
 part! {
@@ -40,6 +51,11 @@ pub struct Snapshot {
     pub cpu: Option<CpuTimes>,
     /// One entry a core that is online, `cpuN` lines of `/proc/stat`.
     pub cores: Vec<CpuCore>,
+    /// CPU time that this container has used, where the machine is one with a cgroup of its own. Source: `cpu.stat`
+    /// (version 2), `cpuacct.usage` (version 1).
+    pub cgroup_cpu_us: Option<u64>,
+    /// What the container may use, in thousandths of a core; None: no limit. Source: `cpu.max`, `cpu.cfs_quota_us`.
+    pub cpu_limit_x1000: Option<u64>,
     pub load: Option<LoadAverage>,
     pub memory: Option<Memory>,
     pub pressure: Option<Pressure>,
@@ -70,6 +86,10 @@ pub struct Snapshot {
     pub services: Option<Vec<Service>>,
     pub users: Option<Vec<LoggedInUser>>,
     pub facts: Option<Facts>,
+    /// None: not asked for, or there is no container engine that may be asked (then `gaps` says why, where there is one).
+    pub containers: Option<Vec<Container>>,
+    /// None: not asked for, or no package manager is known.
+    pub updates: Option<Updates>,
     /// What was asked for and could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -271,6 +291,54 @@ pub struct LoggedInUser {
     pub remote_host: Option<String>,
     /// Unix time in milliseconds.
     pub since_ms: Option<u64>,
+}
+}
+
+part! {
+/// One container as its engine describes it. Counters are since the container was started.
+pub struct Container {
+    /// `docker` or `podman`.
+    pub engine: String,
+    /// The whole id, 64 hexadecimal digits.
+    pub id: String,
+    pub name: String,
+    pub image: String,
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited`, `dead`.
+    pub state: String,
+    /// `healthy`, `unhealthy`, `starting`; None: it has no health check.
+    pub health: Option<String>,
+    /// CPU time used, all cores together.
+    pub cpu_us: Option<u64>,
+    /// Without the page cache that can be given back.
+    pub memory_bytes: Option<u64>,
+    /// None: no limit.
+    pub memory_limit_bytes: Option<u64>,
+    pub rx_bytes: Option<u64>,
+    pub tx_bytes: Option<u64>,
+    pub block_read_bytes: Option<u64>,
+    pub block_written_bytes: Option<u64>,
+    pub restarts: Option<u64>,
+    /// As the engine's `ps` shows them: `0.0.0.0:80->80/tcp`.
+    pub ports: Vec<String>,
+    /// `name=value`.
+    pub labels: Vec<String>,
+    /// Its own layer on disk; read seldom.
+    pub size_bytes: Option<u64>,
+    /// Unix time in milliseconds.
+    pub created_ms: Option<u64>,
+    pub started_ms: Option<u64>,
+    pub exit_code: Option<i64>,
+}
+}
+
+part! {
+/// Packages with a newer version in the lists that the machine has; nothing is fetched.
+pub struct Updates {
+    /// `apt`, `dnf`, `zypper`, `apk`, `pacman`.
+    pub manager: String,
+    pub pending: Option<u64>,
+    /// Of these, from a security archive, where the manager tells them apart.
+    pub security: Option<u64>,
 }
 }
 
