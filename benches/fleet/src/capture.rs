@@ -20,7 +20,7 @@ const LONGEST_SECONDS: u64 = 86_400;
 const WARM_UP: usize = 3;
 
 /// What a reading costs the machine stays small: no tables, as in most readings of a server.
-const SECTIONS: Sections = Sections { processes: false, services: false, users: false, facts: false };
+const SECTIONS: Sections = Sections::BASE;
 
 /// Writes a reading a second to `file` for `seconds`. What was written stays if it is interrupted.
 ///
