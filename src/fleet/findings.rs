@@ -174,7 +174,7 @@ mod tests {
     fn refused_names_are_told_and_cleaned() {
         let key =
             |label: &str| SeriesKey { metric: MetricName::known("core_percent"), labels: Labels::of(label) };
-        let names = vec![key("a\u{1b}[31m"), key(&"b".repeat(500))];
+        let names = [key("a\u{1b}[31m"), key(&"b".repeat(500))];
         let names = names.iter().map(ToString::to_string).collect();
         let limited = Limited { server: ServerNumber(1), dropped: 12, names };
         let gap = too_many_names(&limited);

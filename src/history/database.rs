@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use rusqlite_migration::{M, Migrations};
 
 use super::error::HistoryError;
@@ -355,20 +355,33 @@ pub(super) fn delete_row(db: &Connection, table: Table, row: i64, server: u32) -
     deleted.map_or(Ok(()), |bytes| count(db, table, -1, -bytes))
 }
 
-/// As [`delete_row`]. False: it stands where SQLite cannot write, and stays.
-pub(super) fn delete_if_readable(
-    tx: &mut Transaction<'_>,
+/// Deletes rows in one transaction; where the file is damaged each in its own, and `stays` hears of those that stand where
+/// SQLite cannot write.
+pub(super) fn delete_rows(
+    db: &mut Connection,
     table: Table,
-    row: i64,
-    server: u32,
-) -> rusqlite::Result<bool> {
-    let part = tx.savepoint()?;
-    match delete_row(&part, table, row, server) {
-        Ok(()) => part.commit().map(|()| true),
-        // Dropping the savepoint takes back what was done of it.
-        Err(error) if is_damage(&error) => Ok(false),
-        Err(error) => Err(error),
+    rows: &[(i64, u32)],
+    mut stays: impl FnMut(i64, u32),
+) -> rusqlite::Result<()> {
+    match delete_together(db, table, rows) {
+        Err(error) if is_damage(&error) => {}
+        outcome => return outcome,
     }
+    for (row, server) in rows {
+        match delete_together(db, table, &[(*row, *server)]) {
+            Err(error) if is_damage(&error) => stays(*row, *server),
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+fn delete_together(db: &mut Connection, table: Table, rows: &[(i64, u32)]) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    for (row, server) in rows {
+        delete_row(&tx, table, *row, *server)?;
+    }
+    tx.commit()
 }
 
 /// The first rows after `after` (a key) and before `row`, oldest first; what cannot be read is stepped over.
@@ -380,10 +393,10 @@ pub(super) fn rows_between(
     limit: u32,
 ) -> rusqlite::Result<Vec<(i64, u32)>> {
     let before = chunk_key(row, 0);
-    let read = |after: i64| -> rusqlite::Result<Vec<(i64, u32)>> {
-        let sql = format!("SELECT k FROM {} WHERE k > ? AND k < ? ORDER BY k LIMIT ?", table.name());
+    let read = |first: i64| -> rusqlite::Result<Vec<(i64, u32)>> {
+        let sql = format!("SELECT k FROM {} WHERE k >= ? AND k < ? ORDER BY k LIMIT ?", table.name());
         let mut statement = db.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![after, before, limit])?;
+        let mut rows = statement.query(params![first, before, limit])?;
         let mut found = Vec::new();
         loop {
             match rows.next() {
@@ -395,26 +408,14 @@ pub(super) fn rows_between(
             }
         }
     };
-    match read(after) {
+    let first = after.saturating_add(1);
+    match read(first) {
         Err(error) if is_damage(&error) => {
-            let next = readable_above(db, table.name(), after.saturating_add(1), before.saturating_sub(1))?;
-            next.map_or(Ok(Vec::new()), |next| read(next.saturating_sub(1)))
+            let next = readable_above(db, table.name(), first, before.saturating_sub(1))?;
+            next.map_or(Ok(Vec::new()), read)
         }
         found => found,
     }
-}
-
-/// Keys after `after`, in order, with their blobs.
-pub(super) fn blobs_after(
-    db: &Connection,
-    table: Table,
-    after: i64,
-    limit: u32,
-) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
-    let sql = format!("SELECT k, b FROM {} WHERE k > ? ORDER BY k LIMIT ?", table.name());
-    let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![after, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
 }
 
 /// Size of a page and number of pages that hold nothing.
@@ -434,8 +435,22 @@ pub(super) fn journal_rows(db: &Connection) -> rusqlite::Result<u64> {
 /// What SQLite's check complains of; at most `limit` lines.
 pub(super) fn integrity(db: &Connection, limit: usize) -> rusqlite::Result<Vec<String>> {
     let mut statement = db.prepare(&format!("PRAGMA integrity_check({limit})"))?;
-    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    let mut lines = Vec::new();
+    let mut rows = statement.query([])?;
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => lines.push(row.get::<_, String>(0)?),
+            Ok(None) => break,
+            // Of some damage it makes an error in place of a line.
+            Err(error) if is_damage(&error) => {
+                lines.push(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    lines.retain(|line| line != "ok");
+    Ok(lines)
 }
 
 fn count(db: &Connection, table: Table, rows: i64, bytes: i64) -> rusqlite::Result<()> {
@@ -607,11 +622,9 @@ pub(super) fn delete_server(db: &mut Connection, server: u32) -> rusqlite::Resul
             if part.is_empty() {
                 break;
             }
-            let mut tx = db.transaction()?;
-            for row in part {
-                delete_if_readable(&mut tx, table, row, server)?;
-            }
-            tx.commit()?;
+            let part: Vec<(i64, u32)> = part.into_iter().map(|row| (row, server)).collect();
+            // What cannot be deleted cannot be read either.
+            delete_rows(db, table, &part, |_, _| {})?;
         }
     }
     db.execute("DELETE FROM progress WHERE server = ?", [server])?;

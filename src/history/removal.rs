@@ -146,16 +146,12 @@ impl Run {
             rows = rows.get(..archived).unwrap_or_default();
         }
         let (_, bytes_before) = database::totals(db, table).map_err(failed)?;
-        let mut gone = 0;
-        let mut tx = db.transaction().map_err(failed)?;
-        for (row, server) in rows {
-            if database::delete_if_readable(&mut tx, table, *row, *server).map_err(failed)? {
-                gone += 1;
-            } else {
-                shared.damaged(table, *row, *server, "it has expired and cannot be removed");
-            }
-        }
-        tx.commit().map_err(failed)?;
+        let mut gone = rows.len() as u64;
+        database::delete_rows(db, table, rows, |row, server| {
+            gone = gone.saturating_sub(1);
+            shared.damaged(table, row, server, "it has expired and cannot be removed");
+        })
+        .map_err(failed)?;
         let (_, bytes_after) = database::totals(db, table).map_err(failed)?;
         let (count, bytes) = (gone, bytes_before.saturating_sub(bytes_after));
         let level = table.level();

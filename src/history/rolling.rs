@@ -193,22 +193,34 @@ fn read_row(
 /// damaged and was left out.
 fn of_samples(blobs: &Blobs, shared: &Shared, level: Level, start_ms: i64, limit: u64) -> (Row, bool) {
     let mut parts = 1;
-    'anew: loop {
-        let mut fresh = Row::default();
-        let mut is_whole = blobs.damaged == 0;
-        for part in 0..parts {
-            let limit = if parts < MAX_PARTS { limit } else { u64::MAX };
-            let Some(decoded) = blobs.decode(shared, limit, |id| id.0 % parts == part) else {
-                parts *= 4;
-                continue 'anew;
-            };
-            is_whole &= decoded.damaged == 0;
-            // In the order of time, whatever table they stand in.
-            let chunks = decoded.chunks.into_iter().map(|(_, chunk)| chunk);
-            fresh.add_samples(level, start_ms, &chunks.reduce(Chunk::merged).unwrap_or_default());
+    loop {
+        if let Some(made) = of_parts(blobs, shared, level, start_ms, limit, parts) {
+            return made;
         }
-        return (fresh, is_whole);
+        parts *= 4;
     }
+}
+
+/// The series in so many parts. None: one of them has too many samples.
+fn of_parts(
+    blobs: &Blobs,
+    shared: &Shared,
+    level: Level,
+    start_ms: i64,
+    limit: u64,
+    parts: u32,
+) -> Option<(Row, bool)> {
+    let limit = if parts < MAX_PARTS { limit } else { u64::MAX };
+    let mut fresh = Row::default();
+    let mut is_whole = blobs.damaged == 0;
+    for part in 0..parts {
+        let decoded = blobs.decode(shared, limit, |id| id.0 % parts == part)?;
+        is_whole &= decoded.damaged == 0;
+        // In the order of time, whatever table they stand in.
+        let chunks = decoded.chunks.into_iter().map(|(_, chunk)| chunk);
+        fresh.add_samples(level, start_ms, &chunks.reduce(Chunk::merged).unwrap_or_default());
+    }
+    Some((fresh, is_whole))
 }
 
 /// Raw chunks of a server that may hold values of a window, as they are stored: a tenth of what they are in memory, or
