@@ -133,6 +133,7 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
         data: config.data.clone(),
         metrics_without_login: config.metrics_without_login,
         remote_write: config.remote_write.clone(),
+        retention: config.retention.clone(),
     };
     let export = Export::new(sources, options).map_err(anyhow::Error::from)?;
     let operations = Operations::start(store, fleet.clone(), Arc::clone(&clock), config.allow_local_actions)

@@ -3,6 +3,7 @@
 //! A [`Config`] that exists is valid. Nothing here touches the data directory.
 
 mod remote_write;
+mod retention;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::Secret;
+use crate::model::{Retention, Secret};
 pub use remote_write::{RemoteAuth, RemoteWrite};
 
 /// Where the file is looked for when `--config` does not name one.
@@ -62,6 +63,8 @@ pub struct Config {
     pub metrics_without_login: bool,
     /// None: readings are passed on to nobody.
     pub remote_write: Option<RemoteWrite>,
+    /// How long rows are kept until an administrator sets it on the settings page. None: the defaults.
+    pub retention: Option<Retention>,
 }
 
 /// What the command line said; `None` leaves it to the environment and the file.
@@ -87,6 +90,10 @@ struct File {
     ssh_agent: Option<PathBuf>,
     metrics_without_login: Option<bool>,
     remote_write: Option<remote_write::Table>,
+    retention: Option<toml::Spanned<retention::Table>>,
+    /// [`Self::retention`] once it is validated.
+    #[serde(skip)]
+    kept: Option<Retention>,
 }
 
 /// Reads one variable of the environment; tests pass a table.
@@ -161,6 +168,7 @@ impl Config {
                 .or(file.metrics_without_login)
                 .unwrap_or(false),
             remote_write: file.remote_write.map(remote_write::Table::validated).transpose()?,
+            retention: file.kept,
         })
     }
 }
@@ -197,11 +205,19 @@ fn read_file(flags: &Flags, environment: Environment<'_>) -> Result<File, Config
 }
 
 fn parse_file(path: &Path, text: &str) -> Result<File, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
+    let invalid = |start: usize, message: String| {
         let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-        ConfigError::Invalid { path: path.to_owned(), line, message: error.message().to_owned() }
-    })
+        ConfigError::Invalid { path: path.to_owned(), line, message }
+    };
+    let mut file: File = toml::from_str(text)
+        .map_err(|error| invalid(error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
+    if let Some(table) = &file.retention {
+        let kept = table.get_ref().validated().map_err(|(span, message)| {
+            invalid(span.map_or(table.span().start, |span| span.start), message)
+        })?;
+        file.kept = Some(kept);
+    }
+    Ok(file)
 }
 
 fn listen(
@@ -360,6 +376,37 @@ mod tests {
         let error = load(&Flags { config: Some(path), ..Flags::default() }, &[]).unwrap_err();
         assert!(matches!(&error, ConfigError::Invalid { line: 2, .. }), "{error}");
         assert!(error.to_string().contains("listen_on"), "{error}");
+    }
+
+    #[test]
+    fn retention_stands_in_the_file_and_a_mistake_in_it_has_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            load(&Flags { config: Some(path.clone()), ..Flags::default() }, &[])
+        };
+        let found = load("interval = \"9s\"\n[retention]\nraw_days = 7\narchive = \"/srv/old\"\n").unwrap();
+        let kept = Retention { raw_days: 7, archive: Some("/srv/old".into()), ..Retention::default() };
+        assert_eq!(found.retention, Some(kept));
+        assert_eq!(load("interval = \"9s\"\n").unwrap().retention, None);
+        let cases = [
+            ("[retention]\naudit_days = 9\nm5_days = 7\n", 3, "m5_days"),
+            ("[retention]\nraw_days = 16\n", 1, "m1_days"),
+            ("[retention]\nraw_days = 16\n\nm1_days = 15\n", 4, "m1_days"),
+            ("[retention]\n\nraw_dayz = 16\n", 3, "raw_dayz"),
+            ("[retention]\nraw_days = -1\n", 2, "u32"),
+            ("[retention]\narchive = \"old\"\n", 2, "archive"),
+            ("[retention]\nd1_days = 40000\n", 2, "36500"),
+        ];
+        for (text, wanted, word) in cases {
+            let error = load(text).unwrap_err();
+            assert!(
+                matches!(&error, ConfigError::Invalid { line, .. } if *line == wanted),
+                "{text}: {error}"
+            );
+            assert!(error.to_string().contains(word), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -136,11 +136,14 @@ async fn metrics_need_a_login_unless_this_machine_was_let_in_without() {
 
     let options = Options { metrics_without_login: true, ..Options::default() };
     let open = TestApp::start_with(Arc::new(SystemClock), options).await;
-    assert_eq!(open.get("/metrics").send().await.status, 200);
-    assert_eq!(open.get("/metrics").from("10.0.0.9:4000").send().await.status, 401);
-    assert_eq!(open.get("/metrics").header("x-forwarded-for", "127.0.0.1").send().await.status, 401);
+    let local = || open.get("/metrics").host("localhost:9083");
+    assert_eq!(local().send().await.status, 200);
+    assert_eq!(local().from("10.0.0.9:4000").send().await.status, 401);
+    assert_eq!(local().header("x-forwarded-for", "127.0.0.1").send().await.status, 401);
+    // A foreign page's own name that leads to this machine.
+    assert_eq!(open.get("/metrics").host("rebound.example:9083").send().await.status, 401);
     assert_eq!(open.get("/api/v1/sd").send().await.status, 401);
-    assert_eq!(open.get("/metrics").by(&Who::Token("rdm_wrong".to_owned())).send().await.status, 401);
+    assert_eq!(local().by(&Who::Token("rdm_wrong".to_owned())).send().await.status, 401);
 }
 
 #[tokio::test]
@@ -286,6 +289,27 @@ async fn rows_are_removed_when_their_time_is_over_archived_first_and_the_audit_c
     let sizes = app.get("/api/v1/settings/sizes").by(&admin).send().await.expect(200);
     let audit = sizes["items"].as_array().unwrap().iter().find(|size| size["table"] == "audit").unwrap();
     assert!(audit["size_bytes"].as_i64().unwrap() >= 4096 && audit["rows"].as_i64().unwrap() > 0, "{audit}");
+}
+
+#[tokio::test]
+async fn the_settings_page_wins_over_the_configuration_file_and_the_file_over_the_defaults() {
+    let configured = Retention { raw_days: 7, operations_days: 30, ..Retention::default() };
+    let options = Options { retention: Some(configured.clone()), ..Options::default() };
+    let app = TestApp::start_with(Arc::new(SystemClock), options).await;
+    let admin = app.token(Role::Admin).await;
+    let shown = app.get("/api/v1/settings/retention").by(&admin).send().await.expect(200);
+    assert_eq!(serde_json::from_value::<Retention>(shown).unwrap(), configured);
+    assert_eq!(app.history.retention().raw_days, 7, "history obeys it");
+
+    let wanted = Retention { raw_days: 9, ..configured };
+    app.services.export.set_retention(&Caller::roundsman(), wanted.clone()).await.unwrap();
+    let of_file = roundsman::history::Retention { raw_days: 7, ..app.history.retention() };
+    app.history.set_default_retention(of_file, None).unwrap();
+    assert_eq!(app.history.retention().raw_days, 9);
+    // The file says nothing any more, and what was set holds.
+    let app = app.restart().await;
+    let shown = app.get("/api/v1/settings/retention").by(&admin).send().await.expect(200);
+    assert_eq!(serde_json::from_value::<Retention>(shown).unwrap(), wanted);
 }
 
 #[tokio::test]

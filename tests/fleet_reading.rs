@@ -345,3 +345,16 @@ async fn a_new_interval_counts_at_once_and_costs_no_login() {
     assert!(changed.elapsed() < 4 * SECOND, "{:?}", changed.elapsed());
     assert_eq!(sshd.logins(), 1, "{}", sshd.log());
 }
+
+#[tokio::test]
+async fn when_a_server_was_last_seen_is_known_after_a_restart() {
+    let (app, sshd) = (TestApp::start().await, Sshd::start().await);
+    app.with_server("web-1", &sshd).await;
+    app.with_inactive("never").await;
+    let seen = app.until("web-1", "read", |state| state.last_seen_at.is_some()).await.last_seen_at.unwrap();
+    // Gone, so that nothing but the store can know.
+    drop(sshd);
+    let app = app.restart().await;
+    assert!(app.state("web-1").last_seen_at.unwrap() >= seen);
+    assert_eq!(app.state("never").last_seen_at, None);
+}

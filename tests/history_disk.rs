@@ -2,13 +2,14 @@
 //! shut down by ioctl. Where the machine allows neither, a test says so and proves nothing.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
 use roundsman::clock::{Clock, ManualClock};
-use roundsman::history::{History, HistoryError};
+use roundsman::history::{History, HistoryError, Level, Retention, Sizes};
 use roundsman::model::{Labels, MetricName, Sample, SeriesKey, ServerNumber, Timestamp};
 
 const START_MS: i64 = 650 * 32 * 86_400_000;
@@ -134,6 +135,8 @@ async fn a_full_disk_is_told_and_caught_up_and_nothing_is_lost() {
         Err(why) => return eprintln!("skipped: {why}"),
     };
     let (history, clock) = open(&mount.path());
+    let mut trouble = history.trouble();
+    assert!(trouble.borrow_and_update().is_none());
     let mut ticks = 0_usize;
     let mut tick = || {
         append(&history, clock.now());
@@ -153,6 +156,11 @@ async fn a_full_disk_is_told_and_caught_up_and_nothing_is_lost() {
     };
     assert!(matches!(error, HistoryError::Database(_)), "{error}");
     assert!(history.health().last_error.unwrap().contains("full"));
+    // Told once, however often it is tried.
+    assert!(trouble.has_changed().unwrap());
+    assert!(trouble.borrow_and_update().as_ref().unwrap().contains("full"));
+    assert!(history.sync().await.is_err());
+    assert!(!trouble.has_changed().unwrap());
     // Readings go on for ten minutes, and are on the page.
     let mut total = 0;
     for _ in 0..600 {
@@ -167,6 +175,7 @@ async fn a_full_disk_is_told_and_caught_up_and_nothing_is_lost() {
     history.sync().await.unwrap();
     let health = history.health();
     assert_eq!((health.last_error, health.behind_s), (None, 0));
+    assert!(trouble.has_changed().unwrap() && trouble.borrow_and_update().is_none());
     let report = history.check_integrity().await.unwrap();
     assert!(report.is_ok(), "{:?}", report.problems);
     history.close().await.unwrap();
@@ -174,6 +183,54 @@ async fn a_full_disk_is_told_and_caught_up_and_nothing_is_lost() {
     for index in [0, SERIES - 1] {
         assert_eq!(count(&history, index, clock.now()).await, total);
     }
+    history.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_archive_on_a_full_disk_keeps_what_has_expired_and_is_whole_when_there_is_room_again() {
+    let mount = match Mount::tmpfs("64k") {
+        Ok(mount) => mount,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let data = tempfile::tempdir().unwrap();
+    let (history, clock) = open(&data.path().join("history.db"));
+    let archive = mount.at().join("archive");
+    let short = Retention { raw_days: 2, minute_days: 2, ..Retention::default() };
+    history.set_retention(short, Some(archive.clone())).await.unwrap();
+    for tick in 0..8 * 60 {
+        append(&history, clock.now());
+        clock.advance(Duration::from_secs(60));
+        if tick % 5 == 0 {
+            history.sync().await.unwrap();
+        }
+    }
+    clock.advance(Duration::from_secs(10 * 86_400));
+    for _ in 0..20 {
+        history.sync().await.unwrap();
+    }
+    let raw = |sizes: &Sizes| sizes.levels.iter().find(|level| level.level == Level::Raw).unwrap().rows;
+    let before = raw(&history.sizes().await.unwrap());
+    let refused = history.remove_expired().await.unwrap_err();
+    assert!(refused.to_string().contains("cannot be archived"), "{refused}");
+    assert!(history.health().removal_error.is_some() && history.health().last_error.is_none());
+    assert_eq!(raw(&history.sizes().await.unwrap()), before);
+
+    run("mount", &["-o", "remount,size=200m", mount.at().to_str().unwrap()]).unwrap();
+    history.remove_expired().await.unwrap();
+    assert_eq!(history.health().removal_error, None);
+    let mut text = String::new();
+    for entry in std::fs::read_dir(&archive).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(path.extension().unwrap() == "gz", "{}: a note stayed", path.display());
+        if path.file_name().unwrap().to_str().unwrap().starts_with("raw-") {
+            // Reads every member, or fails.
+            flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap())
+                .read_to_string(&mut text)
+                .unwrap();
+        }
+    }
+    let lines = text.lines().filter(|line| !line.starts_with("time")).count();
+    assert!(lines >= 7 * 60 * SERIES, "{lines}");
     history.close().await.unwrap();
 }
 

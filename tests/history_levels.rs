@@ -503,6 +503,8 @@ async fn ten_thousand_container_names_in_a_day_stop_at_a_limit_that_is_told() {
     assert_eq!(health.limited.len(), 1);
     assert_eq!(health.limited[0].server, WEB);
     assert!(health.limited[0].dropped > 1_700);
+    assert!((1..=5).contains(&health.limited[0].names.len()), "{:?}", health.limited[0].names);
+    assert_eq!(fixture.history.limited(WEB).as_ref(), Some(&health.limited[0]));
     assert_eq!(fixture.history.latest(DB).len(), 1);
     // What is known goes on, and two days later there is room again.
     assert_eq!(fixture.count().await, 10_000);

@@ -1,6 +1,7 @@
 //! Databases of earlier versions become databases of this one, with everything that was in them.
 //!
-//! Each folder of `tests/fixtures/upgrade` is the dump of a database as an earlier program left it.
+//! Each folder of `tests/fixtures/upgrade` is the dump of a database as an earlier program left it;
+//! `scripts/dump-fixture.sh` makes one of a data directory.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
@@ -13,14 +14,19 @@ use std::sync::Arc;
 use program::Program;
 use roundsman::clock::ManualClock;
 use roundsman::history::{self, History};
-use roundsman::model::{Labels, MetricName, OrganizationId, SeriesKey, ServerNumber, Timestamp};
-use roundsman::store::{Store, StoreError, audit, backup, keys, servers};
+use roundsman::model::{
+    Labels, MetricName, OrganizationId, Retention, SeriesKey, ServerNumber, Status, Timestamp,
+};
+use roundsman::store::{Store, StoreError, audit, backup, keys, servers, settings};
 use roundsman::vault::Vault;
 use rusqlite::Connection;
 
 const CONTROL_2: &str = include_str!("fixtures/upgrade/control-2/roundsman.sql");
 const KEY_OF_CONTROL_2: &str = include_str!("fixtures/upgrade/control-2/master.key");
+const CONTROL_5: &str = include_str!("fixtures/upgrade/control-5/roundsman.sql");
+const KEY_OF_CONTROL_5: &str = include_str!("fixtures/upgrade/control-5/master.key");
 const HISTORY_1: &str = include_str!("fixtures/upgrade/history-1/history.sql");
+const HISTORY_2: &str = include_str!("fixtures/upgrade/history-2/history.sql");
 
 fn load(path: &Path, sql: &str) {
     let connection = Connection::open(path).unwrap();
@@ -81,6 +87,35 @@ async fn control_data_of_schema_2_is_brought_up_to_date_after_a_copy_with_every_
 }
 
 #[tokio::test]
+async fn control_data_of_schema_5_is_brought_up_to_date_after_a_copy_with_every_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("roundsman.db");
+    load(&path, CONTROL_5);
+    write_private(&dir.path().join("master.key"), KEY_OF_CONTROL_5);
+    let store = Store::open(&path).unwrap();
+    let known = backup::known_schema();
+    assert_eq!(backup::schema(&path).unwrap(), i64::try_from(known).unwrap());
+    assert_eq!(backup::integrity(&path).unwrap(), Vec::<String>::new());
+    let stored = store.read(servers::all).await.unwrap();
+    let mut names: Vec<(&str, Status)> =
+        stored.iter().map(|stored| (stored.server.name.as_str(), stored.server.status)).collect();
+    names.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(names, [("db-1", Status::Inactive), ("vm", Status::Active)]);
+    let chain = store.read(audit::verify).await.unwrap();
+    assert_eq!((chain.entries, chain.broken_at), (8, None));
+    let kept: Option<Retention> =
+        store.read(|c| settings::get(c, OrganizationId::DEFAULT, settings::RETENTION)).await.unwrap();
+    assert_eq!(kept, Some(Retention { raw_days: 7, ..Retention::default() }));
+    assert_eq!(store.read(|c| keys::list(c, OrganizationId::DEFAULT)).await.unwrap().len(), 2);
+    let vault = Vault::existing(dir.path(), None).unwrap().unwrap();
+    for value in backup::sealed_values(&path).unwrap() {
+        assert!(vault.open_sealed(&value.row, &value.sealed).is_ok(), "{}", value.what);
+    }
+    let copy = dir.path().join(format!("roundsman.db.before-{known}"));
+    assert_eq!(backup::schema(&copy).unwrap(), 5, "the copy is as it was");
+}
+
+#[tokio::test]
 async fn history_of_schema_1_is_read_to_its_last_value() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history.db");
@@ -112,6 +147,29 @@ async fn history_of_schema_1_is_read_to_its_last_value() {
         let copy = dir.path().join(format!("history.db.before-{}", History::known_schema()));
         assert_eq!(backup::schema(&copy).unwrap(), 1, "the copy is as it was");
     }
+}
+
+#[tokio::test]
+async fn history_of_schema_2_is_read_with_what_was_set_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    load(&path, HISTORY_2);
+    assert_eq!(backup::schema(&path).unwrap(), 2);
+    // A moment after its last reading.
+    let clock = Arc::new(ManualClock::at(Timestamp::parse("2026-11-21T05:52:00Z").unwrap()));
+    let history = History::open(&path, clock.clone()).unwrap();
+    assert_eq!(history.retention().raw_days, 7);
+    let (vm, start) = (ServerNumber(1), Timestamp::parse("2026-11-21T05:50:00Z").unwrap());
+    let load = SeriesKey::plain("memory_percent");
+    let points = history.range(vm, &load, start, Timestamp::parse("2026-11-21T05:52:00Z").unwrap(), 1000);
+    let points = points.await.unwrap();
+    assert!(points.len() >= 7, "{points:?}");
+    assert!(points.iter().all(|point| point.avg > 0.0 && point.avg < 100.0), "{points:?}");
+    assert_eq!(history.series(vm).len(), 56);
+    assert_eq!((history.health().damaged_rows, history.health().dropped), (0, history::Dropped::default()));
+    history.close().await.unwrap();
+    let verified = history::verify(&path).unwrap();
+    assert!(verified.rows > 0 && verified.damaged == 0, "{verified:?}");
 }
 
 #[test]

@@ -167,6 +167,51 @@ async fn listen_for_strangers(app: &TestApp, socket: &mut Socket, own: &str) {
 }
 
 #[tokio::test]
+async fn a_history_that_cannot_be_written_is_told_once_and_so_is_its_return() {
+    let app = with_local_server().await;
+    let (viewer, browser) = (app.token(Role::Viewer).await, app.login(Role::Viewer).await);
+    let address = app.listen().await;
+    let mut events = app.socket(address, "/api/v1/events", &viewer).await;
+    let mut page = app.socket(address, "/live?view=fleet", &browser).await;
+    assert!(!app.get("/").by(&browser).send().await.text().contains("History is not written"));
+    let file = rusqlite::Connection::open(app.data().join("history.db")).unwrap();
+    file.busy_timeout(Duration::from_secs(30)).unwrap();
+    let full = |table: &str| {
+        format!(
+            "CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END;"
+        )
+    };
+    file.execute_batch(&(full("j0") + &full("j1"))).unwrap();
+    let failing = of_history(&mut events).await;
+    assert_eq!(failing["type"], "history.failing");
+    assert!(
+        failing["error"].as_str().unwrap().contains("disk is full") && failing["at"].is_string(),
+        "{failing}"
+    );
+    while message(&mut page).await["reload"] != true {}
+    assert!(app.get("/").by(&browser).send().await.text().contains("History is not written"));
+    // A few more rounds fail, and nothing more is told of them.
+    for _ in 0..3 {
+        app.history.sync().await.unwrap_err();
+    }
+    file.execute_batch("DROP TRIGGER full_j0; DROP TRIGGER full_j1").unwrap();
+    let recovered = of_history(&mut events).await;
+    assert_eq!((&recovered["type"], &recovered["error"]), (&"history.recovered".into(), &Value::Null));
+    while message(&mut page).await["reload"] != true {}
+    assert!(!app.get("/").by(&browser).send().await.text().contains("History is not written"));
+}
+
+/// The next event about history.
+async fn of_history(events: &mut Socket) -> Value {
+    loop {
+        let event = message(events).await;
+        if event["type"].as_str().unwrap().starts_with("history.") {
+            return event;
+        }
+    }
+}
+
+#[tokio::test]
 async fn events_of_another_organization_never_arrive() {
     let app = TestApp::start().await;
     let viewer: Who = app.token(Role::Viewer).await;

@@ -8,9 +8,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, timeout};
 
 use super::manifest::{CONTROL, Content, FORMAT, HISTORY, KEY, MANIFEST, Manifest, MasterKey};
 use super::sealed_key::SealedKey;
@@ -25,6 +28,10 @@ const STAGE: &str = "backup-in-progress-";
 /// Parts of the file on their way to the caller, and how large each is: a slow caller holds up nothing else.
 const PARTS: usize = 16;
 const PART_BYTES: usize = 64 * 1024;
+/// A caller who takes nothing for so long is given up: the copies fill the disk, and nobody else can make a backup.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// The whole transfer: 14 GB at a megabyte a second. A caller who takes a part a minute would stay for weeks.
+const LONGEST: Duration = Duration::from_secs(4 * 3600);
 /// Copies of each database from before migrations that are kept.
 const COPIES_KEPT: usize = 2;
 /// Left free on the disk beyond the copies, so that the running instance can go on writing.
@@ -185,17 +192,33 @@ impl Backup {
         self.manifest.files.iter().map(|file| file.size_bytes).sum()
     }
 
-    /// The file in parts. An error in the last part means that what came before is not whole.
+    /// The file in parts. An error in the last part means that what came before is not whole. Whoever takes the parts
+    /// too slowly gets such an error in the end, and the copies are gone long before that.
     #[must_use]
     pub fn send(self) -> mpsc::Receiver<io::Result<Bytes>> {
+        self.send_within(STALLED_AFTER, LONGEST)
+    }
+
+    fn send_within(self, stalled_after: Duration, longest: Duration) -> mpsc::Receiver<io::Result<Bytes>> {
         let (parts, receiver) = mpsc::channel(PARTS);
+        let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
-            let mut out = io::BufWriter::with_capacity(PART_BYTES, Parts(parts.clone()));
+            let to = Parts {
+                to: parts.clone(),
+                runtime: runtime.clone(),
+                stalled_after,
+                ends_at: Instant::now() + longest,
+            };
+            let mut out = io::BufWriter::with_capacity(PART_BYTES, to);
             let written = self.write(&mut out).and_then(|()| out.flush());
+            // What could not be sent is not tried once more.
+            drop(out.into_parts());
+            // The copies go, and the next backup may begin, before the caller hears of it.
+            drop(self);
             if let Err(error) = written {
                 tracing::warn!(%error, "a backup was not sent to its end");
-                // The caller may be gone, which is why it was not.
-                drop(parts.blocking_send(Err(error)));
+                // The caller may be gone, which is why it was not; one that stalls has its connection to lose.
+                runtime.spawn(async move { drop(parts.send(Err(error)).await) });
             }
         });
         receiver
@@ -221,17 +244,94 @@ impl Backup {
     }
 }
 
-/// Hands what is written to the task that sends it.
-struct Parts(mpsc::Sender<io::Result<Bytes>>);
+/// Hands what is written to the task that sends it. Written to from a thread that may block.
+struct Parts {
+    to: mpsc::Sender<io::Result<Bytes>>,
+    runtime: Handle,
+    stalled_after: Duration,
+    ends_at: Instant,
+}
 
 impl Write for Parts {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(part)));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the receiver is gone"))?;
-        Ok(part.len())
+        let left = self.ends_at.saturating_duration_since(Instant::now());
+        let limit = self.stalled_after.min(left);
+        let sending = self.to.send(Ok(Bytes::copy_from_slice(part)));
+        match self.runtime.block_on(async { timeout(limit, sending).await }) {
+            Ok(Ok(())) => Ok(part.len()),
+            Ok(Err(_gone)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the receiver is gone")),
+            Err(_elapsed) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the receiver took the backup too slowly; it was given up so that others can make one",
+            )),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// A backup larger than what may wait on its way, with the turn that it holds and where its copies are.
+    fn backup() -> (Backup, Arc<Semaphore>, tempfile::TempDir) {
+        let data = tempfile::tempdir().unwrap();
+        let stage = Stage::make(data.path(), Timestamp::from_millis(0)).unwrap();
+        fs::write(stage.0.join(CONTROL), vec![7; 4 * PARTS * PART_BYTES]).unwrap();
+        let turns = Arc::new(Semaphore::new(1));
+        let manifest = Manifest {
+            format: FORMAT,
+            version: "1".to_owned(),
+            created_at: Timestamp::from_millis(0),
+            control_schema: 1,
+            history_schema: 1,
+            servers: 0,
+            master_key: MasterKey::LeftOut,
+            files: vec![Content::of(&stage.0, CONTROL).unwrap()],
+        };
+        let turn = Arc::clone(&turns).try_acquire_owned().unwrap();
+        (Backup { manifest, stage, _turn: turn }, turns, data)
+    }
+
+    async fn is_free(turns: &Semaphore) {
+        drop(timeout(Duration::from_secs(60), turns.acquire()).await.unwrap().unwrap());
+    }
+
+    async fn end_of(mut parts: mpsc::Receiver<io::Result<Bytes>>) -> io::Result<usize> {
+        let mut bytes = 0;
+        while let Some(part) = parts.recv().await {
+            bytes += part?.len();
+        }
+        Ok(bytes)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_download_that_nobody_reads_frees_the_turn_and_the_copies_and_ends_with_an_error() {
+        let (backup, turns, data) = backup();
+        let parts = backup.send_within(Duration::from_millis(50), Duration::from_secs(3600));
+        is_free(&turns).await;
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+        assert_eq!(end_of(parts).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_download_ends_in_time_however_small_its_steps() {
+        let (backup, turns, _data) = backup();
+        let parts = backup.send_within(Duration::from_secs(3600), Duration::ZERO);
+        is_free(&turns).await;
+        assert_eq!(end_of(parts).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_download_that_is_read_arrives_whole() {
+        let (backup, turns, _data) = backup();
+        let parts = backup.send();
+        assert!(end_of(parts).await.unwrap() > 4 * PARTS * PART_BYTES);
+        is_free(&turns).await;
     }
 }

@@ -62,7 +62,11 @@ impl Export {
             .await?;
         // What history obeys stands in its own file.
         let history = &self.inner.sources.history;
-        Ok(with_levels(stored.unwrap_or_default(), &history.retention(), history.archive()))
+        Ok(with_levels(
+            stored.or_else(|| self.inner.options.retention.clone()).unwrap_or_default(),
+            &history.retention(),
+            history.archive(),
+        ))
     }
 
     /// Changes how long rows are kept; the next round obeys it. What was stored before.
@@ -236,6 +240,18 @@ impl Export {
     }
 }
 
+/// What the configuration file says of history's levels holds until an administrator sets them.
+///
+/// # Errors
+/// [`ExportError::Retention`] names the field.
+pub(super) fn obey_configuration(
+    history: &history::History,
+    configured: Option<&Retention>,
+) -> Result<(), ExportError> {
+    let Some(configured) = configured else { return Ok(()) };
+    history.set_default_retention(levels(configured), configured.archive.clone()).map_err(of_level)
+}
+
 /// The days of history's levels.
 const fn levels(kept: &Retention) -> history::Retention {
     history::Retention {
@@ -307,7 +323,10 @@ fn try_archive(directory: &Path) -> Result<(), ExportError> {
 }
 
 fn append(path: &Path, rows: &[Value]) -> Result<(), ExportError> {
-    let mut file = File::options().create(true).append(true).mode(0o600).open(path)?;
+    // Never through a link that somebody else put there.
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file =
+        File::options().create(true).append(true).mode(0o600).custom_flags(no_follow).open(path)?;
     let mut text = String::new();
     for row in rows {
         text.push_str(&row.to_string());
@@ -315,4 +334,31 @@ fn append(path: &Path, rows: &[Value]) -> Result<(), ExportError> {
     }
     file.write_all(text.as_bytes())?;
     Ok(file.sync_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_not_written_through_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (target, link) =
+            (directory.path().join("target"), directory.path().join("roundsman-audit-1.jsonl"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(matches!(append(&link, &[Value::from(1)]), Err(ExportError::Io(_))));
+        assert!(!target.exists());
+        fs::remove_file(&link).unwrap();
+        append(&link, &[Value::from(1)]).unwrap();
+        append(&link, &[Value::from(2)]).unwrap();
+        assert_eq!(fs::read_to_string(&link).unwrap(), "1\n2\n");
+    }
+
+    #[test]
+    fn the_fewest_days_of_the_form_are_those_of_history() {
+        let fields = ["raw_days", "m1_days", "m5_days", "m15_days", "h1_days", "d1_days"];
+        for (level, field) in Level::ALL.into_iter().zip(fields) {
+            assert_eq!(history::Retention::fewest_days(level), Retention::fewest_days(field), "{field}");
+        }
+    }
 }

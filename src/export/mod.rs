@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::config::RemoteWrite;
 use crate::fleet::{Fleet, FleetError, ServerFilter};
 use crate::history::{History, HistoryError};
-use crate::model::{Caller, InvalidRetention, OrganizationId, Role, Timestamp};
+use crate::model::{Caller, InvalidRetention, OrganizationId, Retention, Role, Timestamp};
 use crate::store::{Store, StoreError, audit};
 use crate::vault::{Vault, VaultError};
 pub use discovery::TargetGroup;
@@ -98,6 +98,8 @@ pub struct Options {
     pub data: PathBuf,
     pub metrics_without_login: bool,
     pub remote_write: Option<RemoteWrite>,
+    /// What holds until an administrator sets it on the settings page. None: the defaults.
+    pub retention: Option<Retention>,
 }
 
 /// What exports are made from.
@@ -136,8 +138,10 @@ impl fmt::Debug for Export {
 
 impl Export {
     /// # Errors
-    /// [`ExportError::RemoteWrite`] when the long-term store of the configuration may not be called.
+    /// [`ExportError::RemoteWrite`] when the long-term store of the configuration may not be called;
+    /// [`ExportError::Retention`] when the configured days are not possible.
     pub fn new(sources: Sources, options: Options) -> Result<Self, ExportError> {
+        keeper::obey_configuration(&sources.history, options.retention.as_ref())?;
         let remote = options.remote_write.clone().map(RemoteWriter::new).transpose()?;
         let started_at = sources.clock.now();
         Ok(Self {

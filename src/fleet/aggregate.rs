@@ -11,8 +11,8 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::metrics::{POINTS_MAX, Resolution, Span, Tally};
 use super::{Fleet, FleetError, ServerFilter, ServerState};
-use crate::history::Point;
 use crate::history::metric::{self, Metric};
+use crate::history::{Point, percentile};
 use crate::model::{Caller, Labels, MetricName, ServerId, Timestamp, shown};
 
 /// Reads under way at the same time: as many as history does.
@@ -31,7 +31,7 @@ pub enum Aggregate {
     Min,
     /// The greatest single sample.
     Max,
-    /// Of the averages of the series, nearest rank; 1 to 99.
+    /// Of the averages of the series, between two of them in proportion; 1 to 99.
     Percentile(u8),
     /// Series with a value.
     Count,
@@ -288,10 +288,7 @@ impl Cell {
             Aggregate::Sum => Some(sum),
             Aggregate::Min => Some(self.min),
             Aggregate::Max => Some(self.max),
-            Aggregate::Percentile(rank) => {
-                let place = (count * usize::from(rank)).div_ceil(100).saturating_sub(1);
-                self.averages.get(place).copied()
-            }
+            Aggregate::Percentile(rank) => percentile(&self.averages, f64::from(rank)),
             Aggregate::Count => Some(count as f64),
         }
     }
@@ -332,7 +329,7 @@ mod tests {
         found.into_iter().for_each(|found| folding.add(found));
         let folded = folding.finish(MetricName::known("cpu_percent"), &all);
         let first: Vec<f64> = folded.aggregates.iter().map(|(_, points)| points[0].1).collect();
-        assert_eq!(first, [20.0, 40.0, 1.0, 90.0, 10.0, 30.0, 2.0]);
+        assert_eq!(first, [20.0, 40.0, 1.0, 90.0, 20.0, 29.0, 2.0]);
         assert_eq!(folded.aggregates[0].1[1], (Timestamp::from_millis(9), 50.0));
         assert_eq!(folded.servers, 2);
         assert_eq!((folded.top.len(), folded.top[0].name.as_str(), folded.top[0].value), (1, "s1", 30.0));

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::state::ServerState;
 use crate::collect::{ShellProbe, shell};
-use crate::model::{BlindSpot, Findings, Gap, SecretKind, Sections, Timestamp};
+use crate::history::Limited;
+use crate::model::{BlindSpot, Findings, Gap, SecretKind, Sections, Timestamp, shown};
 use crate::ssh::preflight::{Outcome, Stage, Step};
 use crate::ssh::{Connection, ExecRequest, MAX_CHANNELS};
 
@@ -13,6 +14,8 @@ const FIRST_READING_LIMIT: Duration = Duration::from_secs(20);
 const TOOLS_LIMIT: Duration = Duration::from_secs(10);
 /// The answer is one word.
 const TOOLS_OUTPUT_BYTES: usize = 1024;
+/// A name of a series in a sentence: a server may have made it up.
+const NAME_CHARS: usize = 80;
 
 /// Where no shell answered: whether the readings come through all the same, as with a key that may do nothing else.
 /// Then the stages say so.
@@ -114,6 +117,20 @@ fn few_channels(allowed: Option<usize>) -> Option<BlindSpot> {
     Some(BlindSpot { subject: "Sessions".to_owned(), reason, fix: Some(fix.to_owned()) })
 }
 
+/// What is missing in the history of a server that brings more names of series than are kept.
+pub(super) fn too_many_names(limited: &Limited) -> Gap {
+    let names: Vec<String> = limited.names.iter().map(|name| shown(name, NAME_CHARS)).collect();
+    let examples = if names.is_empty() { String::new() } else { format!(", such as {}", names.join(", ")) };
+    Gap {
+        section: "history".to_owned(),
+        reason: format!(
+            "The server sends more names of metrics and labels than are kept{examples}: {} values were dropped since \
+             Roundsman started. Names that are gone make room after two days.",
+            limited.dropped
+        ),
+    }
+}
+
 /// The line that brings back a missing section.
 fn fix_of(gap: &Gap) -> Option<&'static str> {
     let reason = gap.reason.as_str();
@@ -126,6 +143,7 @@ fn fix_of(gap: &Gap) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Labels, MetricName, SeriesKey, ServerNumber};
 
     fn step(stage: Stage, outcome: Outcome) -> Step {
         Step { stage, outcome, detail: format!("{stage:?}"), fix: Some("mend it".to_owned()), elapsed_ms: 1 }
@@ -150,6 +168,19 @@ mod tests {
         assert!(findings(&reading, None, now).readings_only);
         assert_eq!(subjects(&findings(&reading, None, now)), ["Shell"]);
         assert!(subjects(&findings(&reading, Some(&acting), now)).iter().all(|subject| subject != "Shell"));
+    }
+
+    #[test]
+    fn refused_names_are_told_and_cleaned() {
+        let key =
+            |label: &str| SeriesKey { metric: MetricName::known("core_percent"), labels: Labels::of(label) };
+        let names = [key("a\u{1b}[31m"), key(&"b".repeat(500))];
+        let names = names.iter().map(ToString::to_string).collect();
+        let limited = Limited { server: ServerNumber(1), dropped: 12, names };
+        let gap = too_many_names(&limited);
+        assert_eq!(gap.section, "history");
+        assert!(gap.reason.contains("12 values") && gap.reason.contains("core_percent"), "{}", gap.reason);
+        assert!(gap.reason.len() < 600 && !gap.reason.contains(char::is_control), "{}", gap.reason);
     }
 
     #[test]

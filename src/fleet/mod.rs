@@ -24,6 +24,7 @@ mod poller;
 mod raw;
 mod registry;
 mod rotation;
+mod seen;
 mod select;
 mod servers;
 mod state;
@@ -238,13 +239,14 @@ impl Fleet {
         fleet.ensure_default_key().await?;
         fleet.forget_removed().await?;
         let now = fleet.inner.clock.now();
-        let (stored, logins) = fleet
+        let (stored, logins, seen) = fleet
             .inner
             .store
             .read(move |c| {
                 Ok::<_, StoreError>((
                     store::servers::all(c)?,
                     store::logins::counts_of_day(c, logins::day_of(now))?,
+                    store::seen::all(c)?,
                 ))
             })
             .await?;
@@ -252,6 +254,7 @@ impl Fleet {
         for server in stored {
             let entry = Arc::new(fleet.entry_of(server)?);
             entry.live().logins.add(logins.get(&entry.id).copied().unwrap_or(0), now);
+            entry.live().last_seen_at = seen.get(&entry.id).copied();
             fleet.inner.registry.insert(Arc::clone(&entry));
             entries.push(entry);
         }
@@ -262,7 +265,28 @@ impl Fleet {
         let (store, stop) = (fleet.inner.store.clone(), fleet.inner.stop.clone());
         let (shared, clock) = (Arc::clone(&fleet.inner.shared), Arc::clone(&fleet.inner.clock));
         fleet.inner.pollers.spawn(async move { shared.logins.keep(&store, &*clock, &stop).await });
+        let (store, stop) = (fleet.inner.store.clone(), fleet.inner.stop.clone());
+        let registry = Arc::clone(&fleet.inner.registry);
+        fleet.inner.pollers.spawn(async move { seen::keep(&registry, &store, seen, &stop).await });
+        fleet.inner.pollers.spawn(fleet.clone().tell_of_history());
         Ok(fleet)
+    }
+
+    /// Sends an event when history cannot be written, and when it is written again.
+    async fn tell_of_history(self) {
+        let mut trouble = self.inner.history.trouble();
+        let mut told = None;
+        loop {
+            let error = trouble.borrow_and_update().clone();
+            if error.is_some() != told.is_some() {
+                self.publish(Event::History { at: self.inner.clock.now(), error: error.clone() });
+                told = error;
+            }
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return,
+                changed = trouble.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     /// Ends every poller and its connection.

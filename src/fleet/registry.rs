@@ -207,7 +207,12 @@ impl Entry {
             facts: live.facts.clone(),
             filesystems: Arc::clone(&live.filesystems),
             interfaces: Arc::clone(&live.interfaces),
-            gaps: Arc::clone(&live.gaps),
+            gaps: match history.limited(live.server.number) {
+                None => Arc::clone(&live.gaps),
+                Some(limited) => {
+                    live.gaps.iter().cloned().chain([super::findings::too_many_names(&limited)]).collect()
+                }
+            },
             logins_today: live.logins.today(now),
             way: Arc::clone(&live.way),
             jump: None,

@@ -85,20 +85,21 @@ impl Span {
             Aggregate::Sum => self.sum,
             Aggregate::Min => self.least,
             Aggregate::Max => self.greatest,
-            Aggregate::Percentile(share) => percentile(&mut self.values, share),
+            Aggregate::Percentile(share) => {
+                self.values.sort_unstable_by(f64::total_cmp);
+                percentile(&self.values, share).unwrap_or(0.0)
+            }
         }
     }
 }
 
-/// Linear between the two nearest values (type 7 of Hyndman and Fan, as in most tools). 0 of nothing.
-fn percentile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let place = share / 100.0 * values.len().saturating_sub(1) as f64;
-    let (below, above) = (values.get(place.floor() as usize), values.get(place.ceil() as usize));
-    match (below, above) {
-        (Some(below), Some(above)) => below + (above - below) * place.fract(),
-        _ => 0.0,
-    }
+/// A percentile (0 to 100) of values in order: linear between the two nearest (type 7 of Hyndman and Fan, as in most
+/// tools). None: there are no values.
+#[must_use]
+pub fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
+    let place = share / 100.0 * sorted.len().saturating_sub(1) as f64;
+    let (below, above) = (sorted.get(place.floor() as usize)?, sorted.get(place.ceil() as usize)?);
+    Some(below + (above - below) * place.fract())
 }
 
 /// # Errors
@@ -176,11 +177,11 @@ mod tests {
 
     #[test]
     fn a_percentile_lies_between_its_neighbours() {
-        let mut values = [40.0, 10.0, 30.0, 20.0];
+        let values = [10.0, 20.0, 30.0, 40.0];
         let cases = [(0.0, 10.0), (50.0, 25.0), (100.0, 40.0), (90.0, 37.0)];
         for (share, wanted) in cases {
-            assert!((percentile(&mut values, share) - wanted).abs() < 1e-9, "{share}");
+            assert!((percentile(&values, share).unwrap() - wanted).abs() < 1e-9, "{share}");
         }
-        assert_eq!(percentile(&mut [7.0], 99.0), 7.0);
+        assert_eq!((percentile(&[7.0], 99.0), percentile(&[], 50.0)), (Some(7.0), None));
     }
 }

@@ -128,12 +128,12 @@ struct Appending {
 
 impl Appending {
     fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.create(true).append(true).mode(0o600).open(path)?;
+        let file = private().create(true).append(true).open(path)?;
         let mut note = path.as_os_str().to_owned();
         note.push(".before");
         let mut appending = Self { file, note: note.into(), before_bytes: 0 };
-        match std::fs::read_to_string(&appending.note) {
+        let noted = private().read(true).open(&appending.note).and_then(io::read_to_string);
+        match noted {
             Ok(text) => {
                 // A note that is cut short itself was not synced, so nothing was appended after it.
                 let noted = text.strip_suffix('\n').and_then(|bytes| bytes.parse().ok());
@@ -159,8 +159,7 @@ impl Appending {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut note =
-            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&self.note)?;
+        let mut note = private().create(true).write(true).truncate(true).open(&self.note)?;
         note.write_all(format!("{}\n", self.before_bytes).as_bytes())?;
         note.sync_all()?;
         self.sync_directory()?;
@@ -185,6 +184,13 @@ impl Appending {
             _ => self.sync_directory(),
         }
     }
+}
+
+/// For nobody else to read, and never through a link that somebody else put there.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 /// Copies: readings wait for the lock, and the text of a row takes a tenth of a second.
@@ -218,6 +224,22 @@ mod tests {
     fn a_label_cannot_break_a_line() {
         assert_eq!(field("/var"), "/var");
         assert_eq!(field("a,b\n\"c\""), "\"a,b\"\"c\"\"\"");
+    }
+
+    #[test]
+    fn the_archive_and_its_note_are_not_written_through_links() {
+        for suffix in ["", ".before"] {
+            let directory = tempfile::tempdir().unwrap();
+            let name = "raw-2026-11-21.csv.gz";
+            let target = directory.path().join("target");
+            std::fs::write(&target, "0\n").unwrap();
+            std::os::unix::fs::symlink(&target, directory.path().join(format!("{name}{suffix}"))).unwrap();
+            let mut archive = Archive::new(directory.path().to_owned());
+            archive.waiting.insert(name.to_owned(), "1\n".to_owned());
+            let refused = archive.flush().unwrap_err();
+            assert!(matches!(refused, HistoryError::Archive { .. }), "{refused}");
+            assert_eq!(std::fs::read_to_string(&target).unwrap(), "0\n");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Functions take a connection or a transaction, so that the writer composes them in one.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ const DELETES: usize = 2_000;
 
 /// Statements that a connection keeps prepared: each of a handful for each of eleven tables.
 const STATEMENTS: usize = 64;
+
+/// Damaged pages that a look at the keys of a table steps over; a file with more is lost anyway.
+const MAX_DAMAGED_PAGES: u64 = 64;
 
 /// Setting: the number of the next new series.
 const NEXT_SERIES: &str = "next_series";
@@ -284,12 +288,10 @@ pub(super) fn insert_journal(
 }
 
 /// Keys of a journal table in the order of writing.
-pub(super) fn journal_keys(db: &Connection, journal: Journal) -> rusqlite::Result<Vec<i64>> {
-    let mut statement = db.prepare(match journal {
-        Journal::J0 => "SELECT k FROM j0 ORDER BY k",
-        Journal::J1 => "SELECT k FROM j1 ORDER BY k",
-    })?;
-    statement.query_map([], |row| row.get(0))?.collect()
+pub(super) fn journal_keys(db: &Connection, journal: Journal) -> rusqlite::Result<Keys> {
+    let mut found = readable_keys(db, journal.table(), i64::MIN)?;
+    found.keys.reverse();
+    Ok(found)
 }
 
 /// Also lets go of removed servers that no journal table names any more.
@@ -353,30 +355,67 @@ pub(super) fn delete_row(db: &Connection, table: Table, row: i64, server: u32) -
     deleted.map_or(Ok(()), |bytes| count(db, table, -1, -bytes))
 }
 
-/// The first rows before `row`, oldest first.
-pub(super) fn rows_before(
-    db: &Connection,
+/// Deletes rows in one transaction; where the file is damaged each in its own, and `stays` hears of those that stand where
+/// SQLite cannot write.
+pub(super) fn delete_rows(
+    db: &mut Connection,
     table: Table,
-    row: i64,
-    limit: u32,
-) -> rusqlite::Result<Vec<(i64, u32)>> {
-    let sql = format!("SELECT k FROM {} WHERE k < ? ORDER BY k LIMIT ?", table.name());
-    let mut statement = db.prepare_cached(&sql)?;
-    let keys = statement.query_map(params![chunk_key(row, 0), limit], |row| row.get(0))?;
-    keys.map(|key| key.map(split_key)).collect()
+    rows: &[(i64, u32)],
+    mut stays: impl FnMut(i64, u32),
+) -> rusqlite::Result<()> {
+    match delete_together(db, table, rows) {
+        Err(error) if is_damage(&error) => {}
+        outcome => return outcome,
+    }
+    for (row, server) in rows {
+        match delete_together(db, table, &[(*row, *server)]) {
+            Err(error) if is_damage(&error) => stays(*row, *server),
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
-/// Keys after `after`, in order, with their blobs.
-pub(super) fn blobs_after(
+fn delete_together(db: &mut Connection, table: Table, rows: &[(i64, u32)]) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    for (row, server) in rows {
+        delete_row(&tx, table, *row, *server)?;
+    }
+    tx.commit()
+}
+
+/// The first rows after `after` (a key) and before `row`, oldest first; what cannot be read is stepped over.
+pub(super) fn rows_between(
     db: &Connection,
     table: Table,
     after: i64,
+    row: i64,
     limit: u32,
-) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
-    let sql = format!("SELECT k, b FROM {} WHERE k > ? ORDER BY k LIMIT ?", table.name());
-    let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![after, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
+) -> rusqlite::Result<Vec<(i64, u32)>> {
+    let before = chunk_key(row, 0);
+    let read = |first: i64| -> rusqlite::Result<Vec<(i64, u32)>> {
+        let sql = format!("SELECT k FROM {} WHERE k >= ? AND k < ? ORDER BY k LIMIT ?", table.name());
+        let mut statement = db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![first, before, limit])?;
+        let mut found = Vec::new();
+        loop {
+            match rows.next() {
+                Ok(Some(row)) => found.push(split_key(row.get(0)?)),
+                Ok(None) => return Ok(found),
+                // The next call begins at the damage.
+                Err(error) if is_damage(&error) && !found.is_empty() => return Ok(found),
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let first = after.saturating_add(1);
+    match read(first) {
+        Err(error) if is_damage(&error) => {
+            let next = readable_above(db, table.name(), first, before.saturating_sub(1))?;
+            next.map_or(Ok(Vec::new()), read)
+        }
+        found => found,
+    }
 }
 
 /// Size of a page and number of pages that hold nothing.
@@ -396,8 +435,22 @@ pub(super) fn journal_rows(db: &Connection) -> rusqlite::Result<u64> {
 /// What SQLite's check complains of; at most `limit` lines.
 pub(super) fn integrity(db: &Connection, limit: usize) -> rusqlite::Result<Vec<String>> {
     let mut statement = db.prepare(&format!("PRAGMA integrity_check({limit})"))?;
-    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    let mut lines = Vec::new();
+    let mut rows = statement.query([])?;
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => lines.push(row.get::<_, String>(0)?),
+            Ok(None) => break,
+            // Of some damage it makes an error in place of a line.
+            Err(error) if is_damage(&error) => {
+                lines.push(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    lines.retain(|line| line != "ok");
+    Ok(lines)
 }
 
 fn count(db: &Connection, table: Table, rows: i64, bytes: i64) -> rusqlite::Result<()> {
@@ -448,25 +501,114 @@ pub(super) fn progress(db: &Connection) -> rusqlite::Result<Vec<(u32, u8, i64)>>
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
+/// Keys of a table, as far as they can be read.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    pub(super) keys: Vec<i64>,
+    /// Places that SQLite could not read; each hides some keys.
+    pub(super) damaged: u64,
+}
+
 /// Servers that have sealed raw chunks, each with its oldest bucket. Reads all keys.
 pub(super) fn first_buckets(db: &Connection) -> rusqlite::Result<Vec<(u32, i64)>> {
-    let mut statement = db.prepare("SELECT k & 1048575, min(k >> 20) FROM raw GROUP BY 1")?;
-    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    let mut first = HashMap::new();
+    for key in keys_from(db, Table::Level(Level::Raw), 0)?.keys {
+        let (bucket, server) = split_key(key);
+        // Newest first: what stays is the oldest.
+        first.insert(server, bucket);
+    }
+    Ok(first.into_iter().collect())
 }
 
 /// Keys of a table from a row on, newest first.
-pub(super) fn keys_from(db: &Connection, table: Table, row: i64) -> rusqlite::Result<Vec<i64>> {
-    let sql = format!("SELECT k FROM {} WHERE k >= ? ORDER BY k DESC", table.name());
-    let mut statement = db.prepare(&sql)?;
-    statement.query_map([chunk_key(row, 0)], |row| row.get(0))?.collect()
+pub(super) fn keys_from(db: &Connection, table: Table, row: i64) -> rusqlite::Result<Keys> {
+    readable_keys(db, table.name(), chunk_key(row, 0))
 }
 
-/// First and last row of a table.
+/// Keys from `least` on, newest first; a page that makes no sense is stepped over.
+fn readable_keys(db: &Connection, table: &str, least: i64) -> rusqlite::Result<Keys> {
+    let mut found = Keys::default();
+    let mut most = i64::MAX;
+    let sql = format!("SELECT k FROM {table} WHERE k BETWEEN ? AND ? ORDER BY k DESC");
+    let mut statement = db.prepare(&sql)?;
+    loop {
+        let mut rows = statement.query([least, most])?;
+        let damage = loop {
+            match rows.next() {
+                Ok(Some(row)) => found.keys.push(row.get(0)?),
+                Ok(None) => return Ok(found),
+                Err(error) if is_damage(&error) => break error,
+                Err(error) => return Err(error),
+            }
+        };
+        found.damaged += 1;
+        let above = found.keys.last().map_or(most, |last| last.saturating_sub(1));
+        tracing::error!(table, error = %damage, "history: a page is damaged; its rows are skipped");
+        match (found.damaged < MAX_DAMAGED_PAGES).then(|| readable_below(db, table, least, above)) {
+            Some(Ok(Some(next))) => most = next,
+            Some(Err(error)) => return Err(error),
+            Some(Ok(None)) | None => return Ok(found),
+        }
+    }
+}
+
+/// The greatest key up to `most` behind a place that cannot be read. None: there is none from `least` on.
+fn readable_below(db: &Connection, table: &str, least: i64, most: i64) -> rusqlite::Result<Option<i64>> {
+    let sql = format!("SELECT k FROM {table} WHERE k BETWEEN ?1 AND ?2 ORDER BY k DESC LIMIT 1");
+    search(db, &sql, most, least, |tried| [least, tried])
+}
+
+/// The least key from `least` on behind a place that cannot be read. None: there is none up to `most`.
+fn readable_above(db: &Connection, table: &str, least: i64, most: i64) -> rusqlite::Result<Option<i64>> {
+    let sql = format!("SELECT k FROM {table} WHERE k BETWEEN ?1 AND ?2 ORDER BY k LIMIT 1");
+    search(db, &sql, least, most, |tried| [tried, most])
+}
+
+/// Halves the way from `near`, where nothing can be read, to `far`, until it stands behind the damage: some 60 questions.
+fn search(
+    db: &Connection,
+    sql: &str,
+    near: i64,
+    far: i64,
+    bounds: impl Fn(i64) -> [i64; 2],
+) -> rusqlite::Result<Option<i64>> {
+    let mut statement = db.prepare_cached(sql)?;
+    let (mut near, mut far) = (i128::from(near), i128::from(far));
+    let mut best = None;
+    loop {
+        let tried = near + (far - near) / 2;
+        let asked = i64::try_from(tried).unwrap_or(i64::MAX);
+        match statement.query_row(bounds(asked), |row| row.get(0)).optional() {
+            Ok(found) => {
+                best = found.or(best);
+                if far == tried {
+                    return Ok(best);
+                }
+                far = tried;
+            }
+            Err(error) if is_damage(&error) => {
+                if near == tried {
+                    return Ok(best);
+                }
+                near = tried;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// First and last row of a table, as far as they can be read.
 pub(super) fn row_span(db: &Connection, table: Table) -> rusqlite::Result<Option<(i64, i64)>> {
     let name = table.name();
-    let sql = format!("SELECT (SELECT min(k) FROM {name}), (SELECT max(k) FROM {name})");
-    let (first, last): (Option<i64>, Option<i64>) =
-        db.prepare_cached(&sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let edge = |function: &str| -> rusqlite::Result<Option<i64>> {
+        let sql = format!("SELECT {function}(k) FROM {name}");
+        match db.prepare_cached(&sql)?.query_row([], |row| row.get(0)) {
+            Err(error) if is_damage(&error) && function == "min" => readable_above(db, name, 0, i64::MAX),
+            Err(error) if is_damage(&error) => readable_below(db, name, 0, i64::MAX),
+            found => found,
+        }
+    };
+    let (first, last) = (edge("min")?, edge("max")?);
     Ok(first.zip(last).map(|(first, last)| (split_key(first).0, split_key(last).0)))
 }
 
@@ -480,11 +622,9 @@ pub(super) fn delete_server(db: &mut Connection, server: u32) -> rusqlite::Resul
             if part.is_empty() {
                 break;
             }
-            let tx = db.transaction()?;
-            for row in part {
-                delete_row(&tx, table, row, server)?;
-            }
-            tx.commit()?;
+            let part: Vec<(i64, u32)> = part.into_iter().map(|row| (row, server)).collect();
+            // What cannot be deleted cannot be read either.
+            delete_rows(db, table, &part, |_, _| {})?;
         }
     }
     db.execute("DELETE FROM progress WHERE server = ?", [server])?;

@@ -33,6 +33,8 @@ const LATE_WAIT_MS: i64 = BUCKET_MS / 2;
 
 /// Servers that are named in the health because a limit cut them. More would be no help to anybody.
 const MAX_LIMITED: usize = 16;
+/// Names that are remembered of each: enough to see where they come from.
+const MAX_REFUSED_NAMES: usize = 5;
 
 /// Server numbers are 20 bits of a row's key.
 pub(super) const SERVER_BITS: u32 = 20;
@@ -62,6 +64,14 @@ pub struct Dropped {
     pub lost: u64,
 }
 
+/// What a limit of names cost a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) samples: u64,
+    /// The first few of them.
+    pub(super) names: Vec<SeriesKey>,
+}
+
 /// A journal row that waits for the disk.
 #[derive(Debug)]
 pub(super) struct PendingRow {
@@ -85,8 +95,8 @@ pub(super) struct Memory {
     pub(super) dropped: Dropped,
     /// Samples that came after a later one of their server and were kept.
     pub(super) late: u64,
-    /// Servers that reached a limit of names, and how many samples that cost them.
-    pub(super) limited: HashMap<u32, u64>,
+    /// Servers that reached a limit of names.
+    pub(super) limited: HashMap<u32, Refused>,
     pub(super) progress: Progress,
     /// Counts the changes from one journal table to the other.
     pub(super) generation: u64,
@@ -96,6 +106,23 @@ pub(super) struct Memory {
     forgotten: HashSet<u32>,
     closed: bool,
     scratch: Vec<Value>,
+}
+
+impl Refused {
+    const fn wants_names(&self) -> bool {
+        self.names.len() < MAX_REFUSED_NAMES
+    }
+
+    fn add_names<'a>(&mut self, names: impl Iterator<Item = &'a SeriesKey>) {
+        for name in names {
+            if !self.wants_names() {
+                return;
+            }
+            if !self.names.contains(name) {
+                self.names.push(name.clone());
+            }
+        }
+    }
 }
 
 impl Memory {
@@ -135,6 +162,7 @@ impl Memory {
             );
         }
         if self.dropped.over_limit > over_limit {
+            self.note_names(server, samples, &values);
             tracing::debug!(server, %at, "history: values beyond the limits of a server are dropped");
         }
         if !values.is_empty() {
@@ -150,7 +178,7 @@ impl Memory {
         let columns = self.servers.get(&server).map(ServerHead::newest_columns).unwrap_or_default();
         let (dictionary, dropped) = (&mut self.dictionary, &mut self.dropped);
         let stored = |series: &Series, sample: &Sample| (series.id, series.kind, series.store(sample.value));
-        let mut refused = 0;
+        let mut refused = Vec::new();
         for (place, sample) in samples.iter().enumerate() {
             // Readings list their values in the same order each time.
             let likely = columns.get(place).and_then(|column| dictionary.get(column.series));
@@ -169,20 +197,36 @@ impl Memory {
             match found {
                 Some((series, kind, Some(raw))) => values.push(Value { series, kind, raw }),
                 Some((_, _, None)) => dropped.not_storable += 1,
-                None => refused += 1,
+                None => refused.push(&sample.key),
             }
         }
-        if refused > 0 {
-            self.note_limit(server, refused);
+        if !refused.is_empty() {
+            self.note_limit(server, refused.len() as u64);
+            if let Some(limited) = self.limited.get_mut(&server) {
+                limited.add_names(refused.into_iter());
+            }
         }
+    }
+
+    /// Notes which of the samples found no place in the bucket: those that are not among the values that did.
+    fn note_names(&mut self, server: u32, samples: &[Sample], taken: &[Value]) {
+        let dictionary = &self.dictionary;
+        let Some(limited) = self.limited.get_mut(&server).filter(|limited| limited.wants_names()) else {
+            return;
+        };
+        let taken: HashSet<SeriesId> = taken.iter().map(|value| value.series).collect();
+        let refused = samples
+            .iter()
+            .filter(|sample| dictionary.find(&sample.key).is_some_and(|series| !taken.contains(&series.id)));
+        limited.add_names(refused.map(|sample| &sample.key));
     }
 
     fn note_limit(&mut self, server: u32, samples: u64) {
         self.dropped.over_limit += samples;
-        if let Some(count) = self.limited.get_mut(&server) {
-            *count += samples;
+        if let Some(limited) = self.limited.get_mut(&server) {
+            limited.samples += samples;
         } else if self.limited.len() < MAX_LIMITED {
-            self.limited.insert(server, samples);
+            self.limited.insert(server, Refused { samples, names: Vec::new() });
             tracing::warn!(
                 server,
                 "history: too many names of metrics and labels; new ones of this server are not kept"

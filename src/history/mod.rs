@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::model::{MetricName, Sample, SeriesKey, ServerNumber, Timestamp};
@@ -48,7 +48,7 @@ use recover::Recovered;
 use series::Series;
 use writer::{Request, Writer};
 
-pub use aggregate::{Aggregate, AggregatePoint, Aggregated, MAX_TOP};
+pub use aggregate::{Aggregate, AggregatePoint, Aggregated, MAX_TOP, percentile};
 pub use error::HistoryError;
 pub use head::MAX_SERIES_PER_SERVER;
 pub use level::Level;
@@ -97,6 +97,18 @@ pub struct Limited {
     pub server: ServerNumber,
     /// Samples that this cost since the start.
     pub dropped: u64,
+    /// The first few names that were refused. A server's word: to be cleaned before it is shown.
+    pub names: Vec<String>,
+}
+
+impl Limited {
+    fn of(server: ServerNumber, refused: &memory::Refused) -> Self {
+        Self {
+            server,
+            dropped: refused.samples,
+            names: refused.names.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// What was set while the program ran.
@@ -105,6 +117,9 @@ pub struct Limited {
 struct Settings {
     retention: Retention,
     archive: Option<PathBuf>,
+    /// It stands in the file: somebody set it.
+    #[serde(skip)]
+    is_set: bool,
 }
 
 /// What the writer and the readers share.
@@ -115,6 +130,8 @@ struct Shared {
     memory: Mutex<Memory>,
     health: Mutex<HealthState>,
     settings: Mutex<Settings>,
+    /// As [`HistoryHealth::last_error`], for whoever waits for the change.
+    trouble: watch::Sender<Option<String>>,
     readers: Readers,
 }
 
@@ -195,6 +212,7 @@ impl History {
             memory: Mutex::new(memory),
             health: Mutex::new(health),
             settings: Mutex::new(settings),
+            trouble: watch::Sender::new(None),
             readers: Readers::new(path.to_owned()),
         });
         let writer = Writer {
@@ -426,7 +444,25 @@ impl History {
         archive: Option<PathBuf>,
     ) -> Result<(), HistoryError> {
         retention.validate()?;
-        self.ask(|done| Request::Configure(Settings { retention, archive }, done)).await
+        self.ask(|done| Request::Configure(Settings { retention, archive, is_set: true }, done)).await
+    }
+
+    /// What holds for as long as nothing was set in the file with [`Self::set_retention`]. It is not written anywhere:
+    /// whoever opens the file says it again.
+    ///
+    /// # Errors
+    /// [`HistoryError::BadRetention`]; then nothing has changed.
+    pub fn set_default_retention(
+        &self,
+        retention: Retention,
+        archive: Option<PathBuf>,
+    ) -> Result<(), HistoryError> {
+        retention.validate()?;
+        let mut settings = self.shared.settings();
+        if !settings.is_set {
+            *settings = Settings { retention, archive, is_set: false };
+        }
+        Ok(())
     }
 
     /// Removes all that has expired now, and answers when it is done. The hourly run does the same, but never
@@ -496,6 +532,18 @@ impl History {
         }
     }
 
+    /// What a server lost by bringing more names than are kept. None: nothing.
+    #[must_use]
+    pub fn limited(&self, server: ServerNumber) -> Option<Limited> {
+        self.shared.memory().limited.get(&server.0).map(|refused| Limited::of(server, refused))
+    }
+
+    /// Why the file takes no values; changes only when it begins to take none, and when it takes them again (None).
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.shared.trouble.subscribe()
+    }
+
     /// Migrations of the history file that this program knows.
     #[must_use]
     pub const fn known_schema() -> usize {
@@ -508,9 +556,8 @@ impl History {
         let (mut found, waiting, closed) = {
             let memory = self.shared.memory();
             let limited = memory.limited.iter();
-            let mut limited: Vec<Limited> = limited
-                .map(|(server, dropped)| Limited { server: ServerNumber(*server), dropped: *dropped })
-                .collect();
+            let mut limited: Vec<Limited> =
+                limited.map(|(server, refused)| Limited::of(ServerNumber(*server), refused)).collect();
             limited.sort_by_key(|limited| limited.server.0);
             let found = HistoryHealth {
                 dropped: memory.dropped,
@@ -558,7 +605,7 @@ fn read_settings(db: &rusqlite::Connection) -> rusqlite::Result<Settings> {
     let Some(text) = database::setting(db, SETTINGS)? else { return Ok(Settings::default()) };
     let read = serde_json::from_str::<Settings>(&text).map_err(|error| error.to_string());
     let valid = read.and_then(|settings| match settings.retention.validate() {
-        Ok(()) => Ok(settings),
+        Ok(()) => Ok(Settings { is_set: true, ..settings }),
         Err(error) => Err(error.to_string()),
     });
     Ok(valid.unwrap_or_else(|error| {

@@ -34,6 +34,8 @@ pub(super) struct Progress {
     next: HashMap<u32, Next>,
     due: BTreeSet<(i64, Level, u32)>,
     due_at: HashMap<(Level, u32), i64>,
+    /// Levels whose next row cannot be written because the file is damaged there.
+    stuck: HashSet<(u32, Level)>,
     /// Servers of which the file knows.
     saved: HashSet<u32>,
 }
@@ -76,9 +78,21 @@ impl Progress {
         Some(self.next(server, level)?.saturating_mul(level.span_ms()))
     }
 
-    /// Everything of all servers before this is rolled up. None: there are no servers.
+    /// Everything of all servers before this is rolled up, but of those whose roll-up is stuck at this level or below:
+    /// one damaged place must not keep everything for ever. None: there are no others.
     pub(super) fn all_until_ms(&self, level: Level) -> Option<i64> {
-        self.next.keys().filter_map(|server| self.until_ms(*server, level)).min()
+        let servers = self.next.keys().filter(|server| !self.is_stuck(**server, level));
+        servers.filter_map(|server| self.until_ms(*server, level)).min()
+    }
+
+    fn is_stuck(&self, server: u32, level: Level) -> bool {
+        let mut below = Level::ROLL_UPS.into_iter().filter(|below| *below <= level);
+        !self.stuck.is_empty() && below.any(|below| self.stuck.contains(&(server, below)))
+    }
+
+    /// The next row cannot be written. It is tried again, until what it is made from has expired.
+    pub(super) fn stuck(&mut self, server: u32, level: Level) {
+        self.stuck.insert((server, level));
     }
 
     /// The row that was due first.
@@ -92,6 +106,7 @@ impl Progress {
         let place = self.next.get_mut(&server).zip(level.index().checked_sub(1));
         if let Some(next) = place.and_then(|(next, place)| next.get_mut(place)) {
             *next = row;
+            self.stuck.remove(&(server, level));
             self.schedule(server, level, due_ms(level, server, row));
         }
     }
@@ -111,6 +126,7 @@ impl Progress {
         self.next.remove(&server);
         self.saved.remove(&server);
         for level in Level::ROLL_UPS {
+            self.stuck.remove(&(server, level));
             if let Some(at_ms) = self.due_at.remove(&(level, server)) {
                 self.due.remove(&(at_ms, level, server));
             }

@@ -52,13 +52,15 @@ pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<Recov
         memory.forget(server);
     }
     load_progress(db, &mut memory)?;
-    let keys = [database::journal_keys(db, Journal::J0)?, database::journal_keys(db, Journal::J1)?];
+    let found = [database::journal_keys(db, Journal::J0)?, database::journal_keys(db, Journal::J1)?];
+    damaged += found.iter().map(|found| found.damaged).sum::<u64>();
+    let keys = found.map(|found| found.keys);
     let mut tables: Vec<(Journal, Vec<i64>)> = Journal::BOTH.into_iter().zip(keys).collect();
     // The writer changes to the other table only when that is empty: one is wholly older.
     tables.sort_by_key(|(_, keys)| keys.first().copied().unwrap_or(i64::MIN));
 
     if let Some(first_ms) = first_time_ms(db, &tables)? {
-        note_sealed(db, &mut memory, first_ms)?;
+        damaged += note_sealed(db, &mut memory, first_ms)?;
     }
     let mut states = [TableState::default(), TableState::default()];
     for (journal, keys) in &tables {
@@ -116,7 +118,11 @@ fn first_time_ms(db: &Connection, tables: &[(Journal, Vec<i64>)]) -> rusqlite::R
     let mut first = None;
     for (journal, keys) in tables {
         for key in keys {
-            let start = database::blob_start(db, journal.table(), *key, journal::FIXED_BYTES)?;
+            let start = match database::blob_start(db, journal.table(), *key, journal::FIXED_BYTES) {
+                // Counted when it is replayed.
+                Err(error) if database::is_damage(&error) => continue,
+                start => start?,
+            };
             let span = journal::span_of(&start);
             first = first.into_iter().chain(span.map(|span| span.first_ms)).min();
         }
@@ -124,10 +130,14 @@ fn first_time_ms(db: &Connection, tables: &[(Journal, Vec<i64>)]) -> rusqlite::R
     Ok(first)
 }
 
-/// Tells the heads what is sealed already, so that the journal does not bring it a second time.
-fn note_sealed(db: &Connection, memory: &mut Memory, first_ms: i64) -> rusqlite::Result<()> {
+/// Tells the heads what is sealed already, so that the journal does not bring it a second time. Answers how many
+/// pages were damaged: what they hold the journal brings once more.
+fn note_sealed(db: &Connection, memory: &mut Memory, first_ms: i64) -> rusqlite::Result<u64> {
+    let mut damaged = 0;
     for table in [Table::Level(Level::Raw), Table::Long] {
-        for key in database::keys_from(db, table, table.row_of(first_ms))? {
+        let found = database::keys_from(db, table, table.row_of(first_ms))?;
+        damaged += found.damaged;
+        for key in found.keys {
             let (_, server) = database::split_key(key);
             let start = match database::blob_start(db, table.name(), key, chunk::HEADER_BYTES) {
                 // The journal brings it once more.
@@ -138,7 +148,7 @@ fn note_sealed(db: &Connection, memory: &mut Memory, first_ms: i64) -> rusqlite:
             memory.servers.entry(server).or_default().sealed_until(last_ms);
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// False: the row is damaged.
@@ -150,7 +160,11 @@ fn replay(
     now: Timestamp,
     state: &mut TableState,
 ) -> rusqlite::Result<bool> {
-    let row = database::blob_start(db, journal.table(), key, usize::MAX)?;
+    let row = match database::blob_start(db, journal.table(), key, usize::MAX) {
+        // Nothing in it is of our form: it is counted below.
+        Err(error) if database::is_damage(&error) => Vec::new(),
+        row => row?,
+    };
     let now_ms = now.as_millis();
     let span = journal::read(&row, |source, at_ms, values| memory.restore(source, at_ms, now_ms, values));
     let bucket = span.map(|span| head::bucket_of(span.last_ms));
@@ -172,7 +186,9 @@ fn load_recent(db: &Connection, memory: &mut Memory, now: Timestamp) -> rusqlite
     let Some((_, newest)) = database::row_span(db, table)? else { return Ok(0) };
     let newest = newest.min(head::bucket_of(now.as_millis()));
     let mut damaged = 0;
-    for key in database::keys_from(db, table, newest - RECENT_BUCKETS)? {
+    let found = database::keys_from(db, table, newest - RECENT_BUCKETS)?;
+    damaged += found.damaged;
+    for key in found.keys {
         let (bucket, server) = database::split_key(key);
         let head = memory.servers.entry(server).or_default();
         if head.ticks_in_memory() >= RECENT_TICKS {

@@ -38,7 +38,8 @@ pub(super) enum Cause {
 #[derive(Debug)]
 pub(super) struct Run {
     at: Timestamp,
-    tables: VecDeque<(Table, i64)>,
+    /// With the last key that was looked at, and the row before which all goes.
+    tables: VecDeque<(Table, i64, i64)>,
     removed: Vec<Removed>,
     more: bool,
     archive: Option<Archive>,
@@ -78,7 +79,7 @@ impl Run {
                 run.more = true;
             }
             if end_ms <= before_ms {
-                run.tables.push_back((table, table.row_of(before_ms)));
+                run.tables.push_back((table, i64::MIN, table.row_of(before_ms)));
             }
         }
         Ok(run)
@@ -91,14 +92,19 @@ impl Run {
         shared: &Shared,
     ) -> Result<Option<Removal>, HistoryError> {
         let started = Instant::now();
-        while let Some((table, before)) = self.tables.front().copied() {
-            let rows = database::rows_before(db, table, before, ROWS_AT_ONCE)
+        while let Some((table, after, before)) = self.tables.front().copied() {
+            let rows = database::rows_between(db, table, after, before, ROWS_AT_ONCE)
                 .map_err(|error| HistoryError::of(&shared.path, error))?;
             if rows.is_empty() {
                 self.tables.pop_front();
                 continue;
             }
-            self.remove(db, shared, table, before, &rows)?;
+            let looked_at = self.remove(db, shared, table, before, &rows)?;
+            // A row that cannot be removed is not met a second time in this run.
+            let last = looked_at.checked_sub(1).and_then(|last| rows.get(last));
+            if let (Some((row, server)), Some(front)) = (last, self.tables.front_mut()) {
+                front.1 = database::chunk_key(*row, *server);
+            }
             if started.elapsed() > BUDGET {
                 return Ok(None);
             }
@@ -107,6 +113,7 @@ impl Run {
         Ok(Some(Removal { at: self.at, removed, more: self.more }))
     }
 
+    /// Answers how many of the rows it looked at, from the first on.
     fn remove(
         &mut self,
         db: &mut Connection,
@@ -114,15 +121,21 @@ impl Run {
         table: Table,
         before: i64,
         rows: &[(i64, u32)],
-    ) -> Result<(), HistoryError> {
+    ) -> Result<usize, HistoryError> {
         let failed = |error| HistoryError::of(&shared.path, error);
         let mut rows = rows;
         if let Some(archive) = &mut self.archive {
             let started = Instant::now();
             let mut archived = 0;
             for (row, server) in rows {
-                if let Some(blob) = database::get_row(db, table, *row, *server).map_err(failed)? {
-                    archive.add(shared, table, *row, *server, &blob)?;
+                match database::get_row(db, table, *row, *server) {
+                    Ok(Some(blob)) => archive.add(shared, table, *row, *server, &blob)?,
+                    Ok(None) => {}
+                    // It has nothing to give any more.
+                    Err(error) if database::is_damage(&error) => {
+                        shared.damaged(table, *row, *server, &error);
+                    }
+                    Err(error) => return Err(failed(error)),
                 }
                 archived += 1;
                 if started.elapsed() > BUDGET || archive.is_full() {
@@ -133,13 +146,14 @@ impl Run {
             rows = rows.get(..archived).unwrap_or_default();
         }
         let (_, bytes_before) = database::totals(db, table).map_err(failed)?;
-        let tx = db.transaction().map_err(failed)?;
-        for (row, server) in rows {
-            database::delete_row(&tx, table, *row, *server).map_err(failed)?;
-        }
-        tx.commit().map_err(failed)?;
+        let mut gone = rows.len() as u64;
+        database::delete_rows(db, table, rows, |row, server| {
+            gone = gone.saturating_sub(1);
+            shared.damaged(table, row, server, "it has expired and cannot be removed");
+        })
+        .map_err(failed)?;
         let (_, bytes_after) = database::totals(db, table).map_err(failed)?;
-        let (count, bytes) = (rows.len() as u64, bytes_before.saturating_sub(bytes_after));
+        let (count, bytes) = (gone, bytes_before.saturating_sub(bytes_after));
         let level = table.level();
         if let Some(removed) = self.removed.iter_mut().find(|removed| removed.level == level) {
             removed.rows += count;
@@ -149,7 +163,7 @@ impl Run {
             let archived_to = self.archive.as_ref().map(|archive| archive.directory().to_owned());
             self.removed.push(Removed { level, rows: count, bytes, before, archived_to });
         }
-        Ok(())
+        Ok(rows.len())
     }
 }
 

@@ -15,9 +15,6 @@ use crate::model::Timestamp;
 /// Problems that a report lists; the rest is counted.
 const MAX_PROBLEMS: usize = 100;
 
-/// Rows read in one statement of the integrity check: a few MB.
-const CHECKED_AT_ONCE: u32 = 64;
-
 /// One level of the history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LevelSize {
@@ -133,28 +130,36 @@ pub(super) fn check(db: &Connection, shared: &Shared) -> Result<Integrity, Histo
         found.add(format!("history.db: {problem}"));
     }
     for table in Table::ALL {
-        let mut after = i64::MIN;
-        loop {
-            let rows = database::blobs_after(db, table, after, CHECKED_AT_ONCE).map_err(failed)?;
-            let Some((last, _)) = rows.last() else { break };
-            after = *last;
-            for (key, blob) in rows {
-                found.rows += 1;
-                let (row, server) = database::split_key(key);
-                let problem = match Chunk::decode(&blob, |_| true) {
-                    Ok(_) if table.level() == Level::Raw => None,
-                    Ok(chunk) if Row::of_chunk(&chunk).is_some() => None,
-                    Ok(_) => Some("its columns do not fit together".to_owned()),
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(problem) = problem {
-                    shared.damaged(table, row, server, &problem);
-                    let from = Timestamp::from_millis(row.saturating_mul(table.span_ms()));
-                    let name = table.name();
-                    found.add(format!("{name} of server {server} from {from}: {problem}"));
-                }
+        let name = table.name();
+        let keys = database::keys_from(db, table, 0).map_err(failed)?;
+        if keys.damaged > 0 {
+            found.add(format!("{name}: {} pages cannot be read, and the rows on them", keys.damaged));
+        }
+        for key in keys.keys {
+            let (row, server) = database::split_key(key);
+            let problem = match database::get_row(db, table, row, server) {
+                // Removed meanwhile.
+                Ok(None) => continue,
+                Ok(Some(blob)) => problem_of(table, &blob),
+                Err(error) if database::is_damage(&error) => Some(error.to_string()),
+                Err(error) => return Err(failed(error)),
+            };
+            found.rows += 1;
+            if let Some(problem) = problem {
+                shared.damaged(table, row, server, &problem);
+                let from = Timestamp::from_millis(row.saturating_mul(table.span_ms()));
+                found.add(format!("{name} of server {server} from {from}: {problem}"));
             }
         }
     }
     Ok(found)
+}
+
+fn problem_of(table: Table, blob: &[u8]) -> Option<String> {
+    match Chunk::decode(blob, |_| true) {
+        Ok(_) if table.level() == Level::Raw => None,
+        Ok(chunk) if Row::of_chunk(&chunk).is_some() => None,
+        Ok(_) => Some("its columns do not fit together".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
 }

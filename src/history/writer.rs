@@ -186,11 +186,13 @@ impl Writer {
             Ok(()) => {
                 if health.last_error.take().is_some() {
                     tracing::info!("history: the file takes values again, nothing waits");
+                    self.shared.trouble.send_replace(None);
                 }
             }
             Err(error) => {
                 if health.last_error.is_none() {
                     tracing::error!(%error, "history: the file takes no values; they wait in memory");
+                    self.shared.trouble.send_replace(Some(error.to_string()));
                 }
                 health.last_error = Some(error.to_string());
             }
@@ -349,8 +351,8 @@ impl Writer {
             }
             let Some((level, server)) = self.shared.memory().progress.due(now_ms) else { break };
             let row = self.shared.memory().progress.next(server, level).unwrap_or(0);
-            let part = tx.savepoint().map_err(failed)?;
-            let outcome = match rolling::roll(&part, &self.shared, level, server) {
+            let mut part = tx.savepoint().map_err(failed)?;
+            let outcome = match rolling::roll(&mut part, &self.shared, level, server) {
                 Ok(outcome) => {
                     part.commit().map_err(failed)?;
                     outcome
@@ -359,6 +361,7 @@ impl Writer {
                 Err(error @ (HistoryError::Damaged { .. } | HistoryError::Seal(_))) => {
                     drop(part);
                     self.shared.damaged(Table::Level(level), row, server, &error);
+                    self.shared.memory().progress.stuck(server, level);
                     Outcome::NotYet
                 }
                 Err(error) => return Err(error),
@@ -398,7 +401,7 @@ impl Writer {
                 tx.commit()
             });
             saved.map_err(|error| self.error(error))?;
-            let Settings { retention, archive } = self.shared.settings().clone();
+            let Settings { retention, archive, .. } = self.shared.settings().clone();
             let cause = if person { Cause::Person } else { Cause::Hourly };
             let plan = removal::Run::plan(&self.db, &self.shared, &retention, archive, cause);
             self.removal = Some(self.or_refuse(plan)?);
@@ -424,6 +427,8 @@ impl Writer {
     /// Tells those who wait for a removal that it failed.
     fn or_refuse<T>(&mut self, outcome: Result<T, HistoryError>) -> Result<T, HistoryError> {
         if let Err(error) = &outcome {
+            // Before the answer: whoever asked may look at the health next.
+            self.shared.health().removal_error = Some(error.to_string());
             for done in self.removal_wanted.drain(..) {
                 answer(done, Err(HistoryError::Seal(error.to_string())));
             }

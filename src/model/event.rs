@@ -46,6 +46,12 @@ pub enum Event {
         done_bytes: u64,
         total_bytes: u64,
     },
+    /// History cannot be written, or is written again. Once at each change; it concerns everybody.
+    History {
+        at: Timestamp,
+        /// Why the file takes nothing. None: it takes values again.
+        error: Option<String>,
+    },
 }
 
 /// Which way a file goes.
@@ -57,27 +63,37 @@ pub enum Direction {
 }
 
 impl Event {
+    /// Whose event it is. None: everybody's.
     #[must_use]
-    pub const fn organization(&self) -> OrganizationId {
+    pub const fn organization(&self) -> Option<OrganizationId> {
         match self {
             Self::Reading { organization, .. }
             | Self::Health { organization, .. }
             | Self::ServerChanged { organization, .. }
             | Self::ServerRemoved { organization, .. }
             | Self::Operation { organization, .. }
-            | Self::Transfer { organization, .. } => *organization,
+            | Self::Transfer { organization, .. } => Some(*organization),
+            Self::History { .. } => None,
         }
     }
 
+    /// Whether somebody of this organization may hear of it.
     #[must_use]
-    pub const fn server(&self) -> ServerId {
+    pub fn concerns(&self, organization: OrganizationId) -> bool {
+        self.organization().is_none_or(|of| of == organization)
+    }
+
+    /// The server that it is about. None: it is about no server.
+    #[must_use]
+    pub const fn server(&self) -> Option<ServerId> {
         match self {
             Self::Reading { server, .. }
             | Self::Health { server, .. }
             | Self::ServerChanged { server, .. }
             | Self::ServerRemoved { server, .. }
             | Self::Operation { server, .. }
-            | Self::Transfer { server, .. } => *server,
+            | Self::Transfer { server, .. } => Some(*server),
+            Self::History { .. } => None,
         }
     }
 }

@@ -8,6 +8,10 @@ use super::shown;
 
 /// Shortest and longest retention. A century is "for ever" on any disk and keeps every sum of days in range.
 pub const RETENTION_DAYS: (u32, u32) = (1, 36_500);
+/// Fewest days of each level of history: two rows of the level above it, so that a roll-up always finds what it is made
+/// from. `history` has the same numbers from its own spans, and a test holds the two together.
+const FEWEST_DAYS: [(&str, u32); 6] =
+    [("raw_days", 2), ("m1_days", 2), ("m5_days", 8), ("m15_days", 32), ("h1_days", 64), ("d1_days", 64)];
 /// Longest path of an archive: that of the kernel.
 const PATH_BYTES: usize = 4096;
 
@@ -72,14 +76,21 @@ impl Retention {
         ]
     }
 
-    /// Days within [`RETENTION_DAYS`]; a coarser level is kept at least as long as the finer one before it, or there
+    /// Fewest days that a field can have.
+    #[must_use]
+    pub fn fewest_days(field: &str) -> u32 {
+        FEWEST_DAYS.iter().find(|(name, _)| *name == field).map_or(RETENTION_DAYS.0, |(_, days)| *days)
+    }
+
+    /// Days from [`Self::fewest_days`] to the most of [`RETENTION_DAYS`]; a coarser level is kept at least as long as the finer one before it, or there
     /// would be a hole between them; the archive is an absolute path.
     ///
     /// # Errors
     /// The first field that cannot be kept to, with what would be accepted.
     pub fn validated(self) -> Result<Self, InvalidRetention> {
-        let (least, most) = RETENTION_DAYS;
+        let (_, most) = RETENTION_DAYS;
         for (field, days) in self.days() {
+            let least = Self::fewest_days(field);
             if !(least..=most).contains(&days) {
                 let message = format!("{days} is not a number of days from {least} to {most}");
                 return Err(InvalidRetention { field, message });

@@ -12,6 +12,7 @@ pub mod logins;
 pub mod operations;
 pub mod retention;
 pub mod sealed;
+pub mod seen;
 pub mod servers;
 pub mod settings;
 pub mod timeline;
@@ -38,6 +39,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0003_reach.sql")),
     M::up(include_str!("migrations/0004_host_keys.sql")),
     M::up(include_str!("migrations/0005_settings.sql")),
+    M::up(include_str!("migrations/0006_seen.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

@@ -222,7 +222,12 @@ impl Attendant {
     }
 
     fn gather(&self, event: &Event, gathered: &mut Gathered) {
-        if event.organization() != self.caller.organization {
+        if !event.concerns(self.caller.organization) {
+            return;
+        }
+        if matches!(event, Event::History { .. }) {
+            // The banner stands in the frame, which only the page itself renders.
+            gathered.reload = true;
             return;
         }
         if let Event::Operation { operation, server, .. } = event {
@@ -243,7 +248,7 @@ impl Attendant {
         {
             gathered.samples.push(sampled(*server, *at, samples));
         }
-        if !self.concerns(event.server()) {
+        if !event.server().is_some_and(|server| self.concerns(server)) {
             return;
         }
         match event {
@@ -259,7 +264,7 @@ impl Attendant {
                 gathered.summary_due = true;
             }
             Event::ServerChanged { .. } | Event::ServerRemoved { .. } => gathered.reload = true,
-            Event::Operation { .. } | Event::Transfer { .. } => {}
+            Event::Operation { .. } | Event::Transfer { .. } | Event::History { .. } => {}
         }
     }
 

@@ -364,6 +364,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Under another name than the usual one.
+    pub(crate) fn host(mut self, host: &str) -> Self {
+        self.request.headers_mut().unwrap().insert("host", host.parse().unwrap());
+        self
+    }
+
     pub(crate) fn header(self, name: &str, value: &str) -> Self {
         Self { request: self.request.header(name, value), ..self }
     }

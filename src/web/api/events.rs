@@ -22,7 +22,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 pub fn routes() -> Vec<Route> {
     vec![
         Route::socket("/api/v1/events", Access::VIEWER, attend)
-            .summary("WebSocket: readings, health changes, servers added, changed, removed, operations; to administrators files on their way"),
+            .summary("WebSocket: readings, health changes, servers added, changed, removed, operations, history that cannot be written or is written again; to administrators files on their way"),
     ]
 }
 
@@ -50,6 +50,11 @@ fn message(event: &Event) -> Value {
             "done_bytes": done_bytes,
             "total_bytes": total_bytes,
         }),
+        Event::History { at, error } => json!({
+            "type": if error.is_some() { "history.failing" } else { "history.recovered" },
+            "at": at,
+            "error": error,
+        }),
         Event::ServerChanged { server, .. } => json!({ "type": "server.changed", "server_id": server }),
         Event::ServerRemoved { server, .. } => json!({ "type": "server.removed", "server_id": server }),
     }
@@ -58,8 +63,7 @@ fn message(event: &Event) -> Value {
 /// Events of the caller's organization; files on their way are an administrator's, as is the transfer itself.
 fn is_for(event: &Event, caller: &Caller) -> bool {
     let is_transfer = matches!(event, Event::Transfer { .. });
-    event.organization() == caller.organization
-        && (!is_transfer || auth::require(caller, Role::Admin).is_ok())
+    event.concerns(caller.organization) && (!is_transfer || auth::require(caller, Role::Admin).is_ok())
 }
 
 async fn attend(request: Request, services: Services, socket: WebSocket) {

@@ -14,6 +14,19 @@ use crate::services::{Services, VERSION};
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Headers of a proxy: behind one, the address of the connection says nothing of who asks.
 const PROXY_HEADERS: [&str; 3] = ["forwarded", "x-forwarded-for", "via"];
+/// A browser here may be led by a foreign page under that page's own name (DNS rebinding): only a request that names this
+/// machine as this machine counts as coming from it.
+fn names_this_machine(headers: &http::HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else {
+        return false;
+    };
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
 /// Longest host name with its port.
 const HOST_CHARS: usize = 260;
 
@@ -42,7 +55,8 @@ fn reader(request: &Request, services: &Services) -> Result<Caller, Failure> {
         return Ok(caller.clone());
     }
     let here = request.address.is_some_and(|address| address.to_canonical().is_loopback());
-    let direct = !PROXY_HEADERS.iter().any(|name| request.headers.contains_key(*name));
+    let direct = !PROXY_HEADERS.iter().any(|name| request.headers.contains_key(*name))
+        && names_this_machine(&request.headers);
     if services.export.metrics_without_login() && here && direct {
         return Ok(Caller { role: Role::Viewer, from: request.address, ..Caller::roundsman() });
     }
@@ -66,4 +80,34 @@ async fn targets(request: Request, services: Services) -> Result<Response, Failu
     }
     let found = services.export.scrape_targets(request.caller()?, host, &filter(&request)?)?;
     json_reply(StatusCode::OK, &found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_count_as_this_machine() {
+        let named = |hosts: &[&str]| {
+            let mut headers = http::HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, host.parse().unwrap());
+            }
+            names_this_machine(&headers)
+        };
+        for host in ["localhost", "LOCALHOST:9083", "127.0.0.1:9083", "127.1.2.3", "[::1]:9083", "[::1]"] {
+            assert!(named(&[host]), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example:9083",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "me@evil.example",
+            "127.0.0.1.evil.example",
+        ] {
+            assert!(!named(&[host]), "{host}");
+        }
+        assert!(!named(&[]) && !named(&["localhost", "evil.example"]));
+    }
 }

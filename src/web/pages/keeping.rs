@@ -12,6 +12,8 @@ use super::form::{Field, FieldProblem};
 /// Longest path of an archive that the form takes.
 const PATH_CHARS: u32 = 4096;
 const DAY_MS: f64 = 86_400_000.0;
+/// A name of a series in a sentence.
+const NAME_CHARS: usize = 80;
 /// From here on the share of names in use is worth a line.
 const MANY_NAMES: f64 = 0.8;
 
@@ -189,7 +191,7 @@ fn field_of_table(table: &str) -> Option<(&'static str, usize, &'static str)> {
 
 fn days_field(form: &RetentionForm, name: &'static str, place: usize) -> Field {
     let value = form.days.get(place).map_or("", String::as_str);
-    let (least, most) = RETENTION_DAYS;
+    let (least, most) = (Retention::fewest_days(name), RETENTION_DAYS.1);
     Field::number(name, "Days", value, least, most).required().judged(&form.problems)
 }
 
@@ -286,6 +288,12 @@ fn lines(data: &KeepingData) -> Vec<Line> {
     if let Some(error) = &health.last_error {
         lines.push(bad(format!("The file takes nothing: {}.", error.trim_end_matches('.'))));
     }
+    if let Some(error) = &health.removal_error {
+        lines.push(bad(format!(
+            "What has expired stays: {}. The next hourly run tries again.",
+            view::clean(error, view::TEXT_CHARS).trim_end_matches('.')
+        )));
+    }
     if health.behind_s > 1 {
         lines.push(warn(format!("{} s of readings wait in memory.", view::whole(health.behind_s))));
     }
@@ -309,8 +317,11 @@ fn lines(data: &KeepingData) -> Vec<Line> {
         }
     }
     for (limited, name) in health.limited.iter().zip(&data.limited) {
+        let names: Vec<String> = limited.names.iter().map(|name| view::clean(name, NAME_CHARS)).collect();
+        let examples =
+            if names.is_empty() { String::new() } else { format!(", such as {}", names.join(", ")) };
         lines.push(warn(format!(
-            "{name} sends more names of metrics and labels than are kept; {} values were dropped. Names that are gone make room after two days.",
+            "{name} sends more names of metrics and labels than are kept{examples}; {} values were dropped. Names that are gone make room after two days.",
             view::whole(limited.dropped)
         )));
     }
@@ -333,7 +344,8 @@ fn lines(data: &KeepingData) -> Vec<Line> {
 #[cfg(test)]
 pub(in crate::web::pages) mod tests {
     use super::*;
-    use crate::history::LevelSize;
+    use crate::history::{LevelSize, Limited};
+    use crate::model::ServerNumber;
     use crate::web::pages::samples::{now, seconds_ago};
 
     fn level(level: Level, days: u32, oldest_days: i64) -> LevelSize {
@@ -387,10 +399,24 @@ pub(in crate::web::pages) mod tests {
         data.health.last_error = Some("database or disk is full".to_owned());
         data.health.behind_s = 40;
         data.health.dropped.lost = 12;
+        data.health.removal_error =
+            Some("expired values cannot be archived in /srv/old: read-only".to_owned());
+        data.limited = vec!["web-1".to_owned()];
+        let names = vec!["core_percent{x<b>}".to_owned()];
+        data.health.limited = vec![Limited { server: ServerNumber(1), dropped: 5, names }];
         let html = Keeping::new("token", &data, now()).to_string();
-        for word in ["disk is full", "40 s of readings wait", "12 values were lost"] {
+        for word in [
+            "disk is full",
+            "40 s of readings wait",
+            "12 values were lost",
+            "What has expired stays: expired values cannot be archived in /srv/old: read-only.",
+            "web-1 sends more names",
+            "core_percent",
+            "5 values were dropped",
+        ] {
             assert!(html.contains(word), "{word}: {html}");
         }
+        assert!(!html.contains("<b>"));
         assert!(!html.contains("on disk within two seconds"));
     }
 

@@ -22,6 +22,9 @@ use input::Input;
 const START_MS: i64 = 650 * 32 * DAY_MS;
 const DAY_MS: i64 = 24 * 3_600_000;
 
+/// Points of a day over the fleet: what a chart of it asks for, from the level of 5 minutes.
+const DAY_POINTS: usize = 288;
+
 /// Queries of each kind; the 99th percentile of them counts.
 const QUERIES: u32 = 200;
 
@@ -195,7 +198,7 @@ async fn charts_of_a_day(
     }
     minutes.report(report, "range_24h", "24 h of one series in 1,000 points", 20.0);
     raw.report(report, "range_24h_raw", "24 h of one series in 5,000 points", 20.0);
-    let (mut latest, mut top) = (Times::default(), Times::default());
+    let (mut latest, mut top, mut average) = (Times::default(), Times::default(), Times::default());
     let servers = fleet.all();
     for number in 0..QUERIES / 4 {
         let (_, key) = fleet.pick(number);
@@ -208,6 +211,7 @@ async fn charts_of_a_day(
     for number in 0..8 {
         let (_, key) = fleet.pick(number);
         top.of(history.aggregate(&servers, &key, Aggregate::TopN(10), hour_ago, to, 60)).await?;
+        average.of(history.aggregate(&servers, &key, Aggregate::Avg, from, to, DAY_POINTS)).await?;
     }
     latest.report(report, "latest", "latest value of one series of the fleet", 50.0);
     report.figure(
@@ -216,6 +220,8 @@ async fn charts_of_a_day(
         latest.quantile(0.99),
         Goal::Under(50.0),
     );
+    average.report(report, "average_24h", "average of the fleet over 24 h in 288 points", f64::INFINITY);
+    report.figure("aggregate_1000_ms", "the same, median, ms", average.quantile(0.5), Goal::None);
     top.report(report, "top10_1h", "top 10 of the fleet over an hour", f64::INFINITY);
     history.close().await?;
     Ok(())

@@ -41,9 +41,7 @@ fn an_unreachable_server_says_which_layer_failed_and_what_to_do() {
 #[test]
 fn what_is_unknown_is_a_dash() {
     let html = overview(&Sample::named("new").unread().state());
-    assert!(
-        html.contains("title=\"unknown\">–") && !html.contains("0.0%") && html.contains("not seen since")
-    );
+    assert!(html.contains("title=\"unknown\">–") && !html.contains("0.0%") && html.contains("never seen"));
 }
 
 #[test]
