@@ -1,8 +1,14 @@
 //! Which servers a command is about: the options that `list`, `exec`, `op` and others share.
 
 use clap::Args;
+use serde_json::Value;
 
+use super::client::Client;
+use super::error::CliError;
 use crate::model::{Health, Selector, Status};
+
+/// Where the servers that a selection means are listed before anything is done to them.
+const SELECTION: &str = "/api/v1/fleet/selection";
 
 /// Options that choose servers; flatten it into the arguments of a command.
 #[derive(Debug, Clone, Default, Args)]
@@ -74,6 +80,19 @@ impl Selection {
             pairs.push(("all", "true"));
         }
         pairs
+    }
+
+    /// The servers that are meant now: `server_id`, `server_name`, `impediment` each.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] when nothing was chosen; what the server refuses, such as a name that it does not know.
+    pub(super) async fn preview(&self, client: &Client) -> Result<Vec<Value>, CliError> {
+        if self.selector().is_empty() {
+            return Err(CliError::usage(
+                "say which servers: --server, --group, --tag, --region, --environment, --health, --status or --all",
+            ));
+        }
+        client.all(SELECTION, &self.query()).await
     }
 }
 

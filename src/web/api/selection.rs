@@ -1,10 +1,67 @@
 //! Which servers a query means, and `/api/v1/fleet/selection`: what would be touched, before anything is.
 
+use http::StatusCode;
+use serde_json::{Value, json};
+use warp::reply::Response;
+
 use super::super::error::Failure;
-use super::super::request::Request;
+use super::super::request::{Access, Request};
+use super::super::routes::{Route, json as json_reply};
+use super::super::site::impediment;
+use super::window;
 use crate::fleet::{ServerFilter, ServerState};
 use crate::model::{Health, Selector};
 use crate::services::Services;
+
+/// The routes of this file.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/api/v1/fleet/selection", Access::VIEWER, preview)
+            .summary("The servers that a selection means now, and why nothing can be done to some; nothing is done")
+            .query("server", "this server, by id or name; as all that follows, may be given several times")
+            .query("group", "a member of this group")
+            .query("tag", "has this tag; of several, all")
+            .query("region", "exactly this region")
+            .query("environment", "exactly this environment")
+            .query("health", "healthy, degraded, critical, unreachable or unknown")
+            .query("status", "active, maintenance or inactive")
+            .query("all", "true: every server, narrowed by the others")
+            .query("limit", "entries on the page, 1 to 1000, 100 by default")
+            .query("cursor", "next_cursor of the page before")
+            .gives("Selection"),
+    ]
+}
+
+async fn preview(request: Request, services: Services) -> Result<Response, Failure> {
+    let (caller, selector) = (request.caller()?, selector(&request)?);
+    if selector.is_empty() {
+        return Err(Failure::invalid(
+            "say which servers: server, group, tag, region, environment, health, status or all",
+        ));
+    }
+    let states = services.fleet.select(caller, &selector)?;
+    let reasons: Vec<Option<String>> =
+        states.iter().map(|state| impediment(&services, caller, state)).collect();
+    let (limit, start) = window(&request)?;
+    let item = |(state, reason): (&ServerState, &Option<String>)| -> Value {
+        json!({
+            "server_id": state.server.id,
+            "server_name": state.server.name,
+            "health_status": state.health,
+            "status": state.server.status,
+            "impediment": reason,
+        })
+    };
+    let items: Vec<Value> = states.iter().zip(&reasons).skip(start).take(limit).map(item).collect();
+    let more = states.len() > start.saturating_add(limit);
+    let answer = json!({
+        "count": states.len(),
+        "impeded": reasons.iter().flatten().count(),
+        "items": items,
+        "next_cursor": more.then(|| (start + limit).to_string()),
+    });
+    json_reply(StatusCode::OK, &answer)
+}
 
 /// The filter that a query asks for.
 pub(in crate::web) fn filter(request: &Request) -> Result<ServerFilter, Failure> {

@@ -13,6 +13,7 @@ mod operating;
 mod settings;
 mod ways;
 
+pub(super) use acting::impediment;
 pub(super) use looking::server_fragments;
 pub(super) use operating::{command_fragments, fragments_of_operation};
 

@@ -105,6 +105,7 @@ impl Sample {
         let state = ServerState {
             way: Arc::default(),
             jump: None,
+            groups: Vec::new(),
             findings: Arc::default(),
             channels_allowed: None,
             host_key: None,
