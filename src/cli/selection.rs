@@ -10,37 +10,38 @@ use crate::model::{Health, Selector, Status};
 /// Where the servers that a selection means are listed before anything is done to them.
 const SELECTION: &str = "/api/v1/fleet/selection";
 
-/// Options that choose servers; flatten it into the arguments of a command.
+/// Options that choose servers; flatten it into the arguments of a command. The ids keep clear of the command's own fields.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Which servers")]
 pub struct Selection {
     /// These servers, by name or id: --server a,b or several times
-    #[arg(long = "server", value_name = "NAME", value_delimiter = ',')]
+    #[arg(id = "selected-server", long = "server", value_name = "NAME", value_delimiter = ',')]
     pub servers: Vec<String>,
     /// The members of this group; of several, the members of any
-    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',')]
+    #[arg(id = "selected-group", long = "group", value_name = "GROUP", value_delimiter = ',')]
     pub groups: Vec<String>,
     /// Servers with this tag; of several, all are needed
-    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    #[arg(id = "selected-tag", long = "tag", value_name = "TAG", value_delimiter = ',')]
     pub tags: Vec<String>,
     /// Servers of this region; of several, of any
-    #[arg(long = "region", value_name = "REGION")]
+    #[arg(id = "selected-region", long = "region", value_name = "REGION")]
     pub regions: Vec<String>,
     /// Servers of this environment; of several, of any
-    #[arg(long = "environment", value_name = "NAME")]
+    #[arg(id = "selected-environment", long = "environment", value_name = "NAME")]
     pub environments: Vec<String>,
     /// Servers of this health; of several, of any
     #[arg(
+        id = "selected-health",
         long = "health",
         value_name = "healthy|degraded|critical|unreachable|unknown",
         value_delimiter = ','
     )]
     pub health: Vec<Health>,
     /// Servers of this status
-    #[arg(long = "status", value_name = "active|maintenance|inactive")]
+    #[arg(id = "selected-status", long = "status", value_name = "active|maintenance|inactive")]
     pub status: Option<Status>,
     /// Every server, narrowed by the other options
-    #[arg(long = "all")]
+    #[arg(id = "selected-all", long = "all")]
     pub all: bool,
 }
 

@@ -59,7 +59,7 @@ struct Held {
 }
 
 impl Held {
-    fn of((stored, members): (Vec<Group>, Vec<(GroupId, ServerId)>)) -> Self {
+    fn of((stored, members): groups::Stored) -> Self {
         let all: Vec<Arc<Group>> = stored.into_iter().map(Arc::new).collect();
         let by_id: HashMap<GroupId, &Arc<Group>> = all.iter().map(|group| (group.id, group)).collect();
         let mut by_hand: HashMap<ServerId, Vec<Arc<Group>>> = HashMap::new();

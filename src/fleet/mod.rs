@@ -4,6 +4,7 @@
 
 mod acting;
 mod aggregate;
+mod bulk;
 mod counts;
 mod dependencies;
 mod enrol;
@@ -43,6 +44,7 @@ use tokio_util::task::TaskTracker;
 
 pub use acting::Lease;
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
+pub use bulk::{BulkChange, BulkOutcome};
 pub use counts::Counted;
 pub use dependencies::{DependencyInput, DependencyView};
 pub use enrol::{Checked, Identification, NewServer};

@@ -5,6 +5,9 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::{StoreError, corrupt, parse};
 use crate::model::{Dependency, Group, GroupId, GroupName, OrganizationId, ServerId, Timestamp};
 
+/// Groups by name, and which server was put into which by hand.
+pub type Stored = (Vec<Group>, Vec<(GroupId, ServerId)>);
+
 fn group_from_row(row: &Row<'_>) -> Result<Group, rusqlite::Error> {
     let text = |index: usize| row.get::<_, String>(index);
     let filter = row
@@ -47,7 +50,7 @@ fn members(c: &Connection) -> Result<Vec<(GroupId, ServerId)>, StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] names the value that does not parse.
-pub fn all_with_members(c: &Connection) -> Result<(Vec<Group>, Vec<(GroupId, ServerId)>), StoreError> {
+pub fn all_with_members(c: &Connection) -> Result<Stored, StoreError> {
     Ok((all(c)?, members(c)?))
 }
 
