@@ -1,5 +1,4 @@
 //! Which service needs which: noted, refused as a circle, gone with its server, and an order to restart in.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
