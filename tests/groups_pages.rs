@@ -1,5 +1,4 @@
 //! The pages of groups, dependencies and the bulk bar, as a browser without scripts uses them.
-#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
