@@ -13,6 +13,7 @@ mod doctor;
 mod error;
 mod exec;
 mod export;
+mod groups;
 mod host_keys;
 mod import;
 mod integrity;
@@ -22,6 +23,7 @@ mod machine;
 mod output;
 mod private_key;
 mod restore;
+mod selection;
 mod servers;
 mod tokens;
 mod users;
@@ -33,6 +35,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use connect::{NotOpened, Opened, Opening, Resealing, StandAlone};
 pub use error::{CliError, report};
+pub use selection::Selection;
 
 use crate::config::Flags;
 use crate::services::VERSION;
@@ -95,6 +98,9 @@ pub enum Command {
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
+    /// Groups of servers
+    #[command(subcommand)]
+    Group(groups::GroupCommand),
     /// SSH keys that Roundsman keeps
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -198,6 +204,7 @@ async fn command(
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
+        Command::Group(command) => command.run(&client, output).await,
         Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
         Command::HostKeys(command) => command.run(&client, output).await,
         Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),

@@ -4,11 +4,14 @@
 
 mod acting;
 mod aggregate;
+mod bulk;
 mod counts;
+mod dependencies;
 mod enrol;
 mod files;
 mod filter;
 mod findings;
+mod groups;
 mod hands;
 mod health;
 mod hostkeys;
@@ -42,10 +45,13 @@ use tokio_util::task::TaskTracker;
 
 pub use acting::Lease;
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
+pub use bulk::{BulkChange, BulkOutcome};
 pub use counts::Counted;
+pub use dependencies::{DependencyInput, DependencyView};
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use findings::blind_spots;
+pub use groups::{GroupInput, GroupView};
 pub use hands::{ActionTarget, Hand};
 pub use health::{Thresholds, thresholds, used_percent};
 pub use hostkeys::{HostKeyReport, HostKeyState};
@@ -87,6 +93,10 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("there is no group '{0}'")]
     NoSuchGroup(String),
+    #[error("there is no dependency '{0}'")]
+    NoSuchDependency(String),
+    #[error("there is a group named '{0}' already; choose another name")]
+    GroupNameTaken(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
     NoSuchKey(String),
     #[error("no imported known_hosts line has the id '{0}'")]
@@ -169,6 +179,8 @@ struct Inner {
     history: History,
     clock: Arc<dyn Clock>,
     registry: Arc<Registry>,
+    groups: groups::GroupBook,
+    dependencies: dependencies::DependencyBook,
     shared: Arc<Shared>,
     events: broadcast::Sender<Event>,
     /// For new servers that name no interval.
@@ -223,6 +235,8 @@ impl Fleet {
                 history,
                 clock,
                 registry,
+                groups: groups::GroupBook::default(),
+                dependencies: dependencies::DependencyBook::default(),
                 shared,
                 events,
                 default_interval: settings.default_interval,
@@ -238,6 +252,8 @@ impl Fleet {
         };
         fleet.ensure_default_key().await?;
         fleet.forget_removed().await?;
+        fleet.load_groups().await?;
+        fleet.load_dependencies().await?;
         let now = fleet.inner.clock.now();
         let (stored, logins, seen) = fleet
             .inner
@@ -313,6 +329,7 @@ impl Fleet {
         let mut state = entry.state(&self.inner.history, self.inner.clock.now());
         let jump = state.way.jump.and_then(|id| self.inner.registry.get(id));
         state.jump = jump.map(|jump| jump.server().name.clone());
+        state.groups = self.inner.groups.of_server(&state.server, state.health);
         state
     }
 

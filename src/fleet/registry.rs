@@ -216,6 +216,7 @@ impl Entry {
             logins_today: live.logins.today(now),
             way: Arc::clone(&live.way),
             jump: None,
+            groups: Vec::new(),
             findings: Arc::clone(&live.findings),
             channels_allowed: live.channels_allowed,
             host_key: live.host_key.as_ref().map(HostKeyView::of),

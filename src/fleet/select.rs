@@ -27,30 +27,20 @@ impl Fleet {
                 found.push(self.state_of(&entry));
             }
         }
-        if let Some(group) = selector.groups.first() {
-            return Err(FleetError::NoSuchGroup(group.chars().take(80).collect()));
+        let mut groups = HashSet::new();
+        for reference in &selector.groups {
+            groups.insert(self.find_group(caller, reference)?.id);
         }
         if selector.chooses() {
             for entry in self.inner.registry.of(caller) {
                 let state = self.state_of(&entry);
-                if fits(selector, &state) && seen.insert(entry.id) {
+                let is_member =
+                    groups.is_empty() || state.groups.iter().any(|group| groups.contains(&group.id));
+                if is_member && selector.fits(&state.server, state.health) && seen.insert(entry.id) {
                     found.push(state);
                 }
             }
         }
         Ok(found)
     }
-}
-
-/// Whether the server is what the conditions say, groups aside.
-fn fits(selector: &Selector, state: &ServerState) -> bool {
-    let server = &state.server;
-    let one_of = |wanted: &[String], found: Option<&String>| {
-        wanted.is_empty() || found.is_some_and(|found| wanted.contains(found))
-    };
-    one_of(&selector.regions, server.region.as_ref())
-        && one_of(&selector.environments, server.environment.as_ref())
-        && (selector.health.is_empty() || selector.health.contains(&state.health))
-        && selector.status.is_none_or(|status| server.status == status)
-        && selector.tags.iter().all(|wanted| server.tags.iter().any(|tag| tag.as_str() == wanted))
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    Facts, Filesystem, Findings, Gap, Health, Interface, LoggedInUser, ProcessUsage, Reachability, Sample,
-    Server, ServerName, Service, Status, Timestamp, WayIn,
+    Facts, Filesystem, Findings, Gap, Group, Health, Interface, LoggedInUser, ProcessUsage, Reachability,
+    Sample, Server, ServerName, Service, Status, Timestamp, WayIn,
 };
 use crate::ssh::HostKey;
 
@@ -107,6 +107,8 @@ pub struct ServerState {
     pub way: Arc<WayIn>,
     /// The name of its jump host.
     pub jump: Option<ServerName>,
+    /// Its groups, by name.
+    pub groups: Vec<Arc<Group>>,
     /// What the last preflight found about the login for readings.
     pub findings: Arc<Findings>,
     /// Channels that the server allows at once, as far as that is known.
@@ -166,8 +168,14 @@ pub struct Summary {
 impl Summary {
     #[must_use]
     pub fn of(states: &[ServerState]) -> Self {
+        Self::of_these(states.iter())
+    }
+
+    /// As [`Summary::of`], of servers that stand in several places.
+    #[must_use]
+    pub fn of_these<'a>(states: impl Iterator<Item = &'a ServerState> + Clone) -> Self {
         let mut summary = Self::default();
-        for state in states {
+        for state in states.clone() {
             summary.total_servers += 1;
             *match state.server.status {
                 Status::Active => &mut summary.active_servers,
@@ -188,16 +196,18 @@ impl Summary {
                 *summary.environments.entry(environment.clone()).or_default() += 1;
             }
         }
-        summary.average_cpu_percent = average(states, |figures| figures.cpu_percent);
-        summary.average_memory_percent = average(states, |figures| figures.memory_percent);
+        summary.average_cpu_percent = average(states.clone(), |figures| figures.cpu_percent);
+        summary.average_memory_percent = average(states.clone(), |figures| figures.memory_percent);
         summary.average_disk_percent = average(states, |figures| figures.disk_percent);
         summary
     }
 }
 
-fn average(states: &[ServerState], figure: impl Fn(&Figures) -> Option<f64>) -> Option<f64> {
+fn average<'a>(
+    states: impl Iterator<Item = &'a ServerState>,
+    figure: impl Fn(&Figures) -> Option<f64>,
+) -> Option<f64> {
     let (sum, count) = states
-        .iter()
         .filter_map(|state| figure(&state.figures))
         .fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))

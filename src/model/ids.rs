@@ -59,6 +59,9 @@ id! {
     RecordId;
     /// An imported known_hosts line.
     KnownHostId;
+    GroupId;
+    /// A service that needs another.
+    DependencyId;
 }
 
 impl OrganizationId {

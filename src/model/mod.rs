@@ -3,7 +3,9 @@
 //! No I/O, no SQL, no clock. Values are parsed once at the edge; what exists is valid.
 
 mod access;
+mod dependency;
 mod event;
+mod group;
 mod ids;
 mod operation;
 mod reading;
@@ -17,10 +19,12 @@ mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
+pub use dependency::{Dependency, cycle_through, layers};
 pub use event::{Direction, Event};
+pub use group::{Colour, Group, GroupName, InvalidGroup};
 pub use ids::{
-    InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId,
-    UserId,
+    DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId,
+    SessionId, TokenId, UserId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::ProcessUsage;

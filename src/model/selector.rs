@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Health, Status};
+use super::{Health, Server, Status};
 
 /// Names, groups, tags, … of one selector at most: a fleet of 5,000 named one by one, with room.
 pub const SELECTED_WORDS: usize = 10_000;
@@ -59,6 +59,19 @@ impl Selector {
             || !self.environments.is_empty()
             || !self.health.is_empty()
             || self.status.is_some()
+    }
+
+    /// Whether a server of this health is what the conditions say, groups aside.
+    #[must_use]
+    pub fn fits(&self, server: &Server, health: Health) -> bool {
+        let one_of = |wanted: &[String], found: Option<&String>| {
+            wanted.is_empty() || found.is_some_and(|found| wanted.contains(found))
+        };
+        one_of(&self.regions, server.region.as_ref())
+            && one_of(&self.environments, server.environment.as_ref())
+            && (self.health.is_empty() || self.health.contains(&health))
+            && self.status.is_none_or(|status| server.status == status)
+            && self.tags.iter().all(|wanted| server.tags.iter().any(|tag| tag.as_str() == wanted))
     }
 
     /// How many words it is made of.

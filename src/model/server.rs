@@ -46,6 +46,18 @@ pub fn shown(text: &str, limit_chars: usize) -> String {
 /// As much of a refused value as a sentence shows.
 pub(super) const SHOWN_CHARS: usize = 80;
 
+/// The rule for names of servers and groups: it can stand in an address and cannot be taken for an id.
+pub(super) fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let numeric = text.chars().all(|c| c.is_ascii_digit());
+    let dots = text.chars().all(|c| c == '.');
+    (1..=63).contains(&text.len())
+        && text.chars().all(allowed)
+        && !numeric
+        && !dots
+        && uuid::Uuid::try_parse(text).is_err()
+}
+
 /// Unique in its organization; `[A-Za-z0-9._-]{1,63}`, not numeric, not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -55,15 +67,11 @@ impl ServerName {
     /// # Errors
     /// [`InvalidServer::Name`] with what would be accepted.
     pub fn parse(text: &str) -> Result<Self, InvalidServer> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let numeric = text.chars().all(|c| c.is_ascii_digit());
-        let dots = text.chars().all(|c| c == '.');
-        let valid = (1..=63).contains(&text.len())
-            && text.chars().all(allowed)
-            && !numeric
-            && !dots
-            && uuid::Uuid::try_parse(text).is_err();
-        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidServer::Name(shown(text, SHOWN_CHARS))) }
+        if is_name(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidServer::Name(shown(text, SHOWN_CHARS)))
+        }
     }
 
     #[must_use]

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod backup;
 pub mod export;
+pub mod groups;
 pub mod keys;
 pub mod known_hosts;
 pub mod logins;
@@ -40,6 +41,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0004_host_keys.sql")),
     M::up(include_str!("migrations/0005_settings.sql")),
     M::up(include_str!("migrations/0006_seen.sql")),
+    M::up(include_str!("migrations/0011_groups.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

@@ -54,11 +54,15 @@ enum View {
 }
 
 impl View {
-    /// From `view=fleet&…`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations` or `view=operation:ID`. None: no page of ours asks like that.
+    /// From `view=fleet&…`, `view=group:ID`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations` or `view=operation:ID`. None: no page of ours asks like that.
     fn of(request: &Request) -> Option<Self> {
         let rest = request.query.iter().filter(|(name, _)| name != "view").cloned();
         match request.query("view")?.split(':').collect::<Vec<_>>().as_slice() {
             ["fleet"] => Some(Self::Fleet(fleet_page::FleetQuery::from_pairs(rest))),
+            ["group", id] => {
+                let group = (*id).to_owned();
+                Some(Self::Fleet(fleet_page::FleetQuery { group, ..fleet_page::FleetQuery::default() }))
+            }
             ["server", id, tab] => {
                 Some(Self::Server { id: (*id).to_owned(), tab: Tab::find(tab)?, query: rest.collect() })
             }

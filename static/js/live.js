@@ -34,7 +34,7 @@ const MORPH = {
       !((name === "value" || name === "checked" || name === "selected" || name === "hidden") && node.closest("form")) &&
       !(name === "disabled" && node.closest("form")),
     beforeNodeMorphed: (node) =>
-      !(node instanceof Element && (node.hasAttribute("data-keep") || (node.matches("input, select, textarea") && node.closest("form")))),
+      !(node instanceof Element && (node.hasAttribute("data-keep") || (node.matches("input, select, textarea") && node.form))),
   },
 };
 

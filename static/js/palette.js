@@ -6,6 +6,8 @@ const PAGES = [
   { name: "Unreachable servers", where: "filter", href: "/?health=unreachable", icon: "unplug" },
   { name: "Critical servers", where: "filter", href: "/?health=critical", icon: "octagon-x" },
   ...("admin" in document.body.dataset ? [{ name: "Add server", where: "page", href: "/servers/new", icon: "plus" }, { name: "Import servers", where: "page", href: "/import", icon: "layers" }] : []),
+  { name: "Groups", where: "page", href: "/groups", icon: "layers" },
+  { name: "Dependencies", where: "page", href: "/dependencies", icon: "network" },
   { name: "Charts of the fleet", where: "page", href: "/charts", icon: "chart-line" },
   { name: "Operations", where: "page", href: "/operations", icon: "terminal" },
   { name: "Keys", where: "page", href: "/keys", icon: "key-round" },

@@ -6,6 +6,7 @@ mod backup;
 mod events;
 mod export;
 mod files;
+mod groups;
 pub(super) mod host_keys;
 mod import;
 mod keeping;
@@ -16,10 +17,11 @@ mod operations;
 mod people;
 mod prometheus;
 mod range;
+mod selection;
 mod servers;
 mod ways;
 
-pub(super) use servers::filter;
+pub(super) use selection::chosen;
 
 use http::StatusCode;
 use serde::Serialize;
@@ -45,6 +47,8 @@ pub fn routes() -> Vec<Route> {
     ];
     routes.extend(servers::routes());
     routes.extend(files::routes());
+    routes.extend(groups::routes());
+    routes.extend(selection::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());

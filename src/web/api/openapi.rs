@@ -14,7 +14,7 @@ use super::files::StoredFile;
 use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
-use super::{Alive, aggregated, backup, host_keys, keys, metrics, operations, people};
+use super::{Alive, aggregated, backup, groups, host_keys, keys, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -48,6 +48,18 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ServerList", list_of("Server")),
         ("ServerInput", schema::<ServerInput>()?),
         ("ServerPatch", schema::<ServerPatch>()?),
+        ("Group", schema::<groups::GroupJson>()?),
+        ("GroupList", list_of("Group")),
+        ("GroupBody", schema::<groups::GroupBody>()?),
+        ("MembersInput", schema::<groups::MembersInput>()?),
+        ("Membership", schema::<groups::Membership>()?),
+        ("Dependency", schema::<groups::DependencyJson>()?),
+        ("DependencyList", list_of("Dependency")),
+        ("DependencyBody", schema::<groups::DependencyBody>()?),
+        (
+            "Selection",
+            open_object("count, impeded; items: server_id, server_name, health_status, status, impediment"),
+        ),
         ("WayJson", schema::<WayJson>()?),
         ("ActionLoginJson", schema::<ActionLoginJson>()?),
         ("ActionLoginInput", schema::<ActionLoginInput>()?),

@@ -4,11 +4,14 @@
 //! and loops. A part that changes while a page is open renders alone as a [`Fragment`], from the same
 //! partial as the page. Nothing here reads a clock, asks a service or knows HTTP.
 
+pub mod bulk;
 pub mod charts;
+pub mod dependencies;
 pub mod doors;
 pub mod enrol;
 pub mod fleet;
 pub mod form;
+pub mod groups;
 pub mod host_keys;
 pub mod import;
 pub mod keeping;
@@ -94,6 +97,7 @@ impl Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     Fleet,
+    Groups,
     Charts,
     Operations,
     Keys,
@@ -105,7 +109,7 @@ pub enum Section {
 pub struct Chrome {
     pub title: String,
     pub section: Section,
-    /// What the page's WebSocket asks for (`fleet`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`). None: nothing on it changes by itself.
+    /// What the page's WebSocket asks for (`fleet`, `group:ID`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`). None: nothing on it changes by itself.
     pub live: Option<String>,
     pub notice: Option<Notice>,
     pub viewer: Viewer,
@@ -132,6 +136,15 @@ impl Chrome {
 
     fn in_fleet(&self) -> bool {
         self.section == Section::Fleet
+    }
+
+    /// Acts on servers, so the bulk bar is theirs.
+    fn is_operator(&self) -> bool {
+        self.viewer.role >= Role::Operator
+    }
+
+    fn in_groups(&self) -> bool {
+        self.section == Section::Groups
     }
 
     fn in_charts(&self) -> bool {

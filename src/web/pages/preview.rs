@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 
 use askama::Template;
 
+use super::bulk::{BulkPage, Deed, Sent};
 use super::charts::{ChartQuery, ChartsPage, Choosable};
+use super::dependencies::DependenciesPage;
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
+use super::groups::{GroupForm, GroupFormPage, GroupPage, GroupsPage};
 use super::host_keys::{HostKeyQuery, HostKeysPage, KnownHostsForm};
 use super::import::{ImportForm, ImportPage, ProgressPage};
 use super::keys::{KeyForms, KeyPage, KeysPage};
@@ -20,8 +23,8 @@ use super::operations::OperationsPage;
 use super::remote::Pager;
 use super::report::ReportPage;
 use super::samples::{
-    Sample, host_keys, key_detail, known_hosts, large_fleet, now, operation, preflight, processes, record,
-    seconds_ago, services, settings, small_fleet, summary, viewer,
+    Sample, dependencies, group, host_keys, key_detail, known_hosts, large_fleet, now, operation, preflight,
+    processes, record, seconds_ago, services, settings, small_fleet, summary, viewer,
 };
 use super::server::{
     Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage, HostKey,
@@ -30,9 +33,9 @@ use super::server::{
 use super::settings::{SettingsData, SettingsPage};
 use super::{KeptKey, Notice, NoticeKind};
 use crate::actions::Action;
-use crate::fleet::ServerState;
 use crate::fleet::import::{ImportState, ItemState, JobItem, Place, Plan, Progress, Surroundings, plan};
-use crate::model::{Health, Role, ServiceVerb, Signal, TargetStatus};
+use crate::fleet::{DependencyInput, DependencyView, GroupView, ServerState};
+use crate::model::{Colour, Health, Role, ServiceVerb, Signal, TargetStatus};
 use crate::web::assets;
 
 /// Every rendered page, with what must hold for all of them checked.
@@ -327,6 +330,46 @@ fn key_pages(folder: &Folder) {
     folder.page("key-unused", &KeyPage::new(&admin, &unused, &keys, &forms, now()));
 }
 
+fn group_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    let servers = small_fleet();
+    let groups = [group("front", Colour::Blue, false), group("db", Colour::Amber, true)];
+    let views: Vec<GroupView> =
+        groups.iter().map(|group| GroupView { group: group.clone(), summary: summary(&servers) }).collect();
+    folder.page("groups", &GroupsPage::new(&admin, &views, &servers, now()));
+    folder.page("groups-viewer", &GroupsPage::new(&viewer(Role::Viewer), &views, &servers, now()));
+    folder.page("groups-empty", &GroupsPage::new(&admin, &[], &servers, now()));
+    for view in &views {
+        let name = view.group.name.as_str();
+        folder.page(&format!("group-{name}"), &GroupPage::new(&admin, view, &servers, &servers, now()));
+        let form = GroupForm::of(&view.group);
+        folder
+            .page(&format!("group-form-{name}"), &GroupFormPage::new(&admin, Some(name), &form, &[], now()));
+    }
+    folder.page("group-form", &GroupFormPage::new(&admin, None, &GroupForm::default(), &[], now()));
+    let input = DependencyInput::default();
+    let page = |found: &[DependencyView]| DependenciesPage::new(&admin, found, (&input, &[]), now());
+    folder.page("dependencies", &page(&dependencies()));
+    folder.page("dependencies-empty", &page(&[]));
+    let targets: Vec<(ServerState, Option<String>)> =
+        servers.iter().map(|state| (state.clone(), Some("It is inactive.".to_owned()))).collect();
+    for deed in Deed::ALL {
+        let page = BulkPage::new(&admin, deed, &targets, now()).with_groups(["front".to_owned()].into_iter());
+        folder.page(&format!("bulk-{}", deed.name()), &page);
+    }
+    let sent = vec![
+        Sent {
+            command: Ok("systemctl restart -- nginx.service".to_owned()),
+            servers: vec!["web-1".to_owned()],
+        },
+        Sent { command: Err("It is inactive.".to_owned()), servers: vec!["web-2".to_owned()] },
+    ];
+    let said = vec![("service".to_owned(), "nginx".to_owned())];
+    folder.page("bulk-review", &BulkPage::new(&admin, Deed::Restart, &targets, now()).review(said, sent));
+    let failed = vec![("web-1".to_owned(), "it is a jump host".to_owned())];
+    folder.page("bulk-failed", &BulkPage::new(&admin, Deed::Remove, &[], now()).with_failed(failed));
+}
+
 fn door_pages(folder: &Folder) {
     let problem =
         Notice { kind: NoticeKind::Problem, text: "The user name or the password is wrong.".to_owned() };
@@ -356,5 +399,6 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     other_pages(&folder);
     key_pages(&folder);
     import_pages(&folder);
+    group_pages(&folder);
     door_pages(&folder);
 }

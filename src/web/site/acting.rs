@@ -42,6 +42,19 @@ pub(super) fn acting(services: &Services, caller: &Caller, state: &ServerState) 
     }
 }
 
+/// Why the caller can do nothing to this server now. None: nothing is known to stand in the way.
+pub(in crate::web) fn impediment(
+    services: &Services,
+    caller: &Caller,
+    state: &ServerState,
+) -> Option<String> {
+    match acting(services, caller, state) {
+        Acting::Possible => None,
+        Acting::Impossible(reason) => Some(reason),
+        Acting::NotAllowed => Some("The role viewer only sees.".to_owned()),
+    }
+}
+
 /// The exact command for one server; the inner Err says why nothing can be sent to it.
 fn command_for(
     services: &Services,

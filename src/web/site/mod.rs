@@ -1,10 +1,13 @@
 //! The handlers of the pages: fetch from a service, fill the page's struct, answer.
 
 mod acting;
+mod bulk;
 mod changing;
 mod charts;
+mod dependencies;
 mod doors;
 mod enrolling;
+mod groups;
 mod host_keys;
 mod import;
 mod keys;
@@ -13,6 +16,7 @@ mod operating;
 mod settings;
 mod ways;
 
+pub(super) use acting::impediment;
 pub(super) use looking::server_fragments;
 pub(super) use operating::{command_fragments, fragments_of_operation};
 
@@ -35,6 +39,9 @@ const DEFAULT_KEY: &str = "default";
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
+    routes.extend(groups::routes());
+    routes.extend(dependencies::routes());
+    routes.extend(bulk::routes());
     routes.extend(charts::routes());
     routes.extend(enrolling::routes());
     routes.extend(import::routes());
@@ -107,6 +114,10 @@ fn done(request: &Request) -> Option<Notice> {
         "tested" => "The way there was tried step by step; what cannot be seen is listed below.",
         "password" => "Your password is changed; your other sessions are ended.",
         "token-revoked" => "The token is revoked.",
+        "changed" => "The chosen servers are changed.",
+        "grouped" => "The group is changed.",
+        "group-made" => "The group is made.",
+        "group-deleted" => "The group is deleted; its servers stay.",
         "key-made" => "The key is made. Put its line on the servers that it shall open.",
         "key-imported" => "The key is kept, encrypted.",
         "key-default" => "New servers use this key from now on.",

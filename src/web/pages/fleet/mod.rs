@@ -10,6 +10,7 @@ use crate::fleet::{ServerState, Summary};
 use crate::model::{Health, Reachability, Status, Timestamp, Transport};
 use crate::web::view::{self, Share, Spark, Value, When};
 
+use super::groups::Chip;
 use super::{Badge, Choice, Chrome, Fragment, Section, Viewer, capital};
 
 pub use query::{FleetQuery, SortKey, View};
@@ -110,6 +111,7 @@ pub struct ServerView {
     pub region: Option<String>,
     pub environment: Option<String>,
     pub tags: Vec<String>,
+    pub groups: Vec<Chip>,
     pub cpu: Share,
     pub memory: Share,
     pub disk: Share,
@@ -139,6 +141,7 @@ impl ServerView {
             region: server.region.clone(),
             environment: server.environment.clone(),
             tags: server.tags.iter().map(ToString::to_string).collect(),
+            groups: state.groups.iter().map(|group| Chip::of(group)).collect(),
             cpu: Share::of(figures.cpu_percent),
             memory: Share::of(figures.memory_percent),
             disk: Share::of(figures.disk_percent),
@@ -297,6 +300,8 @@ impl Filters {
         let regions = servers.iter().filter_map(|state| state.server.region.as_deref()).collect();
         let environments = servers.iter().filter_map(|state| state.server.environment.as_deref()).collect();
         let tags = servers.iter().flat_map(|state| &state.server.tags).map(|tag| tag.as_str()).collect();
+        let groups =
+            servers.iter().flat_map(|state| &state.groups).map(|group| group.name.as_str()).collect();
         let health = Health::ALL.iter().map(|health| (health.name().to_owned(), capital(health.name())));
         let status = Status::ALL.iter().map(|status| (status.name().to_owned(), capital(status.name())));
         Self {
@@ -307,6 +312,7 @@ impl Filters {
                 Select::new("region", "Region", &query.region, same(regions)),
                 Select::new("environment", "Environment", &query.environment, same(environments)),
                 Select::new("tag", "Tag", &query.tag, same(tags)),
+                Select::new("group", "Group", &query.group, same(groups)),
             ],
             sorts: SortKey::ALL
                 .into_iter()

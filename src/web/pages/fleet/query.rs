@@ -89,6 +89,8 @@ pub struct FleetQuery {
     pub region: String,
     pub environment: String,
     pub tag: String,
+    /// Name or id.
+    pub group: String,
     pub status: Option<Status>,
     pub health: Option<Health>,
     pub sort: SortKey,
@@ -110,6 +112,7 @@ impl FleetQuery {
                 "region" => query.region = text(),
                 "environment" => query.environment = text(),
                 "tag" => query.tag = text(),
+                "group" => query.group = text(),
                 "status" => query.status = value.parse().ok(),
                 "health" => query.health = value.parse().ok(),
                 "view" if value == "table" => query.view = View::Table,
@@ -160,6 +163,7 @@ impl FleetQuery {
             ("region", &self.region),
             ("environment", &self.environment),
             ("tag", &self.tag),
+            ("group", &self.group),
         ] {
             if !value.is_empty() {
                 pairs.push((key, value));
@@ -192,6 +196,7 @@ impl FleetQuery {
             && self.status.is_none_or(|status| server.status == status)
             && self.health.is_none_or(|health| state.health == health)
             && (self.tag.is_empty() || server.tags.iter().any(|tag| tag.as_str() == self.tag))
+            && (self.group.is_empty() || state.groups.iter().any(|group| group.is_called(&self.group)))
             && self.found_in(state)
     }
 

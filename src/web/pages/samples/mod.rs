@@ -1,5 +1,6 @@
 //! Builders of realistic servers for the tests of the pages.
 
+mod groups;
 mod keys;
 mod lists;
 mod operations;
@@ -14,6 +15,7 @@ use crate::model::{
 };
 use crate::web::pages::Viewer;
 
+pub(crate) use groups::{dependencies, group};
 pub(crate) use keys::{host_keys, key_detail, known_hosts};
 pub(crate) use lists::{preflight, processes, services, settings};
 pub(crate) use operations::{operation, record};
@@ -105,6 +107,7 @@ impl Sample {
         let state = ServerState {
             way: Arc::default(),
             jump: None,
+            groups: Vec::new(),
             findings: Arc::default(),
             channels_allowed: None,
             host_key: None,

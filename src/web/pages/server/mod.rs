@@ -14,6 +14,7 @@ use crate::fleet::ServerState;
 use crate::model::{Reachability, Timestamp};
 use crate::web::view::{self, When};
 
+use super::groups::Chip;
 use super::{Badge, Chrome, Fragment, Section, Viewer};
 
 pub use acting::{Asked, ConfirmPage};
@@ -126,6 +127,7 @@ pub(super) struct Head {
     region: Option<String>,
     environment: Option<String>,
     tags: Vec<String>,
+    groups: Vec<Chip>,
     seen: When,
     never_seen: bool,
     /// Why nothing new arrives.
@@ -162,6 +164,7 @@ impl Head {
             region: server.region.clone(),
             environment: server.environment.clone(),
             tags: server.tags.iter().map(ToString::to_string).collect(),
+            groups: state.groups.iter().map(|group| Chip::of(group)).collect(),
             seen: When::new(state.last_seen_at, now),
             never_seen: state.last_seen_at.is_none(),
             unreachable: match &state.reachability {
