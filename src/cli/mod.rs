@@ -22,6 +22,7 @@ mod machine;
 mod output;
 mod private_key;
 mod restore;
+mod selection;
 mod servers;
 mod tokens;
 mod users;
@@ -33,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use connect::{NotOpened, Opened, Opening, Resealing, StandAlone};
 pub use error::{CliError, report};
+pub use selection::Selection;
 
 use crate::config::Flags;
 use crate::services::VERSION;

@@ -6,26 +6,14 @@ use serde_json::{Value, json};
 use super::client::{Client, segment};
 use super::error::CliError;
 use super::output::{self, Output, UNKNOWN, ago, list, number, text, text_or_unknown};
+use super::selection::Selection;
 
 const SERVERS: &str = "/api/v1/fleet/servers";
 
 #[derive(Debug, Args)]
 pub struct List {
-    /// Only servers with this tag; may be given several times, then all are needed
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
-    /// Only servers of this health
-    #[arg(long, value_name = "healthy|degraded|critical|unreachable|unknown")]
-    health: Option<String>,
-    /// Only servers of this status
-    #[arg(long, value_name = "active|maintenance|inactive")]
-    status: Option<String>,
-    /// Only servers of this region
-    #[arg(long)]
-    region: Option<String>,
-    /// Only servers of this environment
-    #[arg(long)]
-    environment: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// Only servers with this in their name, address or description
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
@@ -33,15 +21,8 @@ pub struct List {
 
 impl List {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
-        let mut query: Vec<(&str, &str)> = self.tags.iter().map(|tag| ("tag", tag.as_str())).collect();
-        let filters = [
-            ("health", &self.health),
-            ("status", &self.status),
-            ("region", &self.region),
-            ("environment", &self.environment),
-            ("search", &self.search),
-        ];
-        query.extend(filters.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
+        let mut query = self.selection.query();
+        query.extend(self.search.as_deref().map(|text| ("search", text)));
         let servers = client.all(SERVERS, &query).await?;
         if output.json {
             return output.value(&Value::Array(servers));

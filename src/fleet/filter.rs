@@ -14,6 +14,9 @@ pub struct ServerFilter {
     pub environment: Option<String>,
     /// All of them.
     pub tags: Vec<String>,
+    /// A member of any of them, by id or name; empty: whatever their group. [`super::Fleet::list`] knows the groups,
+    /// [`ServerFilter::accepts`] does not.
+    pub groups: Vec<String>,
 }
 
 impl ServerFilter {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::auth;
 use crate::model::{
-    Caller, Event, Facts, MetricName, Reachability, Role, SecretKind, ServerNumber, Status, Transport, WayIn,
+    Caller, Event, Facts, MetricName, Reachability, Role, SecretKind, Selector, ServerNumber, Status,
+    Transport, WayIn,
 };
 use crate::ssh::{Connection, HostKey};
 use crate::store::StoreError;
@@ -27,9 +28,15 @@ impl Fleet {
     /// The servers that the caller may see and the filter accepts, by name.
     ///
     /// # Errors
-    /// [`FleetError::Auth`].
+    /// [`FleetError::Auth`]; [`FleetError::NoSuchGroup`] for a group of the filter that is not there.
     pub fn list(&self, caller: &Caller, filter: &ServerFilter) -> Result<Vec<ServerState>, FleetError> {
         auth::require(caller, Role::Viewer)?;
+        if !filter.groups.is_empty() {
+            let selector = Selector { groups: filter.groups.clone(), ..Selector::default() };
+            let mut members = self.select(caller, &selector)?;
+            members.retain(|state| filter.accepts(state));
+            return Ok(members);
+        }
         let entries = self.inner.registry.of(caller);
         Ok(entries.iter().map(|entry| self.state_of(entry)).filter(|state| filter.accepts(state)).collect())
     }

@@ -13,7 +13,7 @@ use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::metrics::{SeriesJson, ThresholdsJson, described, download, format, rounded};
 use super::range::{given, list, named_period, points, range};
-use super::servers::filter;
+use super::selection::filter;
 use crate::export::format::{Format, Writer};
 use crate::fleet::{Aggregate, AggregateQuery, Aggregated, Span, thresholds};
 use crate::model::Timestamp;

@@ -6,7 +6,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, download};
 use super::range::{list, span};
-use super::servers::filter;
+use super::selection::filter;
 use crate::export::format::Format;
 use crate::export::tables::{MetricsWanted, Table, Wanted};
 use crate::services::Services;

@@ -16,10 +16,11 @@ mod operations;
 mod people;
 mod prometheus;
 mod range;
+mod selection;
 mod servers;
 mod ways;
 
-pub(super) use servers::filter;
+pub(super) use selection::chosen;
 
 use http::StatusCode;
 use serde::Serialize;

@@ -6,7 +6,7 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, with_type};
-use super::servers::filter;
+use super::selection::filter;
 use crate::auth::AuthError;
 use crate::model::{Caller, Role};
 use crate::services::{Services, VERSION};

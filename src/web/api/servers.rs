@@ -12,9 +12,10 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, no_content};
 use super::page;
+use super::selection::chosen;
 use super::ways::{ActionLoginInput, WayJson, given, key};
 use crate::fleet::{
-    Checked, Figures, Identification, LoginEdit, NewServer, ServerEdit, ServerFilter, ServerState, WayEdit,
+    Checked, Figures, Identification, LoginEdit, NewServer, ServerEdit, ServerState, WayEdit,
 };
 use crate::model::{LoginMethod, Reachability, Secret, Status, Timestamp, Transport};
 use crate::services::Services;
@@ -32,9 +33,11 @@ pub fn routes() -> Vec<Route> {
             .query("search", "part of the name, the address or the description")
             .query("status", "active, maintenance, inactive, or unreachable")
             .query("health", "healthy, degraded, critical, unreachable or unknown")
+            .query("server", "this server, by id or name; as all that follows, may be given several times")
+            .query("group", "a member of this group")
             .query("region", "exactly this region")
             .query("environment", "exactly this environment")
-            .query("tag", "has this tag; may be given several times")
+            .query("tag", "has this tag; of several, all")
             .query("limit", "entries on the page, 1 to 1000, 100 by default")
             .query("cursor", "next_cursor of the page before")
             .gives("ServerList"),
@@ -532,35 +535,8 @@ impl ServerHealth {
     }
 }
 
-/// The filter that a query asks for.
-pub(in crate::web) fn filter(request: &Request) -> Result<ServerFilter, Failure> {
-    let text = |name: &str| request.query(name).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
-    let invalid = |error: crate::model::InvalidServer| Failure::invalid(error.to_string());
-    let mut filter = ServerFilter {
-        search: text("search"),
-        region: text("region"),
-        environment: text("environment"),
-        health: text("health").map(|word| word.parse().map_err(invalid)).transpose()?,
-        tags: request
-            .query
-            .iter()
-            .filter(|(name, value)| matches!(name.as_str(), "tag" | "tags") && !value.is_empty())
-            .flat_map(|(_, value)| value.split(',').map(|tag| tag.trim().to_owned()))
-            .collect(),
-        status: None,
-    };
-    match text("status").as_deref() {
-        None => {}
-        // Older lists call the health of a server its status.
-        Some("unreachable") => filter.health = Some(crate::model::Health::Unreachable),
-        Some(word) => filter.status = Some(word.parse().map_err(invalid)?),
-    }
-    Ok(filter)
-}
-
 async fn list(request: Request, services: Services) -> Result<Response, Failure> {
-    let states = services.fleet.list(request.caller()?, &filter(&request)?)?;
-    page(&request, states.iter().map(ServerJson::of).collect())
+    page(&request, chosen(&request, &services)?.iter().map(ServerJson::of).collect())
 }
 
 async fn add(request: Request, services: Services) -> Result<Response, Failure> {

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use warp::reply::Response;
 
-use super::super::api::filter;
+use super::super::api::chosen;
 use super::super::error::Failure;
 use super::super::pages::fleet::{FleetPage, FleetQuery};
 use super::super::pages::report::ReportPage;
@@ -61,7 +61,7 @@ async fn fleet(request: Request, services: Services) -> Result<Response, Failure
 
 /// As on the fleet page, the query chooses the servers.
 async fn report(request: Request, services: Services) -> Result<Response, Failure> {
-    let states = services.fleet.list(request.caller()?, &filter(&request)?)?;
+    let states = chosen(&request, &services)?;
     show(StatusCode::OK, &ReportPage::new(&viewer(&request)?, &states, &request.query, services.clock.now()))
 }
 
