@@ -38,6 +38,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0003_reach.sql")),
     M::up(include_str!("migrations/0004_host_keys.sql")),
     M::up(include_str!("migrations/0005_settings.sql")),
+    M::up(include_str!("migrations/0012_operation_strategy.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.
