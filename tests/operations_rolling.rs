@@ -166,7 +166,6 @@ async fn a_server_that_is_not_healthy_after_its_batch_stops_the_rest() {
     let strategy = Strategy { health_gate_s: Some(3), ..one_by_one() };
     let id = begin(&app, order(command("sleep 60"), strategy)).await;
     until(&app, &id, "the first is sent", |view| statuses(view)[0] == TargetStatus::Sent).await;
-    daemons[0].kill_sessions();
     daemons[0].stop();
     let view = ended(&app, &id).await;
     assert_eq!(statuses(&view), [TargetStatus::Unknown, Skipped, Skipped]);
@@ -255,4 +254,45 @@ async fn operations_by_selector_answer_with_batches_clusters_and_what_was_meant(
     assert_eq!(done["clusters"][1]["server_names"], json!(["web-0"]));
     assert_eq!(done["clusters"][1]["diff"][1], "+first");
     assert_eq!((done["status"].as_str(), done["completed_servers"].as_u64()), (Some("completed"), Some(3)));
+}
+
+#[tokio::test]
+async fn a_page_shows_what_would_be_sent_and_begins_exactly_that() {
+    let (app, _daemons) = fleet(2).await;
+    let who = app.login(Role::Operator).await;
+    let filled = |command: &'static str, seal: String| {
+        [
+            ("operation_type", "run_command".to_owned()),
+            ("command", command.to_owned()),
+            ("server", "web-0, web-1".to_owned()),
+        ]
+        .into_iter()
+        .chain([("batches", "1".to_owned()), ("when_busy", "share".to_owned()), ("seal", seal)])
+        .collect::<Vec<_>>()
+    };
+    let post = async |path: &str, fields: Vec<(&'static str, String)>| {
+        let pairs: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        app.post(path).by(&who).form(&pairs).send().await
+    };
+    let page = app.get("/operations/new?server=web-1").by(&who).send().await.text();
+    assert!(page.contains("web-1") && page.contains("Nothing is sent before you have seen it"));
+    let page = post("/operations/review", filled("echo hello", String::new())).await.text();
+    assert!(
+        page.contains("echo hello")
+            && page.contains("Begin on 2 servers")
+            && page.contains("batches of 1, then 1")
+    );
+    let seal = page.split("name=\"seal\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let another = post("/operations/new", filled("echo another", seal.clone())).await;
+    assert_eq!(another.status, 409);
+    assert!(app.services.operations.list(&admin(), 10, 0).await.unwrap().is_empty());
+    let begun = post("/operations/new", filled("echo hello", seal)).await;
+    assert_eq!(begun.status, 303, "{}", begun.text());
+    let id = begun.header("location").rsplit('/').next().unwrap().to_owned();
+    let view = ended(&app, &id).await;
+    assert_eq!(statuses(&view), [Succeeded, Succeeded]);
+    let page = app.get(&format!("/operations/{id}")).by(&who).send().await.text();
+    assert!(page.contains("2 identical") && page.contains("2 batches"), "{page}");
+    let wrong = post("/operations/review", filled("", String::new())).await;
+    assert_eq!(wrong.status, 422);
 }
