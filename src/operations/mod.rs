@@ -404,7 +404,10 @@ impl Operations {
 
     /// Waits until the operations that began earlier have ended on a server, where this one queues.
     async fn free_for(&self, mine: &Running, server: ServerId) {
-        while mine.strategy.when_busy == WhenBusy::Queue {
+        if mine.strategy.when_busy != WhenBusy::Queue {
+            return;
+        }
+        loop {
             let turned = self.inner.turned.notified();
             tokio::pin!(turned);
             // Listening begins before looking: an end in between is not missed.
