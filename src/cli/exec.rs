@@ -34,7 +34,7 @@ const NOT_RUN: u8 = 255;
 pub struct Exec {
     /// Names or ids of the servers
     #[arg(value_name = "NAME")]
-    servers: Vec<String>,
+    names: Vec<String>,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
@@ -130,7 +130,7 @@ impl Exec {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
         let timeout = parse_interval(&self.timeout).map_err(CliError::usage)?;
         let mut selector = self.selection.selector();
-        selector.servers.extend(self.servers.iter().cloned());
+        selector.servers.extend(self.names.iter().cloned());
         if selector.is_empty() {
             return Err(CliError::usage(
                 "name servers, or choose them with --server, --tag, --region, … or --all",
