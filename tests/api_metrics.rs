@@ -342,6 +342,12 @@ async fn with_operation(f: &Fixture, name: &str, second: i64) -> OperationId {
         created_at: at,
         started_at: None,
         completed_at: None,
+        selector: json!({}),
+        strategy: json!({}),
+        retry_of: None,
+        is_repeatable: false,
+        paused_at: None,
+        halted: None,
     };
     let target = Target {
         position: 0,
@@ -351,6 +357,9 @@ async fn with_operation(f: &Fixture, name: &str, second: i64) -> OperationId {
         command: None,
         error: None,
         record: None,
+        batch: 0,
+        started_at: None,
+        completed_at: None,
     };
     let write = move |tx: &rusqlite::Transaction<'_>| {
         operations::insert(tx, &operation, &[target])?;

@@ -201,6 +201,12 @@ async fn old_work(app: &TestApp, days: u32) -> OperationId {
                 created_at: then,
                 started_at: None,
                 completed_at: None,
+                selector: json!({}),
+                strategy: json!({}),
+                retry_of: None,
+                is_repeatable: false,
+                paused_at: None,
+                halted: None,
             };
             operations::insert(tx, &row, &[])?;
             operations::set_status(tx, operation, OperationStatus::Completed, then)?;

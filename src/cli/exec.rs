@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 use super::client::{Client, segment};
 use super::error::CliError;
 use super::output::{Output, ago, printable, text, text_or_unknown};
+use super::selection::Selection;
 use crate::actions::STDIN_LIMIT_BYTES;
 use crate::config::parse_interval;
+use crate::operations::{Share, Strategy, WhenBusy, parse_batches};
 
 const OPERATIONS: &str = "/api/v1/fleet/operations";
 /// How often a running operation is asked for: quick at first, because most commands are.
@@ -31,8 +33,15 @@ const NOT_RUN: u8 = 255;
 #[derive(Debug, Args)]
 pub struct Exec {
     /// Names or ids of the servers
-    #[arg(required = true, value_name = "NAME")]
-    servers: Vec<String>,
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    rolling: Rolling,
+    /// Only say what would be sent where
+    #[arg(long)]
+    dry_run: bool,
     /// Run as root with sudo; it gets the password that is kept for the server, or must not ask
     #[arg(long)]
     sudo: bool,
@@ -65,15 +74,79 @@ pub struct Exec {
     command: Vec<String>,
 }
 
+/// How an operation goes over its servers.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How it goes over them")]
+struct Rolling {
+    /// Sizes of the batches as numbers or percents, for example 1,10%,50%; the last repeats
+    #[arg(long, value_name = "SIZES", value_parser = batches)]
+    batch: Option<Batches>,
+    /// Pause between two batches
+    #[arg(long, value_name = "TIME")]
+    pause: Option<String>,
+    /// Send nothing more once so many did not succeed: a number or a percent
+    #[arg(long, value_name = "LIMIT")]
+    max_failures: Option<Share>,
+    /// Begin the next batch only when the servers of the last are healthy; stop if they are not after this time
+    #[arg(long, value_name = "TIME")]
+    health_gate: Option<String>,
+    /// Commands at the same time
+    #[arg(long, value_name = "N")]
+    parallel: Option<u32>,
+    /// Wait for what other operations do on a server
+    #[arg(long)]
+    queue: bool,
+}
+
+/// Sizes of batches, as one argument.
+#[derive(Debug, Clone)]
+struct Batches(Vec<Share>);
+
+fn batches(text: &str) -> Result<Batches, String> {
+    parse_batches(text).map(Batches)
+}
+
+impl Rolling {
+    fn strategy(&self) -> Result<Strategy, CliError> {
+        let seconds = |text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(|text| parse_interval(text).map(|time| time.as_secs()).map_err(CliError::usage))
+                .transpose()
+        };
+        let strategy = Strategy {
+            parallelism: self.parallel,
+            batches: self.batch.as_ref().map(|batches| batches.0.clone()).unwrap_or_default(),
+            pause_s: seconds(&self.pause)?.unwrap_or(0),
+            max_failures: self.max_failures,
+            health_gate_s: seconds(&self.health_gate)?,
+            when_busy: if self.queue { WhenBusy::Queue } else { WhenBusy::default() },
+        };
+        strategy.check().map_err(|error| CliError::usage(error.to_string()))?;
+        Ok(strategy)
+    }
+}
+
 impl Exec {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
         let timeout = parse_interval(&self.timeout).map_err(CliError::usage)?;
+        let mut selector = self.selection.selector();
+        selector.servers.extend(self.names.iter().cloned());
+        if selector.is_empty() {
+            return Err(CliError::usage(
+                "name servers, or choose them with --server, --tag, --region, … or --all",
+            ));
+        }
         let body = json!({
             "operation_type": "run_command",
-            "server_ids": self.servers,
+            "filter_criteria": selector,
+            "strategy": self.rolling.strategy()?,
             "parameters": self.parameters(timeout)?,
+            "dry_run": self.dry_run,
         });
         let begun = client.post(OPERATIONS, &body).await?;
+        if self.dry_run {
+            return show_plan(&begun, output);
+        }
         let single = results(&begun).len() == 1 && !output.json;
         let done = follow(client, begun, single).await?;
         if output.json {
@@ -127,6 +200,34 @@ impl Exec {
         }
         Ok(parameters)
     }
+}
+
+/// What would be sent where, and how many go together.
+fn show_plan(plan: &Value, output: &Output) -> Result<ExitCode, CliError> {
+    if output.json {
+        output.value(plan)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let targets = plan.get("targets").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let sizes = plan.get("batches").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut batches = (1_usize..).zip(sizes).flat_map(|(number, size)| {
+        std::iter::repeat_n(number, size.as_u64().and_then(|n| n.try_into().ok()).unwrap_or(0))
+    });
+    let rows = targets
+        .iter()
+        .map(|target| {
+            let batch = batches.next().map_or_else(String::new, |number| number.to_string());
+            let error = text(target, "error");
+            let what = if error.is_empty() {
+                text(target, "command").to_owned()
+            } else {
+                format!("cannot: {error}")
+            };
+            vec![batch, text(target, "server_name").to_owned(), what]
+        })
+        .collect();
+    output.table(&["BATCH", "SERVER", "WOULD BE SENT"], &[0], rows)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// All of our own standard input, as text.
@@ -287,6 +388,21 @@ pub enum OperationCommand {
         /// Id of the operation
         id: String,
     },
+    /// Send nothing more until it is resumed; what runs goes on
+    Pause {
+        /// Id of the operation
+        id: String,
+    },
+    /// Go on with a paused operation; of an ended one, begin anew with what was never sent
+    Resume {
+        /// Id of the operation
+        id: String,
+    },
+    /// Do it again on the servers where it failed, or that were unreachable or unknown
+    Retry {
+        /// Id of the operation
+        id: String,
+    },
 }
 
 impl OperationCommand {
@@ -325,16 +441,31 @@ impl OperationCommand {
                 show_all(&operation, false)
             }
             Self::Cancel { id } => {
-                let path = format!("{OPERATIONS}/{}/cancel", segment(&id)?);
-                let operation = client.post(&path, &json!({})).await?;
-                if output.json {
-                    output.value(&operation)
-                } else {
-                    output.remark("The operation is being cancelled.")
-                }
+                change(client, output, &id, "cancel", "The operation is being cancelled.").await
             }
+            Self::Pause { id } => {
+                change(client, output, &id, "pause", "Nothing more is sent until it is resumed.").await
+            }
+            Self::Resume { id } => change(client, output, &id, "resume", "It goes on.").await,
+            Self::Retry { id } => change(client, output, &id, "retry", "It begins again.").await,
         }
     }
+}
+
+async fn change(
+    client: &Client,
+    output: &Output,
+    id: &str,
+    verb: &str,
+    remark: &str,
+) -> Result<(), CliError> {
+    let path = format!("{OPERATIONS}/{}/{verb}", segment(id)?);
+    let operation = client.post(&path, &json!({})).await?;
+    if output.json {
+        return output.value(&operation);
+    }
+    let new = text(&operation, "id");
+    if new == id { output.remark(remark) } else { output.remark(&format!("{remark} Operation {new}")) }
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub enum Command {
     /// Remove a server and its history
     Remove(servers::Remove),
     /// Run a command on one or many servers
-    Exec(exec::Exec),
+    Exec(Box<exec::Exec>),
     /// Copy a file to a server or from one
     Cp(cp::Cp),
     /// What became of operations

@@ -24,6 +24,8 @@ words! {
         /// It was sent and its end was not seen: it may have run.
         Unknown = "unknown",
         Cancelled = "cancelled",
+        /// Nothing was sent, because the operation had stopped by itself: its error says why.
+        Skipped = "skipped",
     }
 }
 
@@ -32,6 +34,18 @@ impl TargetStatus {
     #[must_use]
     pub const fn is_final(self) -> bool {
         !matches!(self, Self::Pending | Self::Sent)
+    }
+
+    /// It did not succeed, and nobody gave it up.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Unreachable | Self::Unknown)
+    }
+
+    /// It has ended and nothing was sent, because the operation ended first.
+    #[must_use]
+    pub const fn was_left_out(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Skipped)
     }
 }
 

@@ -1,15 +1,16 @@
-//! Runs an operation: every target on its own, a bounded number at once, each step written before the next.
+//! One target of an operation: every step is written before the next, and its command is sent when its turn has come.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use super::{Operations, Planned, Running};
+use super::rolling;
+use super::{Operations, Running};
 use crate::actions::{Action, ContainerEngine, Plan, Variable, mask};
 use crate::fleet::Hand;
-use crate::model::{Caller, Event, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
+use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
 use crate::ssh::{ContainerExec, Engine, ExecRequest, Output, Piece, SshError, Sudo, printable};
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation};
@@ -29,17 +30,20 @@ const REASON_CHARS: usize = 1000;
 const LONGEST_WRITE_PAUSE: Duration = Duration::from_secs(30);
 
 /// One target under way.
-struct Leg {
-    operations: Operations,
-    caller: Caller,
-    operation: Operation,
-    running: Arc<Running>,
-    position: u32,
-    server: ServerId,
-    name: String,
-    action: Action,
-    plan: Plan,
+pub(super) struct Leg {
+    pub(super) operations: Operations,
+    pub(super) caller: Caller,
+    pub(super) operation: Operation,
+    pub(super) running: Arc<Running>,
+    pub(super) position: u32,
+    pub(super) server: ServerId,
+    pub(super) name: String,
+    pub(super) action: Action,
+    pub(super) plan: Plan,
 }
+
+/// The places that a target holds while its command runs: of its operation, of its server, of the executor.
+type Turn = [OwnedSemaphorePermit; 3];
 
 /// How a target ended.
 struct Ending {
@@ -48,77 +52,19 @@ struct Ending {
     output: Output,
 }
 
-pub(super) async fn run(
-    operations: Operations,
-    caller: Caller,
-    operation: Operation,
-    action: Action,
-    planned: Vec<Planned>,
-    running: Arc<Running>,
-) {
-    tracing::info!(operation = %operation.id, action = action.kind(), by = %caller.actor, targets = planned.len(), "an operation begins");
-    let mut legs = tokio::task::JoinSet::new();
-    for (planned, position) in planned.into_iter().zip(0_u32..) {
-        let Ok(plan) = planned.plan else { continue };
-        let leg = Leg {
-            operations: operations.clone(),
-            caller: caller.clone(),
-            operation: operation.clone(),
-            running: Arc::clone(&running),
-            position,
-            server: planned.server,
-            name: planned.name,
-            action: action.clone(),
-            plan,
-        };
-        legs.spawn(leg.run());
-    }
-    while let Some(done) = legs.join_next().await {
-        if let Err(error) = done {
-            tracing::error!(operation = %operation.id, %error, "a target of an operation broke off");
-        }
-    }
-    let status = OperationStatus::of(&running.ledger.statuses());
-    let (id, now) = (operation.id, operations.inner.clock.now());
-    persist(&operations, "the end of an operation", || move |tx| rows::set_status(tx, id, status, now)).await;
-    operations.forget(id);
-    for target in running.ledger.targets().iter().take(1) {
-        operations.inner.fleet.publish(Event::Operation {
-            organization: operation.organization,
-            operation: id,
-            server: target.server,
-        });
-    }
-    tracing::info!(operation = %id, %status, "an operation ended");
-}
-
 impl Leg {
-    async fn run(self) {
-        let waiting = async {
-            // The semaphores are never closed; without a permit the leg would only be one too many.
-            let place = self.operations.places_of(self.server).acquire_owned().await;
-            let turn = Arc::clone(&self.operations.inner.permits).acquire_owned().await;
-            let connecting = self.operations.inner.fleet.hand(&self.caller, self.server);
-            ((place, turn), tokio::time::timeout(CONNECT_LIMIT, connecting).await)
-        };
+    /// Waits for its turn, sends, and writes how it ended.
+    pub(super) async fn run(self) {
         let ready = tokio::select! {
             biased;
-            () = self.running.cancel.cancelled() => None,
-            ready = waiting => Some(ready),
-        };
-        let Some((_turns, hand)) = ready else {
-            let ending = Ending::without(TargetStatus::Cancelled, "cancelled before it was sent");
-            return self.finish(None, ending).await;
-        };
-        let hand = match hand {
-            Ok(Ok(hand)) => hand,
-            Ok(Err(reason)) => {
-                return self.finish(None, Ending::without(TargetStatus::Unreachable, &reason)).await;
+            () = self.running.cancel.cancelled() => {
+                Err(Ending::without(TargetStatus::Cancelled, "cancelled before it was sent"))
             }
-            Err(_) => {
-                let reason = format!("there was no connection within {} s", CONNECT_LIMIT.as_secs());
-                return self.finish(None, Ending::without(TargetStatus::Unreachable, &reason)).await;
-            }
+            ready = self.turn() => ready,
+        };
+        let (_turn, hand) = match ready {
+            Ok(ready) => ready,
+            Err(ending) => return self.finish(None, ending).await,
         };
         let sudo_password = match self.sudo_password().await {
             Ok(password) => password,
@@ -151,6 +97,41 @@ impl Leg {
             (ending.output.stdout, ending.output.stderr) = self.running.ledger.printed(self.position);
         }
         self.finish(Some(record), ending).await;
+    }
+
+    /// Places and a connection, as soon as something may be sent. Err: how the target ends without.
+    async fn turn(&self) -> Result<(Turn, Hand), Ending> {
+        self.operations.free_for(&self.running, self.server).await;
+        loop {
+            self.may_send().await?;
+            // The semaphores are never closed; without a permit the leg would only be one too many.
+            let own = Arc::clone(&self.running.permits).acquire_owned().await;
+            let place = self.operations.places_of(self.server).acquire_owned().await;
+            let turn = Arc::clone(&self.operations.inner.permits).acquire_owned().await;
+            let connecting = self.operations.inner.fleet.hand(&self.caller, self.server);
+            let hand = match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
+                Ok(Ok(hand)) => hand,
+                Ok(Err(reason)) => return Err(Ending::without(TargetStatus::Unreachable, &reason)),
+                Err(_) => {
+                    let reason = format!("there was no connection within {} s", CONNECT_LIMIT.as_secs());
+                    return Err(Ending::without(TargetStatus::Unreachable, &reason));
+                }
+            };
+            if self.running.switch.now().allows()
+                && let (Ok(own), Ok(place), Ok(turn)) = (own, place, turn)
+            {
+                return Ok(([own, place, turn], hand));
+            }
+            // Paused or halted meanwhile: nobody waits for the places of one that waits.
+        }
+    }
+
+    async fn may_send(&self) -> Result<(), Ending> {
+        self.running
+            .switch
+            .open()
+            .await
+            .map_err(|why| Ending::without(TargetStatus::Skipped, &format!("nothing was sent: {why}")))
     }
 
     /// One command, or what only the fleet can do.
@@ -197,11 +178,7 @@ impl Leg {
     }
 
     fn tell(&self) {
-        self.operations.inner.fleet.publish(Event::Operation {
-            organization: self.operation.organization,
-            operation: self.operation.id,
-            server: self.server,
-        });
+        rolling::tell(&self.operations, &self.operation, self.server);
     }
 
     /// Writes that the command is about to be sent.
@@ -234,7 +211,7 @@ impl Leg {
             .store
             .write(move |tx| {
                 rows::insert_record(tx, &stored)?;
-                rows::set_target(tx, operation, position, TargetStatus::Sent, None, Some(stored.id))?;
+                rows::set_target_sent(tx, operation, position, stored.id, now)?;
                 rows::set_status(tx, operation, OperationStatus::Running, now)
             })
             .await?;
@@ -257,12 +234,14 @@ impl Leg {
                 if let Some(record) = record {
                     rows::complete_record(tx, record)?;
                 }
-                rows::set_target(tx, operation, position, status, error.as_deref(), None)?;
+                rows::set_target_ended(tx, operation, position, status, error.as_deref(), now)?;
                 audit::append(tx, now, entry)
             }
         })
         .await;
-        self.running.ledger.finished(self.position, ending.status);
+        self.running.ledger.finished(self.position, ending.status, ending.error.as_deref());
+        rolling::watch_failures(&self.operations, &self.operation, &self.running).await;
+        self.operations.inner.turned.notify_waiters();
         self.tell();
     }
 
@@ -311,7 +290,7 @@ fn request(plan: &Plan, sudo_password: Option<Secret<String>>) -> ExecRequest {
 }
 
 /// Writes what became of something, again and again while the disk is full: what happened on a server must not be lost.
-async fn persist<W>(operations: &Operations, what: &str, work: impl Fn() -> W)
+pub(super) async fn persist<W>(operations: &Operations, what: &str, work: impl Fn() -> W)
 where
     W: FnOnce(&Transaction<'_>) -> Result<(), StoreError> + Send + 'static,
 {

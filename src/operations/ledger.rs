@@ -1,5 +1,6 @@
 //! What is known of the targets of a running operation, in memory: states and the output so far.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::TargetView;
@@ -13,6 +14,8 @@ const LIVE_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Ledger {
     targets: Mutex<Vec<Line>>,
+    /// Where each server stands among them; every server stands there once.
+    places: HashMap<ServerId, usize>,
 }
 
 #[derive(Debug)]
@@ -26,7 +29,8 @@ struct Line {
 impl Ledger {
     pub(super) fn new(targets: Vec<Target>) -> Self {
         let line = |target| Line { target, record: None, stdout: Vec::new(), stderr: Vec::new() };
-        Self { targets: Mutex::new(targets.into_iter().map(line).collect()) }
+        let places = targets.iter().enumerate().map(|(place, target)| (target.server, place)).collect();
+        Self { targets: Mutex::new(targets.into_iter().map(line).collect()), places }
     }
 
     fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
@@ -43,10 +47,8 @@ impl Ledger {
 
     /// Whether nothing more happens on this server.
     pub(super) fn has_ended(&self, server: ServerId) -> bool {
-        self.lines()
-            .iter()
-            .filter(|line| line.target.server == server)
-            .all(|line| line.target.status.is_final())
+        let Some(place) = self.places.get(&server) else { return true };
+        self.lines().get(*place).is_none_or(|line| line.target.status.is_final())
     }
 
     pub(super) fn views(&self) -> Vec<TargetView> {
@@ -63,9 +65,10 @@ impl Ledger {
         });
     }
 
-    pub(super) fn finished(&self, position: u32, status: TargetStatus) {
+    pub(super) fn finished(&self, position: u32, status: TargetStatus, error: Option<&str>) {
         self.change(position, |line| {
             line.target.status = status;
+            line.target.error = error.map(ToOwned::to_owned);
             line.stdout = Vec::new();
             line.stderr = Vec::new();
         });
@@ -128,6 +131,9 @@ mod tests {
             command: None,
             error: None,
             record: None,
+            batch: 0,
+            started_at: None,
+            completed_at: None,
         };
         let ledger = Ledger::new(vec![target]);
         for number in 0..20_000 {

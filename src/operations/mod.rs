@@ -3,14 +3,19 @@
 //! A row is written before anything is sent, so that a stop at any moment leaves the truth behind.
 
 mod fanout;
+mod fold;
 mod ledger;
+mod repeat;
+mod rolling;
+mod strategy;
 mod timeline;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,13 +24,17 @@ use crate::auth::{self, AuthError};
 use crate::clock::Clock;
 use crate::fleet::{ActionTarget, Fleet, FleetError};
 use crate::model::{
-    Caller, OperationId, OperationStatus, Role, ServerId, TargetStatus, Timestamp, Transport,
+    Caller, OperationId, OperationStatus, Role, Selector, ServerId, TargetStatus, Timestamp, Transport,
 };
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation, Target};
 use crate::store::{Store, StoreError};
 use ledger::Ledger;
+use rolling::Switch;
 
+pub use fold::{Cluster, Side, cluster_summary, clusters};
+pub use repeat::parameter;
+pub use strategy::{InvalidStrategy, Share, Strategy, WhenBusy, parse_batches};
 pub use timeline::{Mark, MarkKind, Timeline};
 
 /// Servers of one operation at most; as many as one Roundsman looks after, with room.
@@ -47,14 +56,33 @@ pub enum OperationError {
     Action(#[from] ActionError),
     #[error("name at least one server")]
     NoTargets,
+    /// What was asked for chooses by what servers are, and none is like that.
+    #[error("no server is meant: none fits what was asked for")]
+    NoneFits,
     #[error("an operation has at most {TARGETS} servers")]
     TooManyTargets,
     #[error("the same is running on {server} already (operation {operation}); wait for it or cancel it")]
     AlreadyRunning { server: String, operation: OperationId },
     #[error("there is no operation '{0}'")]
     NoSuchOperation(String),
+    #[error(
+        "{server} is busy with operation {operation}; wait for it, or begin this one with when_busy \"queue\""
+    )]
+    Busy { server: String, operation: OperationId },
     #[error("this operation has ended already")]
     Ended,
+    #[error("this operation is paused already")]
+    AlreadyPaused,
+    #[error("this operation is not paused")]
+    NotPaused,
+    #[error("this operation still runs; wait for its end or cancel it first")]
+    StillRunning,
+    #[error("no server of this operation is left to do it on again")]
+    NothingToRepeat,
+    #[error("what this operation did was not stored whole, because secrets are not kept; begin it anew")]
+    NotRepeatable,
+    #[error(transparent)]
+    Strategy(#[from] InvalidStrategy),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -64,6 +92,23 @@ pub enum OperationError {
 pub struct NewOperation {
     pub action: Action,
     pub servers: Vec<String>,
+}
+
+/// As [`NewOperation`], with everything that can be said about it.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub action: Action,
+    pub selector: Selector,
+    pub strategy: Strategy,
+    /// The operation whose targets are tried again.
+    pub retry_of: Option<OperationId>,
+}
+
+impl From<NewOperation> for Order {
+    fn from(new: NewOperation) -> Self {
+        let selector = Selector::of_servers(new.servers);
+        Self { action: new.action, selector, strategy: Strategy::default(), retry_of: None }
+    }
 }
 
 /// One server of a new operation, with the command that it would get.
@@ -105,13 +150,22 @@ struct Inner {
     permits: Arc<Semaphore>,
     /// Commands at the same time on one server, so that what waits for one server keeps no place from the others.
     servers: Mutex<HashMap<ServerId, Arc<Semaphore>>>,
+    /// Rings when a target has ended, for those who wait for their turn on a server.
+    turned: Notify,
+    /// Operations get a number each as they begin: who waits, waits for lower ones only.
+    begun: AtomicU64,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 /// An operation under way.
 struct Running {
+    number: u64,
     cancel: CancellationToken,
+    switch: Switch,
+    strategy: Strategy,
+    /// Commands of this operation at the same time.
+    permits: Arc<Semaphore>,
     ledger: Ledger,
     /// What is being done where, so that the same is not begun twice.
     keys: HashSet<(ServerId, Action)>,
@@ -151,6 +205,8 @@ impl Operations {
                 running: Mutex::default(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
                 servers: Mutex::default(),
+                turned: Notify::new(),
+                begun: AtomicU64::new(0),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
@@ -169,28 +225,34 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Fleet`] for an unknown server, [`OperationError::NoTargets`], [`OperationError::TooManyTargets`].
     pub fn plan(&self, caller: &Caller, new: &NewOperation) -> Result<Vec<Planned>, OperationError> {
-        auth::require(caller, new.action.role())?;
-        let targets = self.targets(caller, new)?;
-        Ok(targets.iter().map(|target| self.planned(caller, &new.action, target)).collect())
+        self.plan_order(caller, &new.clone().into())
     }
 
-    fn targets(&self, caller: &Caller, new: &NewOperation) -> Result<Vec<ActionTarget>, OperationError> {
-        if new.servers.is_empty() {
+    /// As [`Self::plan`], in the order in which it would be sent.
+    ///
+    /// # Errors
+    /// As [`Self::plan`], and [`OperationError::Strategy`].
+    pub fn plan_order(&self, caller: &Caller, order: &Order) -> Result<Vec<Planned>, OperationError> {
+        auth::require(caller, order.action.role())?;
+        order.strategy.check()?;
+        let targets = self.targets(caller, &order.selector)?;
+        Ok(targets.iter().map(|target| self.planned(caller, &order.action, target)).collect())
+    }
+
+    fn targets(&self, caller: &Caller, selector: &Selector) -> Result<Vec<ActionTarget>, OperationError> {
+        if selector.is_empty() {
             return Err(OperationError::NoTargets);
         }
-        if new.servers.len() > TARGETS {
+        // Named twice, by id and by name perhaps: acted on once.
+        let states = self.inner.fleet.select(caller, selector)?;
+        if states.is_empty() {
+            return Err(OperationError::NoneFits);
+        }
+        if states.len() > TARGETS {
             return Err(OperationError::TooManyTargets);
         }
-        let mut seen = HashSet::new();
-        let mut targets = Vec::with_capacity(new.servers.len());
-        for reference in &new.servers {
-            let target = self.inner.fleet.action_target(caller, reference)?;
-            // Named twice, by id and by name perhaps: acted on once.
-            if seen.insert(target.id) {
-                targets.push(target);
-            }
-        }
-        Ok(targets)
+        let target = |id: ServerId| Ok(self.inner.fleet.action_target(caller, &id.to_string())?);
+        states.iter().map(|state| target(state.server.id)).collect()
     }
 
     fn planned(&self, caller: &Caller, action: &Action, target: &ActionTarget) -> Planned {
@@ -227,16 +289,27 @@ impl Operations {
     ///
     /// # Errors
     /// [`OperationError`]; nothing was sent.
-    pub async fn begin(&self, caller: &Caller, new: NewOperation) -> Result<OperationView, OperationError> {
-        let planned = self.plan(caller, &new)?;
+    pub async fn begin(
+        &self,
+        caller: &Caller,
+        order: impl Into<Order>,
+    ) -> Result<OperationView, OperationError> {
+        let order: Order = order.into();
+        let planned = self.plan_order(caller, &order)?;
         if let [Planned { plan: Err(reason), .. }] = planned.as_slice() {
             return Err(ActionError::NotHere(reason.clone()).into());
         }
         let now = self.inner.clock.now();
-        let operation = self.operation_of(caller, &new.action, now);
-        let targets =
-            planned.iter().zip(0_u32..).map(|(planned, position)| target_of(planned, position)).collect();
-        let running = self.admit(operation.id, &new.action, &planned, targets)?;
+        let operation = self.operation_of(caller, &order, now);
+        let mut batches = vec![0; planned.len()];
+        for (number, batch) in (0_u32..).zip(order.strategy.split(planned.len())) {
+            batches.get_mut(batch).into_iter().flatten().for_each(|batch| *batch = number);
+        }
+        let targets = (0_u32..)
+            .zip(planned.iter().zip(batches))
+            .map(|(position, (planned, batch))| Target { batch, ..target_of(planned, position, now) })
+            .collect();
+        let running = self.admit(operation.id, &order, &planned, targets)?;
         let rows = running.ledger.targets();
         let entry = Entry::by(caller, &format!("operation.{}", operation.kind), &subject(&planned))
             .detail(format!("operation {}: {}", operation.id, mask(&operation.title)));
@@ -253,11 +326,11 @@ impl Operations {
             self.forget(operation.id);
             return Err(error.into());
         }
-        let work = fanout::run(
+        let work = rolling::run(
             self.clone(),
             caller.clone(),
             operation.clone(),
-            new.action,
+            order.action,
             planned,
             Arc::clone(&running),
         );
@@ -265,11 +338,14 @@ impl Operations {
         Ok(OperationView { operation, targets: running.ledger.views() })
     }
 
-    fn operation_of(&self, caller: &Caller, action: &Action, now: Timestamp) -> Operation {
+    fn operation_of(&self, caller: &Caller, order: &Order, now: Timestamp) -> Operation {
+        let action = &order.action;
         let mut parameters = serde_json::to_value(action).unwrap_or_default();
         if let (Action::RunCommand { command, .. }, Some(members)) = (action, parameters.as_object_mut()) {
             members.insert("command".to_owned(), mask(command).into());
         }
+        let is_repeatable =
+            repeat::stored_action(action.kind(), &parameters).is_ok_and(|stored| stored == *action);
         Operation {
             id: OperationId::new(self.inner.clock.new_uuid()),
             organization: caller.organization,
@@ -281,32 +357,70 @@ impl Operations {
             created_at: now,
             started_at: None,
             completed_at: None,
+            selector: serde_json::to_value(&order.selector).unwrap_or_default(),
+            strategy: serde_json::to_value(&order.strategy).unwrap_or_default(),
+            retry_of: order.retry_of,
+            is_repeatable,
+            paused_at: None,
+            halted: None,
         }
     }
 
-    /// Takes the operation among the running ones, unless the same runs on one of its servers.
+    /// Takes the operation among the running ones, unless one of its servers is taken.
     fn admit(
         &self,
         id: OperationId,
-        action: &Action,
+        order: &Order,
         planned: &[Planned],
         targets: Vec<Target>,
     ) -> Result<Arc<Running>, OperationError> {
         let keys: HashSet<(ServerId, Action)> =
-            planned.iter().map(|planned| (planned.server, action.clone())).collect();
+            planned.iter().map(|planned| (planned.server, order.action.clone())).collect();
         let mut running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for (other, others) in running.iter() {
-            let ended = |server: ServerId| others.ledger.has_ended(server);
-            if let Some((server, _)) = keys.intersection(&others.keys).find(|(server, _)| !ended(*server)) {
-                let name = planned.iter().find(|planned| planned.server == *server).map(|p| p.name.clone());
-                let server = name.unwrap_or_default();
-                return Err(OperationError::AlreadyRunning { server, operation: *other });
+        for (other, others) in running.iter().filter(|_| order.strategy.when_busy != WhenBusy::Queue) {
+            for planned in planned.iter().filter(|planned| !others.ledger.has_ended(planned.server)) {
+                let (server, operation) = (planned.name.clone(), *other);
+                if others.keys.contains(&(planned.server, order.action.clone())) {
+                    return Err(OperationError::AlreadyRunning { server, operation });
+                }
+                if order.strategy.when_busy == WhenBusy::Refuse {
+                    return Err(OperationError::Busy { server, operation });
+                }
             }
         }
-        let cancel = self.inner.stop.child_token();
-        let entry = Arc::new(Running { cancel, ledger: Ledger::new(targets), keys });
+        let at_once = order.strategy.parallelism.and_then(|count| usize::try_from(count).ok());
+        let entry = Arc::new(Running {
+            number: self.inner.begun.fetch_add(1, Ordering::Relaxed),
+            cancel: self.inner.stop.child_token(),
+            switch: Switch::new(),
+            strategy: order.strategy.clone(),
+            permits: Arc::new(Semaphore::new(at_once.unwrap_or(Semaphore::MAX_PERMITS))),
+            ledger: Ledger::new(targets),
+            keys,
+        });
         running.insert(id, Arc::clone(&entry));
         Ok(entry)
+    }
+
+    /// Waits until the operations that began earlier have ended on a server, where this one queues.
+    async fn free_for(&self, mine: &Running, server: ServerId) {
+        if mine.strategy.when_busy != WhenBusy::Queue {
+            return;
+        }
+        loop {
+            let turned = self.inner.turned.notified();
+            tokio::pin!(turned);
+            // Listening begins before looking: an end in between is not missed.
+            turned.as_mut().enable();
+            let is_busy = {
+                let running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.values().any(|other| other.number < mine.number && !other.ledger.has_ended(server))
+            };
+            if !is_busy {
+                return;
+            }
+            turned.await;
+        }
     }
 
     fn places_of(&self, server: ServerId) -> Arc<Semaphore> {
@@ -316,6 +430,7 @@ impl Operations {
 
     fn forget(&self, id: OperationId) {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.inner.turned.notify_waiters();
     }
 
     fn find_running(&self, id: OperationId) -> Option<Arc<Running>> {
@@ -424,9 +539,36 @@ impl Operations {
         running.cancel.cancel();
         Ok(())
     }
+
+    async fn set_paused(
+        &self,
+        caller: &Caller,
+        view: &OperationView,
+        paused: bool,
+    ) -> Result<(), OperationError> {
+        let id = view.operation.id;
+        let running = self.find_running(id).ok_or(OperationError::Ended)?;
+        if !running.switch.pause(paused) {
+            return Err(if paused { OperationError::AlreadyPaused } else { OperationError::NotPaused });
+        }
+        let now = self.inner.clock.now();
+        let action = if paused { "operation.pause" } else { "operation.resume" };
+        let entry = Entry::by(caller, action, &id.to_string()).detail(view.operation.title.clone());
+        self.inner
+            .store
+            .write(move |tx| {
+                rows::set_paused(tx, id, paused.then_some(now))?;
+                audit::append(tx, now, &entry)
+            })
+            .await?;
+        for target in view.targets.iter().take(1) {
+            rolling::tell(self, &view.operation, target.target.server);
+        }
+        Ok(())
+    }
 }
 
-fn target_of(planned: &Planned, position: u32) -> Target {
+fn target_of(planned: &Planned, position: u32, now: Timestamp) -> Target {
     let (status, command, error) = match &planned.plan {
         Ok(plan) => (TargetStatus::Pending, Some(mask(&plan.command)), None),
         Err(reason) => (TargetStatus::Failed, None, Some(reason.clone())),
@@ -439,6 +581,9 @@ fn target_of(planned: &Planned, position: u32) -> Target {
         command,
         error,
         record: None,
+        batch: 0,
+        started_at: None,
+        completed_at: status.is_final().then_some(now),
     }
 }
 

@@ -42,6 +42,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0005_settings.sql")),
     M::up(include_str!("migrations/0006_seen.sql")),
     M::up(include_str!("migrations/0011_groups.sql")),
+    M::up(include_str!("migrations/0012_operation_strategy.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

@@ -24,6 +24,18 @@ pub struct Operation {
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
+    /// Which servers were meant, in the words of the one who began it: a selector as JSON.
+    pub selector: serde_json::Value,
+    /// How it goes over its servers, as JSON.
+    pub strategy: serde_json::Value,
+    /// The operation whose targets it tries again.
+    pub retry_of: Option<OperationId>,
+    /// What is stored of the action is all of it.
+    pub is_repeatable: bool,
+    /// Since when nothing more is sent because a person said so.
+    pub paused_at: Option<Timestamp>,
+    /// Why nothing more was sent.
+    pub halted: Option<String>,
 }
 
 /// One server of an operation.
@@ -37,6 +49,11 @@ pub struct Target {
     pub command: Option<String>,
     pub error: Option<String>,
     pub record: Option<RecordId>,
+    /// From 0.
+    pub batch: u32,
+    /// When its command was sent.
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
 }
 
 /// One remote command.
@@ -83,10 +100,20 @@ fn operation_from_row(row: &Row<'_>) -> Result<Operation, rusqlite::Error> {
         created_at: Timestamp::from_millis(row.get(7)?),
         started_at: time(8)?,
         completed_at: time(9)?,
+        selector: parse(&text(10)?, "selector of an operation")?,
+        strategy: parse(&text(11)?, "strategy of an operation")?,
+        retry_of: row
+            .get::<_, Option<String>>(12)?
+            .map(|id| parse(&id, "operation that is tried again"))
+            .transpose()?,
+        is_repeatable: row.get(13)?,
+        paused_at: time(14)?,
+        halted: row.get(15)?,
     })
 }
 
-const OPERATION_COLUMNS: &str = "id, organization_id, kind, title, parameters, initiated_by, status, created_at, started_at, completed_at";
+const OPERATION_COLUMNS: &str = "id, organization_id, kind, title, parameters, initiated_by, status, created_at, started_at, completed_at, \
+     selector, strategy, retry_of, is_repeatable, paused_at, halted";
 
 /// Writes a new operation with its targets.
 ///
@@ -94,8 +121,9 @@ const OPERATION_COLUMNS: &str = "id, organization_id, kind, title, parameters, i
 /// [`StoreError`] of the database.
 pub fn insert(tx: &Transaction<'_>, operation: &Operation, targets: &[Target]) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO operations (id, organization_id, kind, title, parameters, initiated_by, status, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO operations (id, organization_id, kind, title, parameters, initiated_by, status, created_at,
+             selector, strategy, retry_of, is_repeatable)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             operation.id.to_string(),
             operation.organization.to_string(),
@@ -105,11 +133,16 @@ pub fn insert(tx: &Transaction<'_>, operation: &Operation, targets: &[Target]) -
             operation.initiated_by,
             operation.status.name(),
             operation.created_at.as_millis(),
+            operation.selector.to_string(),
+            operation.strategy.to_string(),
+            operation.retry_of.map(|id| id.to_string()),
+            operation.is_repeatable,
         ],
     )?;
     let mut statement = tx.prepare_cached(
-        "INSERT INTO operation_targets (operation_id, position, server_id, server_name, status, command, error)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO operation_targets (operation_id, position, server_id, server_name, status, command, error, batch,
+             completed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for target in targets {
         statement.execute(params![
@@ -120,6 +153,8 @@ pub fn insert(tx: &Transaction<'_>, operation: &Operation, targets: &[Target]) -
             target.status.name(),
             target.command,
             target.error,
+            target.batch,
+            target.completed_at.map(Timestamp::as_millis),
         ])?;
     }
     Ok(())
@@ -144,27 +179,62 @@ pub fn set_status(
     Ok(())
 }
 
+/// Since when nothing more is sent; None: it goes on.
+///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn set_target(
+pub fn set_paused(tx: &Transaction<'_>, id: OperationId, since: Option<Timestamp>) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE operations SET paused_at = ?2 WHERE id = ?1")?
+        .execute(params![id.to_string(), since.map(Timestamp::as_millis)])?;
+    Ok(())
+}
+
+/// Why nothing more is sent.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_halted(tx: &Transaction<'_>, id: OperationId, why: &str) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE operations SET halted = ?2 WHERE id = ?1")?
+        .execute(params![id.to_string(), why])?;
+    Ok(())
+}
+
+/// Writes that the command of a target is about to be sent.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_target_sent(
+    tx: &Transaction<'_>,
+    id: OperationId,
+    position: u32,
+    record: RecordId,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE operation_targets SET status = 'sent', record_id = ?3, started_at = ?4
+         WHERE operation_id = ?1 AND position = ?2",
+    )?
+    .execute(params![id.to_string(), position, record.to_string(), at.as_millis()])?;
+    Ok(())
+}
+
+/// Writes how a target ended.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_target_ended(
     tx: &Transaction<'_>,
     id: OperationId,
     position: u32,
     status: TargetStatus,
     error: Option<&str>,
-    record: Option<RecordId>,
+    at: Timestamp,
 ) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "UPDATE operation_targets SET status = ?3, error = coalesce(?4, error), record_id = coalesce(?5, record_id)
+        "UPDATE operation_targets SET status = ?3, error = coalesce(?4, error), completed_at = ?5
          WHERE operation_id = ?1 AND position = ?2",
     )?
-    .execute(params![
-        id.to_string(),
-        position,
-        status.name(),
-        error,
-        record.map(|record| record.to_string())
-    ])?;
+    .execute(params![id.to_string(), position, status.name(), error, at.as_millis()])?;
     Ok(())
 }
 
@@ -206,11 +276,13 @@ pub fn list(
 /// [`StoreError`] of the database.
 pub fn targets(c: &Connection, id: OperationId) -> Result<Vec<Target>, StoreError> {
     let mut statement = c.prepare_cached(
-        "SELECT position, server_id, server_name, status, command, error, record_id FROM operation_targets
-         WHERE operation_id = ?1 ORDER BY position",
+        "SELECT position, server_id, server_name, status, command, error, record_id, batch, started_at, completed_at
+         FROM operation_targets WHERE operation_id = ?1 ORDER BY position",
     )?;
     let rows = statement.query_map([id.to_string()], |row| {
         let record: Option<String> = row.get(6)?;
+        let time =
+            |index: usize| row.get::<_, Option<i64>>(index).map(|millis| millis.map(Timestamp::from_millis));
         Ok(Target {
             position: row.get(0)?,
             server: parse(&row.get::<_, String>(1)?, "server of a target")?,
@@ -219,6 +291,9 @@ pub fn targets(c: &Connection, id: OperationId) -> Result<Vec<Target>, StoreErro
             command: row.get(4)?,
             error: row.get(5)?,
             record: record.map(|id| parse(&id, "record of a target")).transpose()?,
+            batch: row.get(7)?,
+            started_at: time(8)?,
+            completed_at: time(9)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -404,18 +479,21 @@ pub fn mark_interrupted(tx: &Transaction<'_>, at: Timestamp) -> Result<usize, St
     const SENT: &str = "Roundsman stopped while the command ran; it may have run to its end";
     const NOT_SENT: &str = "Roundsman stopped before this was sent";
     tx.execute("UPDATE command_records SET error = ?1 WHERE duration_ms IS NULL AND error IS NULL", [SENT])?;
+    tx.execute("UPDATE operations SET paused_at = NULL WHERE paused_at IS NOT NULL", [])?;
     let unfinished: Vec<String> = tx
         .prepare("SELECT id FROM operations WHERE status IN ('pending', 'running')")?
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for id in &unfinished {
         tx.execute(
-            "UPDATE operation_targets SET status = 'unknown', error = ?2 WHERE operation_id = ?1 AND status = 'sent'",
-            [id.as_str(), SENT],
+            "UPDATE operation_targets SET status = 'unknown', error = ?2, completed_at = ?3
+             WHERE operation_id = ?1 AND status = 'sent'",
+            params![id.as_str(), SENT, at.as_millis()],
         )?;
         tx.execute(
-            "UPDATE operation_targets SET status = 'cancelled', error = ?2 WHERE operation_id = ?1 AND status = 'pending'",
-            [id.as_str(), NOT_SENT],
+            "UPDATE operation_targets SET status = 'cancelled', error = ?2, completed_at = ?3
+             WHERE operation_id = ?1 AND status = 'pending'",
+            params![id.as_str(), NOT_SENT, at.as_millis()],
         )?;
         let id: OperationId = parse(id, "operation id")?;
         let states: Vec<TargetStatus> = targets(tx, id)?.iter().map(|target| target.status).collect();

@@ -262,14 +262,20 @@ fn of_operation(error: &OperationError) -> Problem {
         OperationError::Action(ActionError::Invalid { field, .. }) => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
         }
-        OperationError::Action(ActionError::NotHere(_)) | OperationError::Ended => {
-            Problem::new(StatusCode::CONFLICT, "unavailable", detail)
-        }
-        OperationError::NoTargets | OperationError::TooManyTargets => {
+        OperationError::Strategy(error) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+            .with("field", json!(error.field)),
+        OperationError::Action(ActionError::NotHere(_))
+        | OperationError::Ended
+        | OperationError::AlreadyPaused
+        | OperationError::NotPaused
+        | OperationError::StillRunning
+        | OperationError::NothingToRepeat
+        | OperationError::NotRepeatable => Problem::new(StatusCode::CONFLICT, "unavailable", detail),
+        OperationError::NoTargets | OperationError::NoneFits | OperationError::TooManyTargets => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
                 .with("field", json!("server_ids"))
         }
-        OperationError::AlreadyRunning { operation, .. } => {
+        OperationError::AlreadyRunning { operation, .. } | OperationError::Busy { operation, .. } => {
             Problem::new(StatusCode::CONFLICT, "already-running", detail)
                 .with("operation_id", json!(operation))
         }

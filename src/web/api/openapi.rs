@@ -84,6 +84,8 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("ResultJson", schema::<operations::ResultJson>()?),
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
+        ("ClusterJson", schema::<operations::ClusterJson>()?),
+        ("RetryInput", schema::<operations::RetryInput>()?),
         ("OperationInput", schema::<operations::OperationInput>()?),
         (
             "ActionInput",

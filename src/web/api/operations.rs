@@ -11,8 +11,11 @@ use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::{fetched_page, rows, window};
 use crate::actions::Action;
-use crate::model::{TargetStatus, Timestamp};
-use crate::operations::{NewOperation, OperationView, Planned, TargetView};
+use crate::model::{OperationStatus, Selector, TargetStatus, Timestamp};
+use crate::operations::{
+    Cluster, NewOperation, OperationView, Order, Planned, Strategy, TargetView, cluster_summary, clusters,
+    parameter,
+};
 use crate::services::Services;
 
 /// The routes of this file.
@@ -45,6 +48,18 @@ pub fn routes() -> Vec<Route> {
             .summary("Sends nothing more and ends what runs")
             .status(202)
             .gives("Operation"),
+        Route::post("/api/v1/fleet/operations/{id}/pause", Access::OPERATOR, pause)
+            .summary("Sends nothing more until it is resumed; what runs goes on")
+            .gives("Operation"),
+        Route::post("/api/v1/fleet/operations/{id}/resume", Access::OPERATOR, resume)
+            .summary("Goes on with a paused operation; of one that has ended, begins a new one with what was never sent")
+            .status(202)
+            .gives("Operation"),
+        Route::post("/api/v1/fleet/operations/{id}/retry", Access::OPERATOR, retry)
+            .summary("Begins a new operation with the servers on which this one failed, or that were unreachable or unknown")
+            .takes("RetryInput")
+            .status(202)
+            .gives("Operation"),
     ]
 }
 
@@ -53,7 +68,7 @@ pub fn routes() -> Vec<Route> {
 pub struct ResultJson {
     server_id: String,
     server_name: String,
-    /// pending, sent, succeeded, failed, unreachable, unknown, cancelled.
+    /// pending, sent, succeeded, failed, unreachable, unknown, cancelled, skipped.
     status: String,
     /// The exact command.
     command: Option<String>,
@@ -69,6 +84,10 @@ pub struct ResultJson {
     duration_ms: Option<u64>,
     #[schema(value_type = Option<String>)]
     started_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
+    completed_at: Option<Timestamp>,
+    /// From 0: with which batch of the operation it goes.
+    batch: u32,
     error: Option<String>,
 }
 
@@ -89,7 +108,36 @@ impl ResultJson {
             omitted_chars: record.map_or(0, |record| record.omitted_chars),
             duration_ms: record.and_then(|record| record.duration_ms),
             started_at: record.map(|record| record.started_at),
+            completed_at: target.completed_at,
+            batch: target.batch,
             error: target.error.clone(),
+        }
+    }
+}
+
+/// Servers that ended alike and said the same.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClusterJson {
+    status: String,
+    /// `exit status 0`, or why there is none.
+    ending: String,
+    server_ids: Vec<String>,
+    server_names: Vec<String>,
+    /// Against the first cluster, a line each, marked as diff -u does; empty for the first.
+    diff: Vec<String>,
+    diff_left_out: usize,
+}
+
+impl ClusterJson {
+    fn of(cluster: &Cluster, targets: &[TargetView]) -> Self {
+        let members = || cluster.members.iter().filter_map(|index| targets.get(*index));
+        Self {
+            status: cluster.status.to_string(),
+            ending: cluster.ending.clone(),
+            server_ids: members().map(|view| view.target.server.to_string()).collect(),
+            server_names: members().map(|view| view.target.server_name.clone()).collect(),
+            diff: cluster.diff.iter().map(|(side, line)| format!("{}{line}", side.mark())).collect(),
+            diff_left_out: cluster.diff_left_out,
         }
     }
 }
@@ -100,10 +148,18 @@ pub struct OperationJson {
     id: String,
     operation_type: String,
     title: String,
+    /// Those that were found when it began, in their order.
     server_ids: Vec<String>,
+    /// The groups that were named.
     group_ids: Vec<String>,
+    /// The conditions that chose servers, as they were given.
     #[schema(value_type = Option<Object>)]
     filter_criteria: Option<Value>,
+    /// parallelism, batches, pause_s, max_failures, health_gate_s, when_busy.
+    #[schema(value_type = Object)]
+    strategy: Value,
+    /// The operation whose servers it tries again.
+    retry_of: Option<String>,
     #[schema(value_type = Object)]
     parameters: Value,
     initiated_by: String,
@@ -114,9 +170,19 @@ pub struct OperationJson {
     completed_servers: usize,
     /// That ended and did not succeed.
     failed_servers: usize,
+    /// A person has stopped it for now.
+    paused: bool,
+    /// Why nothing more was sent.
+    halted: Option<String>,
     /// Absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<ResultJson>>,
+    /// Equal answers as one, the largest first; absent in lists and until it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clusters: Option<Vec<ClusterJson>>,
+    /// "47 identical, 2 differ, 1 unreachable".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_summary: Option<String>,
     error_summary: Option<String>,
     #[schema(value_type = Option<String>)]
     started_at: Option<Timestamp>,
@@ -144,42 +210,36 @@ impl OperationJson {
             .take(10)
             .collect::<Vec<_>>()
             .join("; ");
+        let ended = !matches!(operation.status, OperationStatus::Pending | OperationStatus::Running);
+        let folded = (with_results && ended).then(|| clusters(&view.targets));
+        let selector: Selector = serde_json::from_value(operation.selector.clone()).unwrap_or_default();
+        let conditions = Selector { servers: Vec::new(), groups: Vec::new(), ..selector.clone() };
         Self {
             id: operation.id.to_string(),
             operation_type: operation.kind.clone(),
             title: operation.title.clone(),
             server_ids: view.targets.iter().map(|target| target.target.server.to_string()).collect(),
-            group_ids: Vec::new(),
-            filter_criteria: None,
+            group_ids: selector.groups,
+            filter_criteria: conditions.chooses().then(|| json!(conditions)),
+            strategy: operation.strategy.clone(),
+            retry_of: operation.retry_of.map(|id| id.to_string()),
             parameters: operation.parameters.clone(),
             initiated_by: operation.initiated_by.clone(),
             status: operation.status.to_string(),
             total_servers: view.targets.len(),
             completed_servers: count(&TargetStatus::is_final),
             failed_servers: count(&failed),
+            paused: operation.paused_at.is_some(),
+            halted: operation.halted.clone(),
+            cluster_summary: folded.as_deref().and_then(|found| cluster_summary(found, &view.targets)),
+            clusters: folded
+                .map(|found| found.iter().map(|one| ClusterJson::of(one, &view.targets)).collect()),
             results: with_results.then(|| view.targets.iter().map(ResultJson::of).collect()),
             error_summary: Some(summary).filter(|summary| !summary.is_empty()),
             started_at: operation.started_at,
             completed_at: operation.completed_at,
             created_at: operation.created_at,
         }
-    }
-}
-
-/// A parameter of a JSON object as the text that a form would send.
-fn parameter<'a>(members: &'a Map<String, Value>) -> impl Fn(&str) -> Option<String> + 'a {
-    |name| match members.get(name)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(value) => Some(value.to_string()),
-        // Parameters with parts (environment, container) are read as JSON by the action.
-        object @ Value::Object(_) => Some(object.to_string()),
-        // Older bodies name a list of services; one at a time is what an action does.
-        Value::Array(items) => match items.as_slice() {
-            [Value::String(text)] => Some(text.clone()),
-            _ => None,
-        },
-        _ => None,
     }
 }
 
@@ -200,7 +260,20 @@ pub struct OperationInput {
     /// kill_process, start_service, stop_service, restart_service, reload_service, run_command.
     operation_type: String,
     /// Ids or names.
+    #[serde(default)]
     server_ids: Vec<String>,
+    /// Ids or names: their members now.
+    #[serde(default)]
+    group_ids: Vec<String>,
+    /// Servers by what they are: all, tags, regions, environments, health, status.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    filter_criteria: Option<Selector>,
+    /// parallelism, batches (sizes as numbers or "10%"; the last repeats), pause_s, max_failures (number or "10%"),
+    /// health_gate_s, when_busy (share, queue, refuse).
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    strategy: Option<Strategy>,
     /// Of the action: pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment (texts, or
     /// {"secret": text}), stdin, container {engine, name}, label.
     #[serde(default)]
@@ -224,11 +297,18 @@ pub(super) fn planned(planned: &Planned) -> Value {
 async fn begin(request: Request, services: Services) -> Result<Response, Failure> {
     let input: OperationInput = request.json()?;
     let action = Action::parse(&input.operation_type, parameter(&input.parameters))?;
-    let new = NewOperation { action, servers: input.server_ids };
+    let mut selector = input.filter_criteria.unwrap_or_default();
+    selector.servers.extend(input.server_ids);
+    selector.groups.extend(input.group_ids);
+    let new = Order { action, selector, strategy: input.strategy.unwrap_or_default(), retry_of: None };
     if input.dry_run {
-        let plan = services.operations.plan(request.caller()?, &new)?;
+        let plan = services.operations.plan_order(request.caller()?, &new)?;
+        let batches: Vec<usize> = new.strategy.split(plan.len()).iter().map(ExactSizeIterator::len).collect();
         let targets: Vec<Value> = plan.iter().map(planned).collect();
-        return json_reply(StatusCode::OK, &json!({ "dry_run": true, "targets": targets }));
+        return json_reply(
+            StatusCode::OK,
+            &json!({ "dry_run": true, "batches": batches, "targets": targets }),
+        );
     }
     let view = services.operations.begin(request.caller()?, new).await?;
     json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
@@ -242,6 +322,31 @@ async fn get(request: Request, services: Services) -> Result<Response, Failure> 
 async fn cancel(request: Request, services: Services) -> Result<Response, Failure> {
     services.operations.cancel(request.caller()?, request.param(0)).await?;
     let view = services.operations.get(request.caller()?, request.param(0)).await?;
+    json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
+}
+
+async fn pause(request: Request, services: Services) -> Result<Response, Failure> {
+    let view = services.operations.pause(request.caller()?, request.param(0)).await?;
+    json_reply(StatusCode::OK, &OperationJson::of(&view, true))
+}
+
+async fn resume(request: Request, services: Services) -> Result<Response, Failure> {
+    let view = services.operations.resume(request.caller()?, request.param(0)).await?;
+    json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
+}
+
+/// Body of `POST …/retry`; may be empty.
+#[derive(Debug, Default, serde::Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryInput {
+    /// The states to try again: failed, unreachable, unknown (these where none is named), cancelled, skipped, succeeded.
+    #[schema(value_type = Vec<String>)]
+    states: Vec<TargetStatus>,
+}
+
+async fn retry(request: Request, services: Services) -> Result<Response, Failure> {
+    let input: RetryInput = if request.body.is_empty() { RetryInput::default() } else { request.json()? };
+    let view = services.operations.retry(request.caller()?, request.param(0), &input.states).await?;
     json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
 }
 

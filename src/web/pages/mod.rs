@@ -17,6 +17,7 @@ pub mod import;
 pub mod keeping;
 pub mod keys;
 pub mod operation;
+pub mod operation_new;
 pub mod operations;
 pub mod remote;
 pub mod report;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use askama::Template;
 
 use crate::model::{OperationStatus, Role, ServerId, TargetStatus, Timestamp};
-use crate::operations::{OperationView, TargetView};
+use crate::operations::{Cluster, OperationView, Side, TargetView, cluster_summary, clusters};
 use crate::store::operations::Operation;
 use crate::web::view::{self, Value, When};
 
@@ -103,7 +103,21 @@ struct Progress {
     title: String,
     badge: Badge,
     is_running: bool,
+    is_paused: bool,
+    /// Why nothing more was sent.
+    halted: Option<String>,
+    /// "Batch 2 of 4", where there are several.
+    batch: Option<String>,
     may_cancel: bool,
+    /// A whole of one server has nothing to hold back.
+    may_pause: bool,
+    /// Servers that a retry would be about; 0: none, or it may not be done.
+    retry: usize,
+    /// Servers that were never sent to.
+    rest: usize,
+    retry_of: Option<String>,
+    /// Set once it has ended.
+    folded: Option<Folded>,
     csrf_token: String,
     who: String,
     when: When,
@@ -116,13 +130,85 @@ struct Progress {
     parts: Vec<(&'static str, String, String)>,
 }
 
+/// Equal answers as one.
+#[derive(Debug, Clone)]
+struct Folded {
+    summary: String,
+    clusters: Vec<Fold>,
+}
+
+#[derive(Debug, Clone)]
+struct Fold {
+    badge: Badge,
+    ending: String,
+    count: usize,
+    names: String,
+    /// The fleet page with these servers chosen by their names; None for too many to stand in an address.
+    address: Option<String>,
+    /// Class, mark and text of each line that differs from the largest.
+    diff: Vec<(&'static str, &'static str, String)>,
+    left_out: usize,
+}
+
+/// Servers that a cluster names.
+const FOLD_NAMED: usize = 8;
+/// Clusters on a page; of more, the smallest are counted only.
+const FOLDS: usize = 20;
+
+impl Folded {
+    /// With one server there is nothing to compare.
+    fn of(view: &OperationView) -> Option<Self> {
+        let found = clusters(&view.targets);
+        let summary = cluster_summary(&found, &view.targets).filter(|_| view.targets.len() > 1)?;
+        Some(Self { summary, clusters: found.iter().take(FOLDS).map(|one| Fold::of(one, view)).collect() })
+    }
+}
+
+impl Fold {
+    fn of(cluster: &Cluster, view: &OperationView) -> Self {
+        let members: Vec<&TargetView> =
+            cluster.members.iter().filter_map(|index| view.targets.get(*index)).collect();
+        let names: Vec<&str> = members.iter().map(|one| one.target.server_name.as_str()).collect();
+        let more = names.len().saturating_sub(FOLD_NAMED);
+        let named = names.get(..names.len().min(FOLD_NAMED)).unwrap_or_default().join(", ");
+        Self {
+            badge: Badge::target(cluster.status),
+            ending: view::clean(&cluster.ending, view::TEXT_CHARS),
+            count: names.len(),
+            address: address_of(&names),
+            names: if more > 0 { format!("{named} and {more} more") } else { named },
+            diff: cluster.diff.iter().map(|(side, line)| line_of(*side, line)).collect(),
+            left_out: cluster.diff_left_out,
+        }
+    }
+}
+
+/// Names that stand in an address at most: it stays under 8 KiB, whatever the names.
+const ADDRESS_NAMES: usize = 120;
+
+/// Where something is done to these servers. None: there are too many for an address.
+fn address_of(names: &[&str]) -> Option<String> {
+    // A name is letters, digits, dots and dashes.
+    (names.len() <= ADDRESS_NAMES).then(|| format!("/operations/new?server={}", names.join(",")))
+}
+
+fn line_of(side: Side, line: &str) -> (&'static str, &'static str, String) {
+    let class = match side {
+        Side::Removed => "diff-removed",
+        Side::Added => "diff-added",
+        Side::Both => "diff-both",
+    };
+    (class, side.mark(), view::clean(line, view::TEXT_CHARS))
+}
+
 /// The order in which results are counted: from good to undecided.
-const COUNTED: [TargetStatus; 7] = [
+const COUNTED: [TargetStatus; 8] = [
     TargetStatus::Succeeded,
     TargetStatus::Failed,
     TargetStatus::Unreachable,
     TargetStatus::Unknown,
     TargetStatus::Cancelled,
+    TargetStatus::Skipped,
     TargetStatus::Sent,
     TargetStatus::Pending,
 ];
@@ -137,12 +223,29 @@ impl Progress {
             .filter(|(_, count)| *count > 0)
             .collect();
         let is_running = matches!(operation.status, OperationStatus::Pending | OperationStatus::Running);
+        let may_act = viewer.role >= Role::Operator;
+        let repeatable = may_act && !is_running && operation.is_repeatable;
+        let of = |wanted: &dyn Fn(&TargetView) -> bool| {
+            view.targets.iter().filter(|target| wanted(target)).count()
+        };
         Self {
             id: operation.id.to_string(),
             title: view::clean(&operation.title, view::CELL_CHARS),
             badge: Badge::operation(operation.status),
             is_running,
-            may_cancel: is_running && viewer.role >= Role::Operator,
+            is_paused: is_running && operation.paused_at.is_some(),
+            halted: operation.halted.as_deref().map(|why| view::clean(why, view::TEXT_CHARS)),
+            batch: batch(view),
+            may_cancel: is_running && may_act,
+            may_pause: is_running && may_act && view.targets.len() > 1,
+            retry: if repeatable { of(&|one| one.target.status.is_failure()) } else { 0 },
+            rest: if repeatable {
+                of(&|one| one.target.status.was_left_out() && one.target.record.is_none())
+            } else {
+                0
+            },
+            retry_of: operation.retry_of.map(|id| id.to_string()),
+            folded: if is_running { None } else { Folded::of(view) },
             csrf_token: viewer.csrf_token.clone(),
             who: view::clean(&operation.initiated_by, 80),
             when: When::new(Some(operation.created_at), now),
@@ -154,6 +257,17 @@ impl Progress {
             counts: counts.into_iter().map(|(status, count)| (Badge::target(status), count)).collect(),
         }
     }
+}
+
+/// Which batch is under way, where there are several.
+fn batch(view: &OperationView) -> Option<String> {
+    let last = view.targets.iter().map(|one| one.target.batch).max().filter(|last| *last > 0)?;
+    let open = view.targets.iter().filter(|one| !one.target.status.is_final());
+    let current = open.map(|one| one.target.batch).min();
+    Some(match current {
+        Some(current) => format!("Batch {} of {}", current + 1, last + 1),
+        None => format!("{} batches", last + 1),
+    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share of at most ten thousand")]

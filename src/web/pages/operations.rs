@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::model::{TargetStatus, Timestamp};
+use crate::model::{Role, TargetStatus, Timestamp};
 use crate::operations::OperationView;
 use crate::web::view::{self, Value, When};
 
@@ -19,6 +19,7 @@ const NAMED: usize = 3;
 #[template(path = "pages/operations.html")]
 pub struct OperationsPage {
     pub chrome: Chrome,
+    may_act: bool,
     rows: Vec<Row>,
     pager: Pager,
 }
@@ -49,6 +50,7 @@ impl OperationsPage {
                 viewer,
                 now,
             ),
+            may_act: viewer.role >= Role::Operator,
             rows: shown.iter().map(|view| Row::new(view, now)).collect(),
             pager,
         }
@@ -85,7 +87,6 @@ fn names(view: &OperationView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Role;
     use crate::web::pages::samples::{now, operation, viewer};
 
     #[test]

@@ -143,6 +143,7 @@ impl Badge {
             TargetStatus::Unreachable => ("is-unreachable", "unplug", "Unreachable"),
             TargetStatus::Unknown => ("is-degraded", "circle-question-mark", "Unknown"),
             TargetStatus::Cancelled => ("is-neutral", "circle-minus", "Cancelled"),
+            TargetStatus::Skipped => ("is-neutral", "circle-minus", "Skipped"),
         };
         Self { class, icon, text }
     }

@@ -13,6 +13,7 @@ mod import;
 mod keys;
 mod looking;
 mod operating;
+mod operation_new;
 mod settings;
 mod ways;
 
@@ -47,6 +48,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(import::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());
+    routes.extend(operation_new::routes());
     routes.extend(changing::routes());
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());

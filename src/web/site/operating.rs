@@ -17,7 +17,7 @@ use super::acting::acting;
 use super::{done, doors, show, viewer};
 use crate::fleet::ServerState;
 use crate::model::{Caller, Role, ServerId};
-use crate::operations::OperationError;
+use crate::operations::{OperationError, OperationView};
 use crate::services::Services;
 
 /// The routes of this file.
@@ -26,6 +26,9 @@ pub fn routes() -> Vec<Route> {
         Route::get("/operations", Access::VIEWER, operations),
         Route::get("/operations/{id}", Access::VIEWER, operation),
         Route::post("/operations/{id}/cancel", Access::OPERATOR, cancel),
+        Route::post("/operations/{id}/pause", Access::OPERATOR, pause),
+        Route::post("/operations/{id}/resume", Access::OPERATOR, resume),
+        Route::post("/operations/{id}/retry", Access::OPERATOR, retry),
         Route::get("/servers/{id}/commands", Access::VIEWER, commands),
     ]
 }
@@ -56,14 +59,52 @@ async fn operation_page(
 async fn cancel(request: Request, services: Services) -> Result<Response, Failure> {
     match services.operations.cancel(request.caller()?, request.param(0)).await {
         Ok(()) => Ok(see_other(&format!("/operations/{}?done=cancelled", request.param(0)))),
-        // It ended while the button was pressed: its page says how.
-        Err(error @ OperationError::Ended) => {
-            let problem = problem(&error.into());
-            let notice = Notice::problem(doors::sentence(&problem.detail));
-            operation_page(&request, &services, problem.status, Some(notice)).await
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => not_done(&request, &services, error).await,
     }
+}
+
+async fn pause(request: Request, services: Services) -> Result<Response, Failure> {
+    let outcome = services.operations.pause(request.caller()?, request.param(0)).await;
+    gone_on(&request, &services, outcome).await
+}
+
+async fn resume(request: Request, services: Services) -> Result<Response, Failure> {
+    let outcome = services.operations.resume(request.caller()?, request.param(0)).await;
+    gone_on(&request, &services, outcome).await
+}
+
+async fn retry(request: Request, services: Services) -> Result<Response, Failure> {
+    let outcome = services.operations.retry(request.caller()?, request.param(0), &[]).await;
+    gone_on(&request, &services, outcome).await
+}
+
+/// To the page of the operation that goes on, which may be a new one.
+async fn gone_on(
+    request: &Request,
+    services: &Services,
+    outcome: Result<OperationView, OperationError>,
+) -> Result<Response, Failure> {
+    match outcome {
+        Ok(view) => Ok(see_other(&format!("/operations/{}", view.operation.id))),
+        Err(error) => not_done(request, services, error).await,
+    }
+}
+
+/// The page of the operation says why a button had no effect: it may have ended while the button was pressed.
+async fn not_done(
+    request: &Request,
+    services: &Services,
+    error: OperationError,
+) -> Result<Response, Failure> {
+    if matches!(
+        error,
+        OperationError::NoSuchOperation(_) | OperationError::Auth(_) | OperationError::Store(_)
+    ) {
+        return Err(error.into());
+    }
+    let problem = problem(&error.into());
+    let notice = Notice::problem(doors::sentence(&problem.detail));
+    operation_page(request, services, problem.status, Some(notice)).await
 }
 
 async fn commands(request: Request, services: Services) -> Result<Response, Failure> {

@@ -59,6 +59,9 @@ pub(crate) fn operation(states: &[TargetStatus]) -> OperationView {
                 command: Some(RESTART.to_owned()),
                 error: (*status == TargetStatus::Failed).then(|| "exit status 5".to_owned()),
                 record: record.as_ref().map(|record| record.id),
+                batch: 0,
+                started_at: record.as_ref().map(|record| record.started_at),
+                completed_at: None,
             },
             record,
         }
@@ -77,6 +80,12 @@ pub(crate) fn operation(states: &[TargetStatus]) -> OperationView {
             created_at: seconds_ago(41),
             started_at: Some(seconds_ago(40)),
             completed_at: ended.then(now),
+            selector: json!({}),
+            strategy: json!({}),
+            retry_of: None,
+            is_repeatable: true,
+            paused_at: None,
+            halted: None,
         },
         targets: states.iter().enumerate().map(target).collect(),
     }
