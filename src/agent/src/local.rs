@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -268,11 +268,20 @@ fn first_lines(mut content: Vec<u8>, lines: usize) -> Vec<u8> {
     content
 }
 
+/// What the kernel gives of a file, at most `limit_bytes`. Read into a buffer first: the result is then as large as the
+/// file, and nothing large is allocated and given back two dozen times a reading.
 fn read_capped(path: &Path, limit_bytes: u64) -> Option<Vec<u8>> {
-    // Room for a usual file: std would otherwise ask the kernel twice as often.
-    let mut content = Vec::with_capacity(2048);
-    File::open(path).ok()?.take(limit_bytes).read_to_end(&mut content).ok()?;
-    Some(content)
+    let mut file = File::open(path).ok()?.take(limit_bytes);
+    let mut scratch = [0; 4096];
+    let mut content = Vec::new();
+    loop {
+        match file.read(&mut scratch) {
+            Ok(0) => return Some(content),
+            Ok(count) => content.extend_from_slice(scratch.get(..count)?),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Lowers this process's priority to that niceness. Best effort: std knows no setpriority(2), and where `renice` is
