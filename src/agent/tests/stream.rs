@@ -3,10 +3,85 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
-use support::{Stream, ended, program};
+use support::{PATIENCE, program};
+
+/// `roundsman-agent stream`, killed when the test ends however it ends.
+struct Stream {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Option<BufReader<ChildStdout>>,
+    greeting: String,
+}
+
+impl Stream {
+    fn start() -> Self {
+        let mut child = program().arg("stream").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
+        let mut stream = Self { child, input, output, greeting: String::new() };
+        stream.greeting = stream.line();
+        stream
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(bytes).unwrap();
+        input.flush().unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.as_mut().unwrap().read_line(&mut line).unwrap();
+        line
+    }
+
+    fn ask(&mut self, request: &str) -> String {
+        self.send(format!("{request}\n").as_bytes());
+        self.line()
+    }
+
+    fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    fn close_output(&mut self) {
+        self.output = None;
+    }
+
+    /// Waits for the program's end; the exit code.
+    fn ended(&mut self) -> Option<i32> {
+        ended(&mut self.child)
+    }
+
+    /// A line of `/proc/PID/status`, as a number of its unit.
+    fn status(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ended(child: &mut Child) -> Option<i32> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(begun.elapsed() < PATIENCE, "the program goes on");
+        std::thread::yield_now();
+    }
+}
 
 #[test]
 fn the_greeting_says_who_answers() {
@@ -43,7 +118,7 @@ fn the_end_of_standard_input_is_the_end_and_nothing_is_left_running() {
     let mut child =
         program().arg("stream").stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0).spawn().unwrap();
     let group = child.id();
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"r 1 -psufck\n").unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"r 1 -psufck\n").unwrap();
     drop(child.stdin.take());
     assert_eq!(ended(&mut child), Some(0));
     let left = Command::new("kill").args(["-0", "--", &format!("-{group}")]).stderr(Stdio::null()).status();
@@ -134,9 +209,9 @@ fn a_process_that_starts_ends_and_works_is_seen_at_once() {
         ticks.split(',').next().unwrap().parse().unwrap()
     };
     let first = ticks(&stream.ask("r 2 -p"));
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while ticks(&stream.ask("r 3 -p")) <= first {
-        assert!(begun.elapsed() < support::PATIENCE);
+        assert!(begun.elapsed() < PATIENCE);
     }
     let _ = busy.kill();
     let _ = busy.wait();
