@@ -31,7 +31,9 @@ const AT_CLKTCK: u64 = 17;
 /// Page size where the kernel does not say: that of x86 and of most ARM systems.
 const DEFAULT_PAGE_BYTES: u64 = 4096;
 
-/// How long the fill of filesystems stands: asking costs a process, and disks fill slowly. The shell probe's usual
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// How long mounts and the fill of filesystems stand: asking costs a process, and disks fill slowly. The shell probe's usual
 /// four readings take as long.
 const FILESYSTEMS_TIME_LIMIT: Duration = Duration::from_secs(20);
 
@@ -44,13 +46,17 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// The table of mounts of a reading that is young enough: to list it costs as much as the five next files.
+    fn mounts(&self) -> Option<&Vec<u8>> {
+        let (table, _, asked_at) = self.filesystems.as_ref()?;
+        (asked_at.elapsed() < FILESYSTEMS_TIME_LIMIT).then_some(table)
+    }
+
     fn fill(&mut self, mountinfo: &[u8]) -> FilesystemText {
-        let fresh = self
-            .filesystems
-            .as_ref()
-            .filter(|(table, _, asked_at)| table == mountinfo && asked_at.elapsed() < FILESYSTEMS_TIME_LIMIT);
-        if let Some((_, text, _)) = fresh {
-            return text.clone();
+        if let Some((table, text, asked_at)) = &self.filesystems {
+            if table == mountinfo && asked_at.elapsed() < FILESYSTEMS_TIME_LIMIT {
+                return text.clone();
+            }
         }
         let text = fill(mountinfo);
         self.filesystems = Some((mountinfo.to_owned(), text.clone(), Instant::now()));
@@ -118,12 +124,15 @@ impl Reader {
     }
 
     /// [`read`](Self::read) for one who reads the same machine again and again: what changes slowly is taken from
-    /// `memory`. Filesystems may then be 20 s old, idle processes as `scan` says.
+    /// `memory`. Mounts and filesystems may then be 20 s old, idle processes as `scan` says.
     #[must_use]
     pub fn read_again(&self, sections: Sections, memory: &mut Memory) -> Snapshot {
         let mut files = BTreeMap::new();
+        files.extend(memory.mounts().map(|table| (MOUNTS.to_owned(), table.clone())));
         for path in BASE_FILES.iter().chain(&CGROUP_V2_FILES).chain(&CGROUP_V1_FILES) {
-            self.add(&mut files, path);
+            if !files.contains_key(*path) {
+                self.add(&mut files, path);
+            }
         }
         self.add_sensors(&mut files);
         let taken_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -131,7 +140,7 @@ impl Reader {
         let mut texts = Texts {
             cards: self.cards(),
             process_count: entries.as_ref().and_then(|entries| u64::try_from(entries.len()).ok()),
-            filesystems: files.get("/proc/self/mountinfo").map(|table| memory.fill(table)),
+            filesystems: files.get(MOUNTS).map(|table| memory.fill(table)),
             taken_at_ms: u64::try_from(taken_at.as_millis()).ok(),
             ticks_per_second: self.ticks_per_second,
             ..Texts::default()
