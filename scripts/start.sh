@@ -100,23 +100,11 @@ check_ports() {
 }
 
 build() {
-    local host agent target
     say "Building Roundsman (the first time takes some minutes; afterwards only what changed) ..."
     cargo build --manifest-path "$root/Cargo.toml" --target-dir "$root/target" --locked --release \
         --package roundsman --bin roundsman
-    # The agent is static so that it runs on any Linux; flags of its own in a directory of their own,
-    # else each build would throw the other's work away.
-    host=$(rustc -vV | sed -n 's/^host: //p')
-    RUSTFLAGS='-C target-feature=+crt-static' \
-        cargo build --manifest-path "$root/Cargo.toml" --target-dir "$root/target/agent-build" --locked \
-        --profile agent --package roundsman-agent --target "$host"
-    agent=$root/target/agent-build/$host/agent/roundsman-agent
-    target=$root/target/release/agents/roundsman-agent-$(uname -m)
-    mkdir -p "$(dirname "$target")"
-    # A new file instead of a changed one: an agent may be read for an upload right now.
-    if ! cmp -s "$agent" "$target"; then
-        cp "$agent" "$target.new" && mv "$target.new" "$target"
-    fi
+    # One for servers like this machine; scripts/build-agents.sh makes those for others.
+    "$root/scripts/build-agents.sh" --out "$root/target/release/agents" "$(uname -m)"
 }
 
 need

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests: format, lints, documentation, unit tests, tests against real sshd's, pages through the whole filter.
 #
-#   scripts/test.sh          everything but Prometheus, the browser and the lab
-#   scripts/test.sh --all    also Prometheus, the browser tests, the lab tests and the check of dependencies
+#   scripts/test.sh          everything but Prometheus, foreign agents, the browser and the lab
+#   scripts/test.sh --all    also Prometheus, the agent for aarch64, the browser tests, the lab tests and the check of
+#                            dependencies
 #
 # Installs what it needs with apt when run as root; else says what is missing. Can be run again at any time.
 set -euo pipefail
@@ -13,7 +14,7 @@ case ${1-} in
     '') ;;
     --all) all=yes ;;
     -h | --help)
-        sed -n '2,7s/^# \{0,1\}//p' "$0"
+        sed -n '2,8s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     *)
@@ -38,7 +39,7 @@ export PATH
 # program:package, as Debian names them.
 needed='cc:gcc sshd:openssh-server ssh-keygen:openssh-client dropbear:dropbear-bin dropbearkey:dropbear-bin
 busybox:busybox-static curl:curl setsid:util-linux ss:iproute2 sudo:sudo'
-[ "$all" = no ] || needed="$needed chromium:chromium node:nodejs npm:npm prometheus:prometheus promtool:prometheus"
+[ "$all" = no ] || needed="$needed chromium:chromium node:nodejs npm:npm prometheus:prometheus promtool:prometheus qemu-aarch64-static:qemu-user-static"
 
 # The packages of the programs that are not there.
 missing() {
@@ -105,6 +106,16 @@ prometheus_tests() {
     passed=$((passed + count))
 }
 
+# The agent for another architecture, in an emulator.
+foreign_tests() {
+    say "The agent for aarch64"
+    cargo test --locked --package roundsman-agent --test foreign 2>&1 | tee target/foreign.log
+    local count
+    count=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' target/foreign.log | tail -n 1)
+    [ "${count:-0}" -gt 0 ] || fail "no test of a foreign agent ran"
+    passed=$((passed + count))
+}
+
 browser_tests() {
     say "Browser tests"
     if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed; then
@@ -145,6 +156,7 @@ if [ "$all" = yes ]; then
         say "Dependencies: licences and bans of deny.toml were checked by tests/supply.rs; cargo-deny is not installed"
     fi
     prometheus_tests
+    foreign_tests
     browser_tests
     lab_tests
 fi

@@ -18,6 +18,38 @@ pub fn to_json(snapshot: &Snapshot) -> String {
     out
 }
 
+/// [`to_json`] at the end of `out`.
+pub fn append(snapshot: &Snapshot, out: &mut String) {
+    snapshot.write(out);
+}
+
+/// The facts of a machine as JSON.
+#[must_use]
+pub fn facts(facts: &Facts) -> String {
+    let mut out = String::new();
+    facts.write(&mut out);
+    out
+}
+
+/// A list of processes as JSON.
+#[must_use]
+pub fn processes(processes: &Vec<Process>) -> String {
+    let mut out = String::new();
+    processes.write(&mut out);
+    out
+}
+
+/// A string as JSON, with its quotes; `None` as `null`.
+#[must_use]
+pub fn string(text: Option<&str>) -> String {
+    let mut out = String::new();
+    match text {
+        Some(text) => text.write(&mut out),
+        None => out.push_str("null"),
+    }
+    out
+}
+
 trait Json {
     fn write(&self, out: &mut String);
 }
@@ -52,21 +84,27 @@ macro_rules! objects {
 impl Json for str {
     fn write(&self, out: &mut String) {
         out.push('"');
-        for c in self.chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\u{8}' => out.push_str("\\b"),
-                '\u{c}' => out.push_str("\\f"),
-                c if c < ' ' => {
-                    let _ = write!(out, "\\u{:04x}", u32::from(c));
+        // What needs no escape is copied as a whole. Every byte of a character beyond ASCII is 128 or more.
+        let mut rest = self;
+        while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+            let (plain, after) = rest.split_at(at);
+            out.push_str(plain);
+            let mut after = after.chars();
+            match after.next() {
+                Some('"') => out.push_str("\\\""),
+                Some('\\') => out.push_str("\\\\"),
+                Some('\n') => out.push_str("\\n"),
+                Some('\r') => out.push_str("\\r"),
+                Some('\t') => out.push_str("\\t"),
+                Some('\u{8}') => out.push_str("\\b"),
+                Some('\u{c}') => out.push_str("\\f"),
+                other => {
+                    let _ = write!(out, "\\u{:04x}", other.map_or(0, u32::from));
                 }
-                c => out.push(c),
             }
+            rest = after.as_str();
         }
+        out.push_str(rest);
         out.push('"');
     }
 }
