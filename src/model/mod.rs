@@ -3,6 +3,7 @@
 //! No I/O, no SQL, no clock. Values are parsed once at the edge; what exists is valid.
 
 mod access;
+mod agent;
 mod event;
 mod ids;
 mod operation;
@@ -17,6 +18,7 @@ mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
+pub use agent::{AgentMode, InstalledAgent, ProbeKind, UnknownAgentMode};
 pub use event::{Direction, Event};
 pub use ids::{
     InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId,

@@ -124,6 +124,7 @@ impl TestApp {
                 default_interval: Duration::from_secs(1),
                 polling: Polling::On,
                 ssh_agent: ssh_agent.clone(),
+                agents: dir.path().join("agents"),
             },
         );
         let started_at = clock.now();

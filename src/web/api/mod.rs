@@ -1,5 +1,6 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod agents;
 mod aggregated;
 mod aliases;
 mod backup;
@@ -44,6 +45,7 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(agents::routes());
     routes.extend(files::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());

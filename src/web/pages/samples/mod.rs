@@ -107,6 +107,8 @@ impl Sample {
             jump: None,
             findings: Arc::default(),
             channels_allowed: None,
+            agent: None,
+            probe: None,
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),
