@@ -18,6 +18,38 @@ pub fn to_json(snapshot: &Snapshot) -> String {
     out
 }
 
+/// [`to_json`] at the end of `out`.
+pub fn append(snapshot: &Snapshot, out: &mut String) {
+    snapshot.write(out);
+}
+
+/// The facts of a machine as JSON.
+#[must_use]
+pub fn facts(facts: &Facts) -> String {
+    let mut out = String::new();
+    facts.write(&mut out);
+    out
+}
+
+/// A list of processes as JSON.
+#[must_use]
+pub fn processes(processes: &Vec<Process>) -> String {
+    let mut out = String::new();
+    processes.write(&mut out);
+    out
+}
+
+/// A string as JSON, with its quotes; `None` as `null`.
+#[must_use]
+pub fn string(text: Option<&str>) -> String {
+    let mut out = String::new();
+    match text {
+        Some(text) => text.write(&mut out),
+        None => out.push_str("null"),
+    }
+    out
+}
+
 trait Json {
     fn write(&self, out: &mut String);
 }

@@ -9,7 +9,10 @@ pub mod limits;
 pub mod local;
 pub mod proc;
 pub mod reading;
+pub mod scan;
+pub mod sha256;
 mod snapshot;
+pub mod stream;
 pub mod text;
 
 pub use snapshot::*;

@@ -49,3 +49,9 @@ pub const FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Bytes of output of one command (`systemctl show` of 5,000 units is about 2 MiB).
 pub const COMMAND_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes of `/proc/self/auxv`; the kernel writes about 340.
+pub const AUXV_BYTES: u64 = 4096;
+
+/// Bytes of one request line of `stream`. The longest that means something has under 40.
+pub const REQUEST_LINE_BYTES: usize = 256;

@@ -2,29 +2,61 @@
 //!
 //! Files are read directly. std knows no statvfs(3) and this crate has no unsafe code, so filesystems are asked
 //! for by `stat -f` (or `df -P`) on chosen local mounts in one process with a time limit; network and fuse
-//! filesystems are never touched. `systemctl`, `getconf` and `uname` are run the same way.
+//! filesystems are never touched. `systemctl` and `uname` are run the same way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::limits;
-use crate::proc::{facts, mounts, process, services};
+use crate::proc::{facts, mounts, services};
 use crate::reading::{
-    BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assemble,
+    BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assemble, boot_id,
 };
-use crate::snapshot::{Process, Sections, Snapshot};
+use crate::scan::{self, Scan};
+use crate::snapshot::{Sections, Snapshot};
 
 /// How long one helper command may take. A healthy `systemctl show` of 500 units takes 50 ms.
 const COMMAND_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// Page size where `getconf` does not say: that of x86 and of most ARM systems.
+/// Keys of the auxiliary vector. Source: getauxval(3), elf.h.
+const AT_PAGESZ: u64 = 6;
+const AT_CLKTCK: u64 = 17;
+
+/// Page size where the kernel does not say: that of x86 and of most ARM systems.
 const DEFAULT_PAGE_BYTES: u64 = 4096;
+
+/// How long the fill of filesystems stands: asking costs a process, and disks fill slowly. The shell probe's usual
+/// four readings take as long.
+const FILESYSTEMS_TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a reader of the same machine need not ask for every time.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    scan: Scan,
+    /// The table of mounts, what was said of them, and when.
+    filesystems: Option<(Vec<u8>, FilesystemText, Instant)>,
+}
+
+impl Memory {
+    fn fill(&mut self, mountinfo: &[u8]) -> FilesystemText {
+        let fresh = self
+            .filesystems
+            .as_ref()
+            .filter(|(table, _, asked_at)| table == mountinfo && asked_at.elapsed() < FILESYSTEMS_TIME_LIMIT);
+        if let Some((_, text, _)) = fresh {
+            return text.clone();
+        }
+        let text = fill(mountinfo);
+        self.filesystems = Some((mountinfo.to_owned(), text.clone(), Instant::now()));
+        text
+    }
+}
 
 /// Reads one machine, again and again.
 #[derive(Debug, Clone)]
@@ -33,6 +65,14 @@ pub struct Reader {
     ticks_per_second: Option<u32>,
     page_bytes: u64,
     architecture: Option<String>,
+}
+
+/// What never changes while a machine runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Constants<'a> {
+    pub ticks_per_second: Option<u32>,
+    pub page_bytes: u64,
+    pub architecture: Option<&'a str>,
 }
 
 impl Default for Reader {
@@ -46,39 +86,58 @@ impl Reader {
     /// change: clock ticks, page size, architecture.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        let number = |name: &str| -> Option<u64> {
-            let output = run("getconf", [name])?;
-            std::str::from_utf8(&output).ok()?.trim().parse().ok()
-        };
+        let auxv = read_capped(Path::new("/proc/self/auxv"), limits::AUXV_BYTES).unwrap_or_default();
         Self {
             root: root.to_owned(),
-            ticks_per_second: number("CLK_TCK").and_then(|ticks| u32::try_from(ticks).ok()),
-            page_bytes: number("PAGESIZE").filter(|&bytes| bytes > 0).unwrap_or(DEFAULT_PAGE_BYTES),
+            ticks_per_second: auxiliary(&auxv, AT_CLKTCK).and_then(|ticks| u32::try_from(ticks).ok()),
+            page_bytes: auxiliary(&auxv, AT_PAGESZ).filter(|&bytes| bytes > 0).unwrap_or(DEFAULT_PAGE_BYTES),
             architecture: run("uname", ["-m"]).and_then(|output| crate::text::first_line(&output)),
         }
+    }
+
+    #[must_use]
+    pub fn constants(&self) -> Constants<'_> {
+        Constants {
+            ticks_per_second: self.ticks_per_second,
+            page_bytes: self.page_bytes,
+            architecture: self.architecture.as_deref(),
+        }
+    }
+
+    /// `/proc/sys/kernel/random/boot_id`, where it looks like one.
+    #[must_use]
+    pub fn boot_id(&self) -> Option<String> {
+        boot_id(&self.file("/proc/sys/kernel/random/boot_id")?)
     }
 
     /// One reading of the base and of the wanted sections. Blocks for some milliseconds; at most for the time
     /// limit of the helper commands.
     #[must_use]
     pub fn read(&self, sections: Sections) -> Snapshot {
+        self.read_again(sections, &mut Memory::default())
+    }
+
+    /// [`read`](Self::read) for one who reads the same machine again and again: what changes slowly is taken from
+    /// `memory`. Filesystems may then be 20 s old, idle processes as `scan` says.
+    #[must_use]
+    pub fn read_again(&self, sections: Sections, memory: &mut Memory) -> Snapshot {
         let mut files = BTreeMap::new();
         for path in BASE_FILES.iter().chain(&CGROUP_V2_FILES).chain(&CGROUP_V1_FILES) {
             self.add(&mut files, path);
         }
         self.add_sensors(&mut files);
         let taken_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let pids = self.pids();
+        let entries = scan::entries(&self.path("/proc"));
         let mut texts = Texts {
             cards: self.cards(),
-            process_count: pids.as_ref().and_then(|pids| u64::try_from(pids.len()).ok()),
-            filesystems: files.get("/proc/self/mountinfo").map(|table| fill(table)),
+            process_count: entries.as_ref().and_then(|entries| u64::try_from(entries.len()).ok()),
+            filesystems: files.get("/proc/self/mountinfo").map(|table| memory.fill(table)),
             taken_at_ms: u64::try_from(taken_at.as_millis()).ok(),
             ticks_per_second: self.ticks_per_second,
             ..Texts::default()
         };
         if sections.processes {
-            texts.processes = pids.map(|pids| self.processes(&pids));
+            texts.processes = entries.map(|entries| memory.scan.read(&self.root, &entries, self.page_bytes));
         }
         if sections.services {
             texts.services = Some(self.services());
@@ -145,32 +204,6 @@ impl Reader {
         names
     }
 
-    fn pids(&self) -> Option<Vec<u32>> {
-        let entries = fs::read_dir(self.path("/proc")).ok()?;
-        let mut pids: Vec<u32> =
-            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        pids.sort_unstable();
-        Some(pids)
-    }
-
-    fn processes(&self, pids: &[u32]) -> Vec<Process> {
-        let users: HashMap<u32, String> =
-            self.file("/etc/passwd").map(|content| process::passwd(&content)).unwrap_or_default();
-        let one = |&pid: &u32| {
-            let folder = self.path(&format!("/proc/{pid}"));
-            let stat = read_capped(&folder.join("stat"), limits::COMMAND_LINE_BYTES as u64 * 4)?;
-            let status = read_capped(&folder.join("status"), limits::COMMAND_LINE_BYTES as u64 * 16);
-            let command_line = read_capped(&folder.join("cmdline"), limits::COMMAND_LINE_BYTES as u64);
-            let files = process::ProcessFiles {
-                stat: &stat,
-                status: status.as_deref(),
-                command_line: command_line.as_deref(),
-            };
-            process::process(&files, self.page_bytes, &users)
-        };
-        pids.iter().take(limits::PROCESSES).filter_map(one).collect()
-    }
-
     fn services(&self) -> ServicesText {
         if !self.path("/run/systemd/system").exists() {
             return ServicesText::Unknown("systemd is not the init of this machine".to_owned());
@@ -191,6 +224,17 @@ impl Reader {
             files.filter_map(|name| self.file(&format!("{folder}/{name}"))).collect()
         })
     }
+}
+
+/// What the kernel told this process at its start: pairs of words, ended by a zero key. Source: proc_pid_auxv(5).
+fn auxiliary(auxv: &[u8], wanted: u64) -> Option<u64> {
+    let word = |bytes: &[u8]| -> Option<u64> {
+        bytes.try_into().map(usize::from_ne_bytes).ok().and_then(|word| u64::try_from(word).ok())
+    };
+    auxv.chunks_exact(2 * size_of::<usize>()).find_map(|pair| {
+        let (key, value) = pair.split_at_checked(size_of::<usize>())?;
+        (word(key)? == wanted).then(|| word(value))?
+    })
 }
 
 fn is_hwmon_file(name: &str) -> bool {
@@ -225,9 +269,16 @@ fn first_lines(mut content: Vec<u8>, lines: usize) -> Vec<u8> {
 }
 
 fn read_capped(path: &Path, limit_bytes: u64) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
+    // Room for a usual file: std would otherwise ask the kernel twice as often.
+    let mut content = Vec::with_capacity(2048);
     File::open(path).ok()?.take(limit_bytes).read_to_end(&mut content).ok()?;
     Some(content)
+}
+
+/// Lowers this process's priority to that niceness. Best effort: std knows no setpriority(2), and where `renice` is
+/// missing the agent is merely less polite.
+pub fn be_nice(niceness: u8) {
+    let _ = run("renice", ["-n", &niceness.to_string(), "-p", &std::process::id().to_string()]);
 }
 
 /// Standard output of a command, however it ended. `None`: it is not there, said nothing, or took longer than

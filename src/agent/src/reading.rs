@@ -211,7 +211,7 @@ fn clock(boot_time_s: Option<u64>, uptime_ms: Option<u64>) -> Option<u64> {
 }
 
 /// A UUID as the kernel prints it; anything else is not a boot id.
-fn boot_id(bytes: &[u8]) -> Option<String> {
+pub(crate) fn boot_id(bytes: &[u8]) -> Option<String> {
     let line = crate::text::first_line(bytes)?;
     let valid = line.len() == 36 && line.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     valid.then_some(line)

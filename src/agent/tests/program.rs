@@ -21,7 +21,8 @@ fn snapshot_prints_one_line_of_json() {
 fn version_names_program_and_version() {
     let output = agent(&["version"]);
     assert!(output.status.success());
-    assert_eq!(output.stdout, format!("roundsman-agent {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with(concat!("roundsman-agent ", env!("CARGO_PKG_VERSION"), " ")));
 }
 
 #[test]

@@ -53,13 +53,15 @@ fn stat(bytes: &[u8], page_bytes: u64) -> Option<Process> {
 }
 
 /// The effective uid: second number of the `Uid:` line of `status`. `ps` and `top` show the same.
-fn uid(status: &[u8]) -> Option<u32> {
+#[must_use]
+pub fn uid(status: &[u8]) -> Option<u32> {
     lines(status)
         .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1)?.parse::<u32>().ok())
 }
 
 /// Arguments are ended by NUL; a process may overwrite them with anything.
-fn command_line(bytes: &[u8]) -> Option<String> {
+#[must_use]
+pub fn command_line(bytes: &[u8]) -> Option<String> {
     let capped = bytes.get(..limits::COMMAND_LINE_BYTES.min(bytes.len()))?;
     let spaced: Vec<u8> = capped.iter().map(|&byte| if byte == 0 { b' ' } else { byte }).collect();
     clean_some(&spaced, limits::COMMAND_LINE_BYTES)
