@@ -63,6 +63,9 @@ pub fn command(path: &str, sha256: &str) -> Result<String, CannotQuote> {
 struct Greeting {
     name: String,
     version: String,
+    /// SHA-256 of its own file, as it sees it.
+    #[serde(default)]
+    build: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,12 +91,12 @@ impl<S> AgentProbe<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    /// Waits for the agent's greeting.
+    /// Waits for the greeting of the agent with this SHA-256.
     ///
     /// # Errors
     /// [`ProbeError::NoAgent`] where there is none, or another one than was deployed; `TooMuchOutput`, `TimedOut`,
     /// `Closed`, `Garbled`.
-    pub async fn start(mut stream: S) -> Result<Self, ProbeError> {
+    pub async fn start(mut stream: S, sha256: &str) -> Result<Self, ProbeError> {
         let line = within(START_TIME_LIMIT, line(&mut stream, GREETING_LIMIT_BYTES)).await?;
         let no_agent = |reason: String| ProbeError::NoAgent { reason };
         match line.as_slice() {
@@ -114,6 +117,9 @@ where
         if greeting.name != NAME || series(&version) != series(VERSION) {
             let name = clean(greeting.name.as_bytes(), SAID_BYTES);
             return Err(no_agent(format!("it is {name} {version}, and this Roundsman is {VERSION}")));
+        }
+        if greeting.build.is_some_and(|build| build != sha256) {
+            return Err(no_agent("it says that it is another build than was deployed".to_owned()));
         }
         Ok(Self { stream, version, request: 0, in_step: true })
     }
@@ -240,10 +246,11 @@ mod tests {
 
     use super::*;
 
+    const SHA: &str = "5ha";
     const GREETING: &str = concat!(
         r#"{"name":"roundsman-agent","version":""#,
         env!("CARGO_PKG_VERSION"),
-        r#"","build":"x","arch":"x86_64"}"#
+        r#"","build":"5ha","arch":"x86_64"}"#
     );
 
     /// An agent that greets and then answers the first request with these bytes.
@@ -264,7 +271,7 @@ mod tests {
     }
 
     async fn read(answer: impl Into<Vec<u8>>) -> Result<Snapshot, ProbeError> {
-        AgentProbe::start(agent(GREETING, answer)).await.unwrap().read(Sections::BASE).await
+        AgentProbe::start(agent(GREETING, answer), SHA).await.unwrap().read(Sections::BASE).await
     }
 
     #[tokio::test]
@@ -275,7 +282,7 @@ mod tests {
             ..Snapshot::default()
         };
         let line = format!("{{\"request\":1,\"snapshot\":{}}}\n", roundsman_agent::json::to_json(&snapshot));
-        let mut probe = AgentProbe::start(agent(GREETING, line.clone())).await.unwrap();
+        let mut probe = AgentProbe::start(agent(GREETING, line.clone()), SHA).await.unwrap();
         let asked = Sections { facts: true, ..Sections::BASE };
         assert_eq!(probe.read(asked).await, Ok(snapshot));
         assert_eq!(read(line).await.map(|snapshot| snapshot.facts), Ok(None), "nobody asked for facts");
@@ -321,21 +328,26 @@ mod tests {
         for greeting in [
             r#"{"name":"roundsman-agent","version":"99.0.0"}"#,
             r#"{"name":"other","version":"0.1.0"}"#,
+            concat!(
+                r#"{"name":"roundsman-agent","version":""#,
+                env!("CARGO_PKG_VERSION"),
+                r#"","build":"other"}"#
+            ),
             "Welcome to web-1!",
             "",
             MISSING,
             ALTERED,
         ] {
-            let started = AgentProbe::start(agent(greeting, "")).await;
+            let started = AgentProbe::start(agent(greeting, ""), SHA).await;
             assert!(matches!(started, Err(ProbeError::NoAgent { .. })), "{greeting}: {started:?}");
         }
-        let endless = AgentProbe::start(agent("x".repeat(GREETING_LIMIT_BYTES * 8), "")).await;
+        let endless = AgentProbe::start(agent("x".repeat(GREETING_LIMIT_BYTES * 8), ""), SHA).await;
         assert!(matches!(endless, Err(ProbeError::TooMuchOutput { .. })), "{endless:?}");
     }
 
     #[tokio::test]
     async fn after_a_failed_reading_the_channel_is_of_no_more_use() {
-        let mut probe = AgentProbe::start(agent(GREETING, "{}\n")).await.unwrap();
+        let mut probe = AgentProbe::start(agent(GREETING, "{}\n"), SHA).await.unwrap();
         assert!(probe.read(Sections::BASE).await.is_err());
         assert_eq!(probe.read(Sections::BASE).await, Err(ProbeError::Closed));
     }

@@ -355,7 +355,7 @@ async fn read_once(connection: &Connection, path: &str, sha256: &str) -> Result<
     let reading = async {
         let stream =
             connection.open(&command).await.map_err(|error| format!("{error} {}", error.advice()))?;
-        let mut probe = AgentProbe::start(stream).await.map_err(|error| error.to_string())?;
+        let mut probe = AgentProbe::start(stream, sha256).await.map_err(|error| error.to_string())?;
         let started = Instant::now();
         probe.read(Sections::BASE).await.map_err(|error| error.to_string())?;
         Ok(started.elapsed().as_millis())

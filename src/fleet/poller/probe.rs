@@ -57,7 +57,8 @@ impl Probe {
             Err(error) => return Ok(Err(ProbeError::NoAgent { reason: error.to_string() })),
         };
         let stream = connection.open_readings(&command).await?;
-        Ok(AgentProbe::start(stream).await.map(|probe| Self::Agent(Box::new(probe), installed)))
+        let started = AgentProbe::start(stream, &installed.sha256).await;
+        Ok(started.map(|probe| Self::Agent(Box::new(probe), installed)))
     }
 }
 
