@@ -153,7 +153,8 @@ impl Fleet {
         let version = said.lines().find_map(|line| line.strip_prefix("runs ")).unwrap_or_default();
         let version = printable::line(version.as_bytes(), SAID_CHARS);
         report.say(&format!("Start: {version}"));
-        let version = version.rsplit(' ').next().unwrap_or_default().to_owned();
+        // `roundsman-agent 0.1.0 BUILD`
+        let version = version.split(' ').nth(1).unwrap_or_default().to_owned();
         let taken = read_once(&connection, &placed.path, &binary.sha256).await;
         let taken = taken.map_err(|cause| Stuck::at("Taking a reading with the agent", cause))?;
         report.say(&format!("Verification: a reading arrived in {taken} ms"));
