@@ -59,6 +59,8 @@ pub struct Config {
     pub master_key: Option<Secret<String>>,
     /// Socket of the ssh-agent whose keys servers may use. None: no server logs in with an agent.
     pub ssh_agent: Option<PathBuf>,
+    /// Directory of the agents that can be deployed.
+    pub agents: PathBuf,
     /// `/metrics` answers whoever asks from this machine itself, without login.
     pub metrics_without_login: bool,
     /// None: readings are passed on to nobody.
@@ -76,6 +78,7 @@ pub struct Flags {
     pub insecure_listen: bool,
     pub interval: Option<String>,
     pub log_format: Option<String>,
+    pub agents: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,6 +91,7 @@ struct File {
     interval: Option<String>,
     log_format: Option<LogFormat>,
     ssh_agent: Option<PathBuf>,
+    agents: Option<PathBuf>,
     metrics_without_login: Option<bool>,
     remote_write: Option<remote_write::Table>,
     retention: Option<toml::Spanned<retention::Table>>,
@@ -164,6 +168,12 @@ impl Config {
             admin_password: secret(environment, "ROUNDSMAN_ADMIN_PASSWORD")?,
             master_key: secret(environment, "ROUNDSMAN_MASTER_KEY")?,
             ssh_agent: ssh_agent(environment, file.ssh_agent)?,
+            agents: flags
+                .agents
+                .clone()
+                .or_else(|| environment("ROUNDSMAN_AGENTS").map(PathBuf::from))
+                .or(file.agents)
+                .unwrap_or_else(agents_beside_program),
             metrics_without_login: boolean(environment, "ROUNDSMAN_METRICS_WITHOUT_LOGIN")?
                 .or(file.metrics_without_login)
                 .unwrap_or(false),
@@ -188,6 +198,12 @@ fn default_data() -> PathBuf {
 pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// `agents` beside the executable; a program that cannot say where it lies has none.
+fn agents_beside_program() -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("agents")));
+    beside.unwrap_or_else(|| PathBuf::from("agents"))
 }
 
 fn value(origin: &str, message: impl Into<String>) -> ConfigError {

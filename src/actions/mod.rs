@@ -2,6 +2,7 @@
 //!
 //! Pure: validates and builds text, never runs anything. Every value that a person gave is validated and quoted here.
 
+mod agents;
 mod how;
 mod mask;
 mod rotation;
@@ -13,6 +14,9 @@ use serde::Serialize;
 use crate::model::{Role, ServiceManager, ServiceVerb, Signal};
 use crate::quote::quote;
 
+pub use agents::{
+    AgentDeployment, DEFAULT_PORT as AGENT_PORT, SCRIPT as AGENT_SCRIPT, manage as manage_agent,
+};
 pub use how::{ContainerEngine, How, InContainer, STDIN_LIMIT_BYTES, Variable};
 pub use mask::mask;
 pub use rotation::KeyRotation;
@@ -71,6 +75,10 @@ pub enum Action {
     },
     /// Several steps with logins between them; only the fleet can do it.
     RotateKey(KeyRotation),
+    /// An upload between several commands; only the fleet can do it.
+    DeployAgent(AgentDeployment),
+    /// Ends its use and leaves no file of it.
+    RemoveAgent,
 }
 
 /// What of a server decides about the command.
@@ -226,9 +234,14 @@ impl Action {
                     };
                 Ok(Self::run_command(&command, sudo, timeout)?.run_like(How::parse(&parameter)?))
             }
+            ("deploy_agent" | "upgrade_agent", _) => {
+                let (mode, port) = (parameter("mode"), parameter("port"));
+                AgentDeployment::parse(mode.as_deref(), port.as_deref()).map(Self::DeployAgent)
+            }
+            ("remove_agent", _) => Ok(Self::RemoveAgent),
             _ => Err(invalid(
                 "operation_type",
-                "use kill_process, start_service, stop_service, restart_service, reload_service or run_command",
+                "use kill_process, start_service, stop_service, restart_service, reload_service, run_command, deploy_agent or remove_agent",
             )),
         }
     }
@@ -246,6 +259,8 @@ impl Action {
             },
             Self::RunCommand { .. } => "run_command",
             Self::RotateKey(_) => "rotate_key",
+            Self::DeployAgent(_) => "deploy_agent",
+            Self::RemoveAgent => "remove_agent",
         }
     }
 
@@ -253,7 +268,7 @@ impl Action {
     #[must_use]
     pub const fn role(&self) -> Role {
         match self {
-            Self::RotateKey(_) => Role::Admin,
+            Self::RotateKey(_) | Self::DeployAgent(_) | Self::RemoveAgent => Role::Admin,
             Self::KillProcess { .. } | Self::Service { .. } | Self::RunCommand { .. } => Role::Operator,
         }
     }
@@ -283,6 +298,8 @@ impl Action {
                 }
             }
             Self::RotateKey(rotation) => rotation.title(),
+            Self::DeployAgent(deployment) => deployment.title(),
+            Self::RemoveAgent => "Remove the agent".to_owned(),
         }
     }
 
@@ -319,6 +336,8 @@ impl Action {
                 run_plan(around, command, *sudo, timeout, how)
             }
             Self::RotateKey(rotation) => rotation.plan(),
+            Self::DeployAgent(deployment) => Ok(deployment.plan()),
+            Self::RemoveAgent => Ok(agents::removal_plan()),
         }
     }
 }

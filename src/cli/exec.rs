@@ -359,7 +359,7 @@ pub(super) fn show_all(operation: &Value, no_fold: bool) -> Result<(), CliError>
     Ok(stdout.flush()?)
 }
 
-fn exit_code(operation: &Value) -> ExitCode {
+pub(super) fn exit_code(operation: &Value) -> ExitCode {
     let results = results(operation);
     if let [result] = results {
         let status = result.get("exit_status").and_then(Value::as_u64);

@@ -9,6 +9,7 @@ mod backup;
 mod client;
 mod connect;
 mod cp;
+mod deploy;
 mod doctor;
 mod error;
 mod exec;
@@ -95,6 +96,8 @@ pub enum Command {
     Exec(Box<exec::Exec>),
     /// Copy a file to a server or from one
     Cp(cp::Cp),
+    /// Bring the agent to servers, which makes readings cheaper and richer, or take it away
+    Deploy(deploy::Deploy),
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
@@ -148,6 +151,9 @@ pub struct Serve {
     /// How log lines are written to stderr [default: text]
     #[arg(long, value_name = "text|json")]
     pub log_format: Option<String>,
+    /// Directory of the agents that can be deployed [default: agents, beside this program]
+    #[arg(long, value_name = "DIR")]
+    pub agents: Option<PathBuf>,
 }
 
 impl Serve {
@@ -161,6 +167,7 @@ impl Serve {
             insecure_listen: self.insecure_listen,
             interval: self.interval.clone(),
             log_format: self.log_format.clone(),
+            agents: self.agents.clone(),
         }
     }
 }
@@ -198,6 +205,7 @@ async fn command(
     let mut code = ExitCode::SUCCESS;
     let done = match command {
         Command::Exec(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::Deploy(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Op(command) => command.run(&client, output).await,
         Command::Add(command) => command.run(&client, output).await,
         Command::Import(command) => command.run(&client, output).await.map(|status| code = status),

@@ -2,10 +2,12 @@
 //!
 //! Knows no server, no schedule and no store; whoever calls decides when to read and what to keep.
 
+pub mod agent;
 pub mod local;
 pub mod rates;
 pub mod shell;
 
+pub use agent::AgentProbe;
 pub use local::LocalProbe;
 pub use shell::ShellProbe;
 
@@ -29,4 +31,7 @@ pub enum ProbeError {
     /// `said` is the beginning of what came instead, cleaned; it may be empty.
     #[error("the login has no POSIX shell; it answered: {said:?}")]
     NoShell { said: String },
+    /// There is no agent that this version understands; the shell probe reads in its place until one is deployed.
+    #[error("the agent cannot be used: {reason}")]
+    NoAgent { reason: String },
 }

@@ -3,6 +3,7 @@
 //! Every function takes the caller and obeys it: role first, then the caller's organization only.
 
 mod acting;
+mod agents;
 mod aggregate;
 mod bulk;
 mod counts;
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use acting::Lease;
+pub use agents::{AgentBinaries, AgentOffer};
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
 pub use bulk::{BulkChange, BulkOutcome};
 pub use counts::Counted;
@@ -165,6 +167,8 @@ pub struct FleetSettings {
     pub polling: Polling,
     /// Socket of the ssh-agent that may sign for logins.
     pub ssh_agent: Option<PathBuf>,
+    /// Directory of the agents that can be deployed, `roundsman-agent-ARCHITECTURE` each.
+    pub agents: PathBuf,
 }
 
 /// A handle; clones share the fleet.
@@ -196,6 +200,7 @@ struct Inner {
     stop: CancellationToken,
     pollers: TaskTracker,
     imports: import::Jobs,
+    agents: AgentBinaries,
 }
 
 impl fmt::Debug for Fleet {
@@ -216,6 +221,7 @@ impl Fleet {
         clock: Arc<dyn Clock>,
         settings: FleetSettings,
     ) -> Result<Self, FleetError> {
+        let agents = AgentBinaries::load(settings.agents).await;
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let registry = Arc::new(Registry::default());
         let shared = Arc::new(Shared {
@@ -248,6 +254,7 @@ impl Fleet {
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
                 imports: import::Jobs::default(),
+                agents,
             }),
         };
         fleet.ensure_default_key().await?;
@@ -255,7 +262,7 @@ impl Fleet {
         fleet.load_groups().await?;
         fleet.load_dependencies().await?;
         let now = fleet.inner.clock.now();
-        let (stored, logins, seen) = fleet
+        let (stored, logins, seen, mut deployed) = fleet
             .inner
             .store
             .read(move |c| {
@@ -263,12 +270,14 @@ impl Fleet {
                     store::servers::all(c)?,
                     store::logins::counts_of_day(c, logins::day_of(now))?,
                     store::seen::all(c)?,
+                    store::agents::all(c)?,
                 ))
             })
             .await?;
         let mut entries = Vec::with_capacity(stored.len());
         for server in stored {
             let entry = Arc::new(fleet.entry_of(server)?);
+            entry.live().agent = deployed.remove(&entry.id).map(Arc::new);
             entry.live().logins.add(logins.get(&entry.id).copied().unwrap_or(0), now);
             entry.live().last_seen_at = seen.get(&entry.id).copied();
             fleet.inner.registry.insert(Arc::clone(&entry));

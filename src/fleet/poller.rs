@@ -2,6 +2,8 @@
 //!
 //! A slow or dead server keeps nobody waiting but its own task.
 
+mod probe;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +20,14 @@ use super::raw::RawReading;
 use super::registry::{Entry, Live, Registry};
 use super::state::{ProcessTable, ServiceTable, UserTable};
 use crate::clock::Clock;
-use crate::collect::{LocalProbe, ProbeError, ShellProbe, rates, shell};
+use crate::collect::{LocalProbe, ProbeError, rates};
 use crate::history::History;
 use crate::model::{
     Event, Gap, Health, Layer, Reachability, Sample, Sections, SeriesKey, Service, Snapshot, Timestamp,
     Transport,
 };
-use crate::ssh::{Connection, Session, SessionState, SshError, Stream, Target};
+use crate::ssh::{Connection, Session, SessionState, SshError, Target};
+use probe::{AgentTrust, Probe};
 
 /// Details (processes, services, users) are read this often when nobody looks.
 const DETAILS_EVERY: Duration = Duration::from_secs(30);
@@ -87,21 +90,7 @@ pub struct Poller {
     details_at: Option<Instant>,
     facts_at: Option<Instant>,
     readings: u64,
-}
-
-/// Where readings come from.
-enum Probe {
-    Local(LocalProbe),
-    Shell(Box<ShellProbe<Stream>>),
-}
-
-impl Probe {
-    async fn read(&mut self, sections: Sections) -> Result<Snapshot, ProbeError> {
-        match self {
-            Self::Local(probe) => probe.read(sections).await,
-            Self::Shell(probe) => probe.read(sections).await,
-        }
-    }
+    trust: AgentTrust,
 }
 
 /// Why a run of readings ended.
@@ -115,11 +104,13 @@ enum Ended {
     GaveWay {
         until: Instant,
     },
+    /// Another probe is to go on: an agent was deployed, removed, or is to be tried again.
+    Another,
 }
 
 impl Poller {
     #[must_use]
-    pub const fn new(entry: Arc<Entry>, shared: Arc<Shared>, stop: CancellationToken) -> Self {
+    pub fn new(entry: Arc<Entry>, shared: Arc<Shared>, stop: CancellationToken) -> Self {
         Self {
             entry,
             shared,
@@ -129,6 +120,7 @@ impl Poller {
             details_at: None,
             facts_at: None,
             readings: 0,
+            trust: AgentTrust::default(),
         }
     }
 
@@ -152,7 +144,7 @@ impl Poller {
             match self.readings(&mut Probe::Local(LocalProbe::new()), None).await {
                 Ended::Stopped => return,
                 // Nothing else comes over the way of this machine.
-                Ended::GaveWay { .. } => continue,
+                Ended::GaveWay { .. } | Ended::Another => continue,
                 Ended::Silent { after } => {
                     self.no_answer(None, format!("/proc did not answer within {} s", after.as_secs()));
                 }
@@ -237,7 +229,7 @@ impl Poller {
                 }
                 failures
             }
-            Ok(Ended::Stopped) => failures,
+            Ok(Ended::Stopped | Ended::Another) => failures,
             // The session connects again by itself; only when it cannot is the server unreachable.
             Ok(Ended::Probe(_)) | Err(_) if connection.is_closed() => failures,
             Ok(Ended::Probe(error)) => {
@@ -265,9 +257,14 @@ impl Poller {
 
     /// Opens the long-lived channel and reads over it until something ends that.
     async fn read_over(&mut self, connection: &Connection) -> Result<Ended, SshError> {
-        let stream = connection.open_readings(shell::COMMAND).await?;
-        match ShellProbe::start(stream).await {
-            Ok(probe) => Ok(self.readings(&mut Probe::Shell(Box::new(probe)), Some(connection)).await),
+        let installed = self.entry.live().agent.clone();
+        if let Some(agent) = self.trust.choose(installed.as_ref(), Instant::now())
+            && let Some(ended) = self.read_by_agent(connection, agent).await?
+        {
+            return Ok(ended);
+        }
+        match Probe::shell(connection).await? {
+            Ok(mut probe) => Ok(self.readings(&mut probe, Some(connection)).await),
             Err(ProbeError::TimedOut { after_ms }) => {
                 Ok(Ended::Silent { after: Duration::from_millis(after_ms) })
             }
@@ -298,8 +295,14 @@ impl Poller {
                 self.facts_at = Some(started);
             }
             match tokio::time::timeout(limit, probe.read(sections)).await {
-                Ok(Ok(snapshot)) => {
-                    self.entry.live().channels_allowed = connection.map(Connection::channels_allowed);
+                Ok(Ok(mut snapshot)) => {
+                    let installed = {
+                        let mut live = self.entry.live();
+                        live.channels_allowed = connection.map(Connection::channels_allowed);
+                        live.probe = Some(probe.kind());
+                        live.agent.clone()
+                    };
+                    snapshot.gaps.extend(self.trust.gap(probe, installed.as_ref()));
                     self.arrived(snapshot, sections, started);
                 }
                 Ok(Err(error)) => return Ended::Probe(error),
@@ -314,6 +317,10 @@ impl Poller {
                 () = self.entry.wake.notified() => {}
                 () = lost(connection) => return Ended::Probe(ProbeError::Closed),
                 () = wanted(connection) => return Ended::GaveWay { until: next },
+            }
+            let installed = self.entry.live().agent.clone();
+            if self.trust.wants_another(probe, installed.as_ref(), Instant::now()) {
+                return Ended::Another;
             }
         }
     }

@@ -13,8 +13,8 @@ use super::raw::RawReading;
 use super::state::{Figures, HostKeyView, ServerState, UserTable};
 use crate::history::History;
 use crate::model::{
-    Caller, Facts, Filesystem, Findings, Gap, Interface, OrganizationId, Reachability, SeriesKey, Server,
-    ServerId, Timestamp, WayIn,
+    Caller, Facts, Filesystem, Findings, Gap, InstalledAgent, Interface, OrganizationId, ProbeKind,
+    Reachability, SeriesKey, Server, ServerId, Timestamp, WayIn,
 };
 use crate::ssh::{HostKey, Session};
 
@@ -49,6 +49,10 @@ pub struct Live {
     pub logins: LoginsOfDay,
     /// Channels that the server allows at once, as the present connection has learned. None: not over SSH, or not yet.
     pub channels_allowed: Option<usize>,
+    /// What was deployed there.
+    pub agent: Option<Arc<InstalledAgent>>,
+    /// What the last reading came from. None: there was none.
+    pub probe: Option<ProbeKind>,
 }
 
 /// Logins counted by day, UTC.
@@ -121,6 +125,8 @@ impl Entry {
             users: None,
             logins: LoginsOfDay::default(),
             channels_allowed: None,
+            agent: None,
+            probe: None,
         };
         Self {
             id: live.server.id,
@@ -219,6 +225,8 @@ impl Entry {
             groups: Vec::new(),
             findings: Arc::clone(&live.findings),
             channels_allowed: live.channels_allowed,
+            agent: live.agent.clone(),
+            probe: live.probe,
             host_key: live.host_key.as_ref().map(HostKeyView::of),
             offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
             cpu_recent: recent("cpu_percent"),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    Facts, Filesystem, Findings, Gap, Group, Health, Interface, LoggedInUser, ProcessUsage, Reachability,
-    Sample, Server, ServerName, Service, Status, Timestamp, WayIn,
+    Facts, Filesystem, Findings, Gap, Group, Health, InstalledAgent, Interface, LoggedInUser, ProbeKind,
+    ProcessUsage, Reachability, Sample, Server, ServerName, Service, Status, Timestamp, WayIn,
 };
 use crate::ssh::HostKey;
 
@@ -113,6 +113,10 @@ pub struct ServerState {
     pub findings: Arc<Findings>,
     /// Channels that the server allows at once, as far as that is known.
     pub channels_allowed: Option<usize>,
+    /// The agent that was deployed there.
+    pub agent: Option<Arc<InstalledAgent>>,
+    /// What the last reading came from. None: there was none.
+    pub probe: Option<ProbeKind>,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

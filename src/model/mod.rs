@@ -3,6 +3,7 @@
 //! No I/O, no SQL, no clock. Values are parsed once at the edge; what exists is valid.
 
 mod access;
+mod agent;
 mod dependency;
 mod event;
 mod group;
@@ -19,6 +20,7 @@ mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
+pub use agent::{AgentMode, InstalledAgent, ProbeKind, UnknownAgentMode};
 pub use dependency::{Dependency, cycle_through, layers};
 pub use event::{Direction, Event};
 pub use group::{Colour, Group, GroupName, InvalidGroup};

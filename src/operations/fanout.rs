@@ -147,6 +147,14 @@ impl Leg {
                 // Boxed: logins and readings inside make it large, and every target carries it.
                 Ok(Box::pin(fleet.rotate_key(&self.caller, self.server, rotation, tap)).await)
             }
+            Action::DeployAgent(deployment) => {
+                let fleet = &self.operations.inner.fleet;
+                Ok(Box::pin(fleet.deploy_agent(&self.caller, self.server, *deployment, tap)).await)
+            }
+            Action::RemoveAgent => {
+                let fleet = &self.operations.inner.fleet;
+                Ok(Box::pin(fleet.remove_agent(&self.caller, self.server, tap)).await)
+            }
             Action::KillProcess { .. } | Action::Service { .. } | Action::RunCommand { .. } => {
                 let request = request(&self.plan, sudo_password).timeout(self.plan.timeout).tap(tap);
                 hand.exec(request).await
@@ -342,7 +350,8 @@ impl Ending {
 
     /// Where several steps were done, its own sentence says more than an exit status.
     fn of_steps(mut self, action: &Action) -> Self {
-        if matches!(action, Action::RotateKey(_)) && !self.output.stderr.is_empty() {
+        let in_steps = matches!(action, Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent);
+        if in_steps && !self.output.stderr.is_empty() {
             self.error = Some(printable::line(&self.output.stderr, REASON_CHARS));
         }
         self

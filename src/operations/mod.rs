@@ -257,6 +257,9 @@ impl Operations {
 
     fn planned(&self, caller: &Caller, action: &Action, target: &ActionTarget) -> Planned {
         let plan = match target.transport {
+            Transport::Local if matches!(action, Action::DeployAgent(_) | Action::RemoveAgent) => {
+                Err("this machine is read by Roundsman itself, which does what the agent does".to_owned())
+            }
             Transport::Local if !self.inner.allow_local => {
                 Err("this is the machine that Roundsman runs on; whoever acts on it owns every key, so set \
                  allow_local_actions = true in the configuration file first"

@@ -3,6 +3,7 @@
 //! SQL lives here and in [`crate::history`] only. The functions of the submodules take a connection or
 //! a transaction, so that callers compose them in one.
 
+pub mod agents;
 pub mod audit;
 pub mod backup;
 pub mod export;
@@ -41,6 +42,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0004_host_keys.sql")),
     M::up(include_str!("migrations/0005_settings.sql")),
     M::up(include_str!("migrations/0006_seen.sql")),
+    M::up(include_str!("migrations/0007_agents.sql")),
     M::up(include_str!("migrations/0011_groups.sql")),
     M::up(include_str!("migrations/0012_operation_strategy.sql")),
 ];

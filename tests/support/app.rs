@@ -79,6 +79,17 @@ impl TestApp {
         Self::start_with(clock, Options::default()).await
     }
 
+    /// With these agents to deploy: the architecture and the file of each.
+    pub(crate) async fn with_agents(agents: &[(&str, &Path)]) -> Self {
+        let dir = new_dir();
+        let place = dir.path().join("agents");
+        std::fs::create_dir(&place).unwrap();
+        for (architecture, file) in agents {
+            std::fs::copy(file, place.join(format!("roundsman-agent-{architecture}"))).unwrap();
+        }
+        Self::start_in(dir, Arc::new(SystemClock), None, Options::default()).await
+    }
+
     /// With an ssh-agent behind this socket.
     pub(crate) async fn with_agent(socket: &Path) -> Self {
         Self::start_in(new_dir(), Arc::new(SystemClock), Some(socket.to_owned()), Options::default()).await
@@ -124,6 +135,7 @@ impl TestApp {
                 default_interval: Duration::from_secs(1),
                 polling: Polling::On,
                 ssh_agent: ssh_agent.clone(),
+                agents: dir.path().join("agents"),
             },
         );
         let started_at = clock.now();

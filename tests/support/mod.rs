@@ -11,6 +11,7 @@
     reason = "a harness that cannot do its work fails the test, and shows the daemon's log"
 )]
 
+pub(crate) mod agent;
 pub(crate) mod app;
 pub(crate) mod credentials;
 pub(crate) mod namespaces;

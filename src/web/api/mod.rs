@@ -1,5 +1,6 @@
 //! The REST API under `/api/v1`: JSON in, JSON out, problem details when something is refused.
 
+mod agents;
 mod aggregated;
 mod aliases;
 mod backup;
@@ -46,6 +47,7 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(agents::routes());
     routes.extend(files::routes());
     routes.extend(groups::routes());
     routes.extend(selection::routes());

@@ -14,7 +14,7 @@ use super::files::StoredFile;
 use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
-use super::{Alive, aggregated, backup, groups, host_keys, keys, metrics, operations, people};
+use super::{Alive, agents, aggregated, backup, groups, host_keys, keys, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -175,6 +175,8 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
             ),
         ),
         ("KnownHostList", list_of("KnownHost")),
+        ("DeployInput", schema::<agents::DeployInput>()?),
+        ("ServerAgent", schema::<agents::ServerAgent>()?),
         ("RotationInput", schema::<keys::RotationInput>()?),
         ("CertificateInput", schema::<keys::CertificateInput>()?),
         ("KeyList", list_of("Key")),

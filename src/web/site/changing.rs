@@ -39,7 +39,10 @@ async fn answer(
     let kept = kept_keys(request, services).await?;
     let viewer = viewer(request)?;
     let keys = host_keys(state);
-    let mut page = ConfigurationPage::new(&viewer, state, &keys, &kept, form, problems, services.clock.now());
+    let (offer, now) =
+        (services.fleet.agent_offer(request.caller()?, request.param(0))?, services.clock.now());
+    let mut page = ConfigurationPage::new(&viewer, state, &keys, &kept, form, problems, now)
+        .offering(state, &offer, now);
     page.chrome.notice = done(request);
     show(status, &page)
 }

@@ -110,6 +110,8 @@ impl Sample {
             groups: Vec::new(),
             findings: Arc::default(),
             channels_allowed: None,
+            agent: None,
+            probe: None,
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),

@@ -77,7 +77,7 @@ impl ConfirmPage {
             Some(Action::KillProcess { .. }) => Tab::Processes,
             Some(Action::Service { .. }) => Tab::Services,
             Some(Action::RunCommand { .. }) => Tab::Commands,
-            Some(Action::RotateKey(_)) => Tab::Configuration,
+            Some(Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent) => Tab::Configuration,
             None => Tab::Overview,
         };
         let mut chrome = super::chrome(viewer, state, tab, now);
@@ -135,6 +135,19 @@ impl Question {
             }
             // Asked for and confirmed on the page of the key.
             Action::RotateKey(_) => {}
+            Action::DeployAgent(deployment) => {
+                question.fields = vec![
+                    ("action", asked.action.kind().to_owned()),
+                    ("mode", deployment.mode.name().to_owned()),
+                ];
+                question.fields.extend(deployment.port.map(|port| ("port", port.to_string())));
+                question.button = format!("Deploy to {}", state.server.name);
+            }
+            Action::RemoveAgent => {
+                question.fields = vec![("action", asked.action.kind().to_owned())];
+                question.button = format!("Remove from {}", state.server.name);
+                question.warnings.push("Readings go on with the shell probe.".to_owned());
+            }
         }
         question
     }

@@ -2,12 +2,13 @@
 
 use askama::Template;
 
-use crate::fleet::ServerState;
+use crate::fleet::{AgentOffer, ServerState};
 use crate::model::{SecretKind, Status, Timestamp, Transport};
 
 use super::super::form::{Field, FieldProblem};
 use super::super::ways::{WaysFields, WaysForm, agent_key, identity_word, kept_key};
 use super::super::{Choice, Chrome, KeptKey, Viewer, capital};
+use super::agent::AgentPanel;
 use super::{Head, HostKeys, Tab};
 
 /// Longest text of a field; the service has limits of its own and judges.
@@ -114,6 +115,7 @@ pub struct ConfigurationPage {
     more: WaysFields,
     more_is_open: bool,
     keys: HostKeys,
+    agent: Option<AgentPanel>,
 }
 
 /// A way to log in.
@@ -176,7 +178,15 @@ impl ConfigurationPage {
                 || state.way.keeps(SecretKind::SudoPassword)
                 || !problems.is_empty(),
             keys: keys.clone(),
+            agent: AgentPanel::new(state, &AgentOffer::Unknown, now),
         }
+    }
+
+    /// With what can be deployed to the server.
+    #[must_use]
+    pub fn offering(mut self, state: &ServerState, offer: &AgentOffer, now: Timestamp) -> Self {
+        self.agent = AgentPanel::new(state, offer, now);
+        self
     }
 
     fn title_of_status(choice: &Choice) -> String {

@@ -1,6 +1,7 @@
 //! The pages of one server: what is above all of them, and a module a tab.
 
 mod acting;
+mod agent;
 mod commands;
 mod configuration;
 mod metrics;

@@ -1,0 +1,383 @@
+//! The agent on a server: brought there in steps that are told, found again, and taken away without a trace.
+//!
+//! The commands are in [`actions`](crate::actions); progress, records and retry are those of every operation. Whatever
+//! fails, the readings go on with the shell probe.
+
+mod binaries;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::registry::Entry;
+use super::{Fleet, FleetError, Hand};
+use crate::actions::{AGENT_SCRIPT, AgentDeployment, manage_agent};
+use crate::auth;
+use crate::collect::{AgentProbe, agent};
+use crate::model::{AgentMode, Caller, InstalledAgent, Role, SecretKind, Sections, ServerId};
+use crate::ssh::transfer::Upload;
+use crate::ssh::{Connection, ExecRequest, Output, Piece, Sudo, printable};
+use crate::store::{StoreError, agents as rows};
+
+pub use binaries::{AgentBinaries, AgentBinary};
+
+/// Looking for a place writes a megabyte in each of five directories at most; a service manager takes its time.
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+/// A first reading of a loaded machine takes seconds.
+const READING_LIMIT: Duration = Duration::from_secs(30);
+/// Answers of the script have a dozen lines.
+const OUTPUT_BYTES: usize = 16 * 1024;
+/// What of a failed command's words goes into the sentence.
+const SAID_CHARS: usize = 300;
+/// Longest path that the script may name.
+const PATH_BYTES: usize = 1024;
+
+/// What can be deployed to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentOffer {
+    /// There is an agent for its processor. `is_current`: it is the one that the server has.
+    Available { is_current: bool },
+    /// There is none; a sentence.
+    None(String),
+    /// What `uname -m` says there is not known yet.
+    Unknown,
+}
+
+/// What was done, told as it happens.
+struct Report {
+    tap: mpsc::Sender<Piece>,
+    text: String,
+}
+
+impl Report {
+    fn say(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        // A slow page misses a line; the record has them all.
+        drop(self.tap.try_send(Piece::Stdout(line.clone().into_bytes())));
+        self.text.push_str(&line);
+    }
+}
+
+/// Why the agent is not there, or not gone.
+struct Stuck(String);
+
+impl Stuck {
+    fn at(step: &str, cause: impl std::fmt::Display) -> Self {
+        Self(format!("{step}: {cause}"))
+    }
+}
+
+/// What the script said of the server.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Placed {
+    architecture: String,
+    /// Where the agent goes, or is already.
+    path: String,
+    is_current: bool,
+    passed_over: Vec<String>,
+}
+
+impl Fleet {
+    /// What can be deployed to a server.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`].
+    pub fn agent_offer(&self, caller: &Caller, reference: &str) -> Result<AgentOffer, FleetError> {
+        auth::require(caller, Role::Viewer)?;
+        let entry = self.find(caller, reference)?;
+        let live = entry.live();
+        let facts = live.facts.as_ref().and_then(|facts| facts.architecture.clone());
+        let architecture = facts.or_else(|| live.agent.as_ref().map(|agent| agent.architecture.clone()));
+        let Some(architecture) = architecture else { return Ok(AgentOffer::Unknown) };
+        let agents = &self.inner.agents;
+        Ok(match agents.of(&architecture) {
+            Some(binary) => AgentOffer::Available {
+                is_current: live.agent.as_ref().is_some_and(|agent| agent.sha256 == binary.sha256),
+            },
+            None => AgentOffer::None(no_agent_for(&architecture, agents)),
+        })
+    }
+
+    /// Deploys the agent to one server, or a newer one in its place. The output tells every step; exit status 0: done,
+    /// 1: stderr says which step failed. Doing it again is safe.
+    pub async fn deploy_agent(
+        &self,
+        caller: &Caller,
+        server: ServerId,
+        deployment: AgentDeployment,
+        tap: mpsc::Sender<Piece>,
+    ) -> Output {
+        let (started, mut report) = (Instant::now(), Report { tap, text: String::new() });
+        let outcome = self.deploy(caller, server, deployment, &mut report).await;
+        told(report, outcome, started)
+    }
+
+    /// Takes the agent away from one server: its service, its user, its files. The output tells what was removed.
+    pub async fn remove_agent(&self, caller: &Caller, server: ServerId, tap: mpsc::Sender<Piece>) -> Output {
+        let (started, mut report) = (Instant::now(), Report { tap, text: String::new() });
+        let outcome = self.take_away(caller, server, &mut report).await;
+        told(report, outcome, started)
+    }
+
+    async fn deploy(
+        &self,
+        caller: &Caller,
+        server: ServerId,
+        deployment: AgentDeployment,
+        report: &mut Report,
+    ) -> Result<(), Stuck> {
+        auth::require(caller, Role::Admin).map_err(|error| Stuck(error.to_string()))?;
+        let entry = self.find(caller, &server.to_string()).map_err(|error| Stuck(error.to_string()))?;
+        let connection = readings_of(&entry).await?;
+        report.say("Connection: there is one, and its host key is the approved one");
+        // What it has to be compared with is chosen by its processor, which the first answer tells.
+        let machine = run(&connection, ExecRequest::new("uname -m")).await;
+        let machine = machine.map_err(|cause| Stuck::at("Asking for the processor", cause))?;
+        let machine = printable::line(machine.as_bytes(), SAID_CHARS);
+        let agents = &self.inner.agents;
+        let binary = agents.of(&machine).ok_or_else(|| Stuck(no_agent_for(&machine, agents)))?.clone();
+        report.say(&format!("Processor: {machine}; there is an agent for it, {} bytes", binary.size_bytes));
+        let placed = find_place(&connection, &binary).await?;
+        for line in &placed.passed_over {
+            report.say(&format!("Passed over {line}"));
+        }
+        if placed.is_current {
+            report.say(&format!("Upload: {} is already current", placed.path));
+        } else {
+            upload(&connection, &binary, &placed.path, report).await?;
+        }
+        let finish = manage(&["finish", &placed.path, &binary.sha256])?;
+        let said = run(&connection, finish).await.map_err(|cause| Stuck::at("Starting the agent", cause))?;
+        let version = said.lines().find_map(|line| line.strip_prefix("runs ")).unwrap_or_default();
+        let version = printable::line(version.as_bytes(), SAID_CHARS);
+        report.say(&format!("Start: {version}"));
+        // `roundsman-agent 0.1.0 BUILD`
+        let version = version.split(' ').nth(1).unwrap_or_default().to_owned();
+        let taken = read_once(&connection, &placed.path, &binary.sha256).await;
+        let taken = taken.map_err(|cause| Stuck::at("Taking a reading with the agent", cause))?;
+        report.say(&format!("Verification: a reading arrived in {taken} ms"));
+        if let Some(port) = deployment.port.filter(|_| deployment.mode == AgentMode::Serve) {
+            let hand = self
+                .hand(caller, server)
+                .await
+                .map_err(|cause| Stuck::at("Installing the service", cause))?;
+            let words = ["serve", placed.path.as_str(), &port.to_string()];
+            let said = self.run_as_root(&entry, &hand, &words).await;
+            let said = said.map_err(|cause| Stuck::at("Installing the service", cause))?;
+            report
+                .say(&format!("Service: 127.0.0.1:{port}, {}", printable::line(said.as_bytes(), SAID_CHARS)));
+        }
+        let agent = InstalledAgent {
+            mode: deployment.mode,
+            path: placed.path,
+            sha256: binary.sha256,
+            version,
+            architecture: placed.architecture,
+            port: deployment.port,
+            deployed_at: self.inner.clock.now(),
+        };
+        self.keep_agent(caller, &entry, Some(agent)).await?;
+        report.say("Readings come from the agent from now on");
+        Ok(())
+    }
+
+    async fn take_away(&self, caller: &Caller, server: ServerId, report: &mut Report) -> Result<(), Stuck> {
+        auth::require(caller, Role::Admin).map_err(|error| Stuck(error.to_string()))?;
+        let entry = self.find(caller, &server.to_string()).map_err(|error| Stuck(error.to_string()))?;
+        let connection = readings_of(&entry).await?;
+        let before = entry.live().agent.clone();
+        // First the readings change to the shell probe, so that none of them fails.
+        self.keep_agent(caller, &entry, None).await?;
+        report.say("Readings come from the shell probe from now on");
+        let is_service = before.is_some_and(|agent| agent.mode == AgentMode::Serve);
+        if is_service {
+            let hand =
+                self.hand(caller, server).await.map_err(|cause| Stuck::at("Removing the service", cause))?;
+            let said = self.run_as_root(&entry, &hand, &["remove"]).await;
+            report.say(&said.map_err(|cause| Stuck::at("Removing the service", cause))?);
+        }
+        let said = run(&connection, manage(&["remove"])?).await;
+        let said = said.map_err(|cause| Stuck::at("Removing the agent", cause))?;
+        report.say(printable::text(said.as_bytes(), OUTPUT_BYTES).trim_end());
+        Ok(())
+    }
+
+    /// Writes what a server has and tells its poller.
+    async fn keep_agent(
+        &self,
+        caller: &Caller,
+        entry: &Arc<Entry>,
+        agent: Option<InstalledAgent>,
+    ) -> Result<(), Stuck> {
+        let (server, stored) = (entry.id, agent.clone());
+        let written = self.inner.store.write(move |tx| match &stored {
+            Some(agent) => rows::set(tx, server, agent),
+            None => rows::remove(tx, server),
+        });
+        written.await.map_err(|error: StoreError| Stuck::at("Writing down what was done", error))?;
+        entry.live().agent = agent.map(Arc::new);
+        entry.wake.notify_one();
+        self.server_changed(caller, server);
+        Ok(())
+    }
+
+    async fn run_as_root(&self, entry: &Entry, hand: &Hand, words: &[&str]) -> Result<String, String> {
+        let (is_root, asks) = {
+            let live = entry.live();
+            let user = live.way.action.as_ref().map(|action| action.username.clone());
+            let user = user.or_else(|| live.server.username.clone());
+            (user.is_none_or(|user| user == "root"), live.way.keeps(SecretKind::SudoPassword))
+        };
+        let mut request = manage(words).map_err(|Stuck(cause)| cause)?;
+        if !is_root {
+            let password = if asks {
+                self.sudo_password(entry.id).await.map_err(|error| error.to_string())?
+            } else {
+                None
+            };
+            request = request.sudo(password.map_or(Sudo::NonInteractive, Sudo::Password));
+        }
+        judged(hand.exec(request).await)
+    }
+}
+
+fn no_agent_for(architecture: &str, agents: &AgentBinaries) -> String {
+    let architecture = printable::line(architecture.as_bytes(), 40);
+    format!("there is no agent for {architecture}, so the shell probe goes on ({})", agents.described())
+}
+
+fn told(report: Report, outcome: Result<(), Stuck>, started: Instant) -> Output {
+    let mut output = Output { exit_status: Some(0), stdout: report.text.into_bytes(), ..Output::default() };
+    if let Err(Stuck(reason)) = outcome {
+        output.exit_status = Some(1);
+        output.stderr = format!("{}\n", reason.trim_end()).into_bytes();
+    }
+    output.wall = started.elapsed();
+    output
+}
+
+/// The connection that readings come over: the agent has to run as that login.
+async fn readings_of(entry: &Entry) -> Result<Connection, Stuck> {
+    if entry.live().findings.readings_only {
+        return Err(Stuck(
+            "its key may take readings by the shell probe and nothing else, so no agent can be started with it".to_owned(),
+        ));
+    }
+    let session =
+        entry.session().ok_or_else(|| Stuck("there is no connection to this server now".to_owned()))?;
+    session.connection().await.map_err(|error| Stuck(format!("{error} {}", error.advice())))
+}
+
+fn manage(words: &[&str]) -> Result<ExecRequest, Stuck> {
+    let command = manage_agent(words).map_err(|error| Stuck(error.to_string()))?;
+    Ok(ExecRequest::new(command)
+        .stdin(AGENT_SCRIPT.as_bytes().to_vec())
+        .timeout(COMMAND_LIMIT)
+        .output_limit(OUTPUT_BYTES))
+}
+
+fn judged(outcome: Result<Output, crate::ssh::SshError>) -> Result<String, String> {
+    let output = outcome.map_err(|error| format!("{error} {}", error.advice()))?;
+    if output.success() {
+        return Ok(output.stdout_text());
+    }
+    let mut said = printable::line(&output.stderr, SAID_CHARS);
+    // What was tried stands before the reason.
+    for line in output.stdout_text().lines().filter(|line| line.starts_with("passed over ")) {
+        said.push_str("; ");
+        said.push_str(&printable::line(line.as_bytes(), SAID_CHARS));
+    }
+    if said.is_empty() {
+        said = output
+            .exit_status
+            .map_or_else(|| "it was ended".to_owned(), |status| format!("exit status {status}"));
+    }
+    Err(said)
+}
+
+async fn run(connection: &Connection, request: ExecRequest) -> Result<String, String> {
+    judged(connection.exec(request).await)
+}
+
+async fn find_place(connection: &Connection, binary: &AgentBinary) -> Result<Placed, Stuck> {
+    let request = manage(&["place", &binary.sha256, &binary.size_bytes.to_string()])?;
+    let said = run(connection, request).await.map_err(|cause| Stuck::at("Finding a place", cause))?;
+    placed(&said).ok_or_else(|| Stuck::at("Finding a place", "the server's answer makes no sense"))
+}
+
+/// What the script's `place` printed. None: it names no absolute path.
+fn placed(said: &str) -> Option<Placed> {
+    let mut found = Placed::default();
+    for line in said.lines() {
+        let (word, rest) = line.split_once(' ')?;
+        match word {
+            "arch" => found.architecture = printable::line(rest.as_bytes(), 40),
+            "current" => (found.path, found.is_current) = (rest.to_owned(), true),
+            "place" => rest.clone_into(&mut found.path),
+            "passed" => {
+                found
+                    .passed_over
+                    .push(printable::line(rest.trim_start_matches("over ").as_bytes(), SAID_CHARS));
+            }
+            _ => {}
+        }
+    }
+    let is_path = found.path.starts_with('/')
+        && found.path.len() <= PATH_BYTES
+        && !found.path.contains(char::is_control);
+    is_path.then_some(found)
+}
+
+async fn upload(
+    connection: &Connection,
+    binary: &AgentBinary,
+    path: &str,
+    report: &mut Report,
+) -> Result<(), Stuck> {
+    let stuck = |cause: String| Stuck::at("Uploading the agent", cause);
+    let file = binary.clone();
+    let read = tokio::task::spawn_blocking(move || file.content()).await;
+    let content = read.map_err(|error| stuck(error.to_string()))?.map_err(stuck)?;
+    let wanted = Upload { path: path.to_owned(), size_bytes: binary.size_bytes, mode: Some(0o700) };
+    let mut source = content.as_slice();
+    let done = Box::pin(connection.upload(&mut source, &wanted, &mut |_| {})).await;
+    let done = done.map_err(|error| stuck(error.to_string()))?;
+    let how =
+        if done.hash_checked { "its SHA-256 is right" } else { "its size is right; no tool for SHA-256" };
+    report.say(&format!("Upload: {path}, {} bytes, {how}", done.size_bytes));
+    Ok(())
+}
+
+/// One reading with the agent over a channel of its own, in ms.
+async fn read_once(connection: &Connection, path: &str, sha256: &str) -> Result<u128, String> {
+    let command = agent::command(path, sha256).map_err(|error| error.to_string())?;
+    let reading = async {
+        let stream =
+            connection.open(&command).await.map_err(|error| format!("{error} {}", error.advice()))?;
+        let mut probe = AgentProbe::start(stream, sha256).await.map_err(|error| error.to_string())?;
+        let started = Instant::now();
+        probe.read(Sections::BASE).await.map_err(|error| error.to_string())?;
+        Ok(started.elapsed().as_millis())
+    };
+    let late = |_| Err(format!("it did not answer within {} s", READING_LIMIT.as_secs()));
+    tokio::time::timeout(READING_LIMIT, reading).await.unwrap_or_else(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_says_of_a_place_is_taken_only_as_a_path() {
+        let said = "arch x86_64\npassed over /root/.cache/roundsman: it is noexec\nplace /tmp/roundsman-0/roundsman-agent-1\n";
+        let found = placed(said).unwrap();
+        assert_eq!((found.architecture.as_str(), found.is_current), ("x86_64", false));
+        assert_eq!(found.passed_over, ["/root/.cache/roundsman: it is noexec"]);
+        assert!(placed("arch x86_64\ncurrent /a/b\n").unwrap().is_current);
+        for wrong in ["", "nothing", "place relative/path\n", "place /a\u{1b}[2J\n", "arch x86_64\n"] {
+            assert_eq!(placed(wrong), None, "{wrong:?}");
+        }
+    }
+}
