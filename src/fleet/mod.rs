@@ -21,14 +21,17 @@ mod logins;
 mod metrics;
 mod packed;
 mod poller;
+mod push;
 mod raw;
 mod registry;
 mod rotation;
 mod select;
 mod servers;
+mod stamp;
 mod state;
 mod ways;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +58,8 @@ pub use known::{ImportReport, KnownHostLine, LineOutcome, LineReport};
 pub use metrics::{
     LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
 };
+pub use poller::Report;
+pub use push::{Heard, Registered, Registration, SshAddress};
 pub use raw::{RawReading, RawState};
 pub use rotation::RotationScope;
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
@@ -183,6 +188,7 @@ struct Inner {
     stop: CancellationToken,
     pollers: TaskTracker,
     imports: import::Jobs,
+    push: push::Desk,
 }
 
 impl fmt::Debug for Fleet {
@@ -233,25 +239,29 @@ impl Fleet {
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
                 imports: import::Jobs::default(),
+                push: push::Desk::default(),
             }),
         };
         fleet.ensure_default_key().await?;
         fleet.forget_removed().await?;
         let now = fleet.inner.clock.now();
-        let (stored, logins) = fleet
+        let (stored, logins, pushing) = fleet
             .inner
             .store
             .read(move |c| {
                 Ok::<_, StoreError>((
                     store::servers::all(c)?,
                     store::logins::counts_of_day(c, logins::day_of(now))?,
+                    store::push::all(c)?,
                 ))
             })
             .await?;
+        let mut pushing: HashMap<ServerId, store::push::Pushing> = pushing.into_iter().collect();
         let mut entries = Vec::with_capacity(stored.len());
         for server in stored {
             let entry = Arc::new(fleet.entry_of(server)?);
             entry.live().logins.add(logins.get(&entry.id).copied().unwrap_or(0), now);
+            entry.live().push = pushing.remove(&entry.id).map(Arc::new);
             fleet.inner.registry.insert(Arc::clone(&entry));
             entries.push(entry);
         }

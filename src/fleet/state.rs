@@ -10,6 +10,7 @@ use crate::model::{
     Server, ServerName, Service, Status, Timestamp, WayIn,
 };
 use crate::ssh::HostKey;
+use crate::store::push::Pushing;
 
 /// Declares the figures once: the struct, how a sample sets one, and how one is read by name.
 macro_rules! figures {
@@ -111,6 +112,8 @@ pub struct ServerState {
     pub findings: Arc<Findings>,
     /// Channels that the server allows at once, as far as that is known.
     pub channels_allowed: Option<usize>,
+    /// Of a server that reports by itself.
+    pub push: Option<Arc<Pushing>>,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

@@ -16,7 +16,7 @@ mod time;
 mod way_in;
 mod words;
 
-pub use access::{Actor, Caller, Role, UnknownRole};
+pub use access::{Actor, Caller, Reporter, Rights, Role, Scope, UnknownRole};
 pub use event::{Direction, Event};
 pub use ids::{
     InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId,

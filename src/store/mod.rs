@@ -10,11 +10,13 @@ pub mod keys;
 pub mod known_hosts;
 pub mod logins;
 pub mod operations;
+pub mod push;
 pub mod retention;
 pub mod sealed;
 pub mod servers;
 pub mod settings;
 pub mod timeline;
+pub mod tokens;
 pub mod users;
 
 use std::fmt;
@@ -38,6 +40,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0003_reach.sql")),
     M::up(include_str!("migrations/0004_host_keys.sql")),
     M::up(include_str!("migrations/0005_settings.sql")),
+    M::up(include_str!("migrations/0008_push.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

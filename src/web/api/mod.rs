@@ -15,6 +15,7 @@ mod openapi;
 mod operations;
 mod people;
 mod prometheus;
+mod push;
 mod range;
 mod servers;
 mod ways;
@@ -53,6 +54,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());
     routes.extend(events::routes());
+    routes.extend(push::routes());
     routes.extend(aliases::routes());
     routes.extend(prometheus::routes());
     routes.extend(backup::routes());

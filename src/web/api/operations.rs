@@ -167,7 +167,7 @@ impl OperationJson {
 }
 
 /// A parameter of a JSON object as the text that a form would send.
-fn parameter<'a>(members: &'a Map<String, Value>) -> impl Fn(&str) -> Option<String> + 'a {
+pub(super) fn parameter<'a>(members: &'a Map<String, Value>) -> impl Fn(&str) -> Option<String> + 'a {
     |name| match members.get(name)? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

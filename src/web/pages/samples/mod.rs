@@ -107,6 +107,7 @@ impl Sample {
             jump: None,
             findings: Arc::default(),
             channels_allowed: None,
+            push: None,
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),
