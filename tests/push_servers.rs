@@ -349,7 +349,7 @@ async fn actions_on_a_server_without_an_ssh_address_say_why_they_cannot_be() {
     let refused = app.post(path).by(&admin).json(&act).send().await;
     assert_eq!(refused.status, 409, "{}", refused.text());
     assert!(refused.text().contains("no SSH address"), "{}", refused.text());
-    let page = app.get("/servers/web-1/services").by(&app.login(Role::Admin).await).send().await;
+    let page = app.get("/servers/web-1/commands").by(&app.login(Role::Admin).await).send().await;
     assert!(page.text().contains("no SSH address"), "{}", page.text());
 }
 

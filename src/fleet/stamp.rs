@@ -55,8 +55,8 @@ fn notice(ahead_ms: i64) -> String {
     let seconds = ahead_ms.unsigned_abs() / 1000;
     let span = match seconds {
         0..7200 => format!("{} minutes", seconds / 60),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
+        7200..172_800 => format!("{} hours", (seconds + 1_800) / 3600),
+        _ => format!("{} days", (seconds + 43_200) / 86_400),
     };
     let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
     format!(
