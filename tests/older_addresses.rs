@@ -1,5 +1,5 @@
 //! The older addresses: bodies that older programs send are accepted, answers have the shapes that they expect.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

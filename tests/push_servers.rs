@@ -1,5 +1,5 @@
 //! Servers that report by themselves: who may register and report, what becomes of what they say.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
