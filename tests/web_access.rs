@@ -63,7 +63,10 @@ async fn without_login_only_the_doors_health_and_static_files_answer() {
             assert!(answer.header("location").starts_with("/login"), "{route:?}");
         } else {
             assert_eq!(answer.status, 401, "{route:?}");
-            assert_eq!(answer.header("content-type"), "application/problem+json", "{route:?}");
+            // Clients of tRPC look for errors in an envelope of their own.
+            let trpc = route.path.starts_with("/api/trpc/");
+            let media_type = if trpc { "application/json" } else { "application/problem+json" };
+            assert_eq!(answer.header("content-type"), media_type, "{route:?}");
             assert!(answer.header("www-authenticate").starts_with("Bearer"), "{route:?}");
         }
     }
@@ -72,7 +75,11 @@ async fn without_login_only_the_doors_health_and_static_files_answer() {
 async fn walk(app: &TestApp, who: &Who, role: Role) {
     for route in web::table() {
         // Ending one's session is a test of its own.
-        let Access::Role(needed) = route.access else { continue };
+        let needed = match route.access {
+            Access::Role(needed) => needed,
+            Access::Reporter => Role::Admin,
+            Access::Public => continue,
+        };
         if route.path == "/logout" {
             continue;
         }
@@ -94,6 +101,31 @@ async fn every_route_asks_for_its_role_of_a_token() {
     let app = TestApp::start().await;
     for role in Role::ALL {
         walk(&app, &app.token(role).await, role).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_reports_opens_nothing_but_the_routes_for_reports() {
+    let app = TestApp::start().await;
+    let enrol = app.enrol_token().await;
+    let body = serde_json::json!({ "hostname": "pusher" });
+    let made = app.post("/api/v1/fleet/register").by(&enrol).json(&body).send().await.expect(200);
+    let own = Who::Token(made["token"].as_str().unwrap().to_owned());
+    for (who, what) in [(&enrol, "enrol"), (&own, "a server's own")] {
+        for route in web::table() {
+            let answer = ask(&app, &route, who).await;
+            match route.access {
+                Access::Role(needed) => {
+                    assert_eq!(answer.status, 403, "{route:?} with {what} token: {}", answer.text());
+                    assert!(answer.text().contains(needed.name()), "{route:?}: {}", answer.text());
+                }
+                // The server is a ghost and there is no body: that is looked at, so the door is open.
+                Access::Reporter => {
+                    assert!(matches!(answer.status, 404 | 422), "{route:?}: {}", answer.text());
+                }
+                Access::Public => assert!(answer.status < 500, "{route:?}"),
+            }
+        }
     }
 }
 

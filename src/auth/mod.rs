@@ -2,6 +2,7 @@
 //!
 //! Every door ends in a [`Caller`]. Secrets are stored as hashes only and leave this module once, to their owner.
 
+mod limits;
 mod password;
 mod throttle;
 mod tokens;
@@ -22,9 +23,11 @@ use crate::model::{Actor, Caller, OrganizationId, Role, Secret, SessionId, Times
 use crate::store::audit::{self, Entry, Recorded};
 use crate::store::users::{self, Session, User};
 use crate::store::{Store, StoreError};
+use limits::Limits;
 pub use password::PASSWORD_MIN_CHARS;
 use password::Passwords;
 use throttle::{Door, Throttle};
+pub use tokens::{Bearer, LONGEST_GRACE, NewToken, renewed, server_token};
 
 /// How long the one-time set-up address is valid.
 pub const SETUP_VALID: Duration = Duration::from_secs(3600);
@@ -47,6 +50,19 @@ pub enum AuthError {
     Throttled { retry_after: Duration },
     #[error("this needs the role {needed}; you are {role}", role = .has)]
     Forbidden { needed: Role, has: Role },
+    /// A token that reports about servers was shown where a role is needed.
+    #[error(
+        "this needs the role {needed}; this token may register servers and report about them, nothing else"
+    )]
+    OutOfScope { needed: Role },
+    #[error(
+        "this token may not report for that server; use the server's own token, or the one that enrolled it"
+    )]
+    NotItsServer,
+    #[error("this token may not be used from this address; its administrator named the networks that may")]
+    NotFromHere,
+    #[error("too many requests; try again in {} s", retry_after.as_secs().max(1))]
+    TooOften { retry_after: Duration },
     #[error(
         "this set-up address was used already or has been replaced; log in, or restart Roundsman for a new one"
     )]
@@ -103,6 +119,7 @@ pub struct Auth {
     clock: Arc<dyn Clock>,
     passwords: Arc<Passwords>,
     throttle: Arc<Mutex<Throttle>>,
+    limits: Arc<Mutex<Limits>>,
 }
 
 impl fmt::Debug for Auth {
@@ -131,6 +148,7 @@ impl Auth {
             clock,
             passwords: Arc::new(Passwords::new()),
             throttle: Arc::new(Mutex::new(Throttle::default())),
+            limits: Arc::new(Mutex::new(Limits::default())),
         }
     }
 

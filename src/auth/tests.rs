@@ -104,7 +104,9 @@ async fn a_token_opens_with_its_role_until_it_expires_or_is_revoked() {
     let admin = Caller::roundsman();
     let expires = bench.clock.now() + Duration::from_secs(60);
     let (_, text) = bench.auth.create_token(&admin, "ci", Role::Operator, Some(expires)).await.unwrap();
-    let caller = bench.auth.bearer(text.expose(), None).await.unwrap();
+    let Bearer::Caller(caller) = bench.auth.bearer(text.expose(), None).await.unwrap() else {
+        panic!("a role makes a caller")
+    };
     assert_eq!(caller.role, Role::Operator);
     bench.clock.advance(Duration::from_secs(60));
     assert!(matches!(bench.auth.bearer(text.expose(), None).await, Err(AuthError::Unauthenticated)));

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod local;
+pub mod pushed;
 pub mod rates;
 pub mod shell;
 

@@ -2,8 +2,8 @@
 
 use crate::auth;
 use crate::model::{
-    Caller, Findings, Login, Port, Role, Secret, SecretKind, Server, ServerId, ServerName, ServerNumber,
-    Status, Transport, WayIn,
+    Caller, Findings, Login, OrganizationId, Port, Role, Secret, SecretKind, Server, ServerId, ServerName,
+    ServerNumber, Status, Transport, WayIn,
 };
 use crate::ssh::enrol::install_public_key;
 use crate::ssh::known_hosts;
@@ -144,6 +144,10 @@ impl Fleet {
         })?;
         let mut done = self.look_at(&target, None).await;
         let acts_apart = entry.live().way.action.is_some();
+        if target.pinned.is_none() && entry.server().transport != Transport::Ssh {
+            // No poller of ours knocks there, so this is where its key is seen.
+            entry.live().offered_host_key.clone_from(&done.seen);
+        }
         let mut action_steps = None;
         if let Some(connection) = done.connection.take() {
             self.count_logins(&entry, 1);
@@ -230,7 +234,7 @@ impl Fleet {
         let wanted = hostname.split('.').next().unwrap_or_default();
         let wanted = if ServerName::parse(wanted).is_ok() { wanted } else { "local" };
         let edit = ServerEdit { name: Some(wanted.to_owned()), ..ServerEdit::default() };
-        let mut server = edit.apply(&self.blank(&caller)?)?;
+        let mut server = edit.apply(&self.blank(caller.organization)?)?;
         server.transport = Transport::Local;
         "The machine that Roundsman runs on".clone_into(&mut server.description);
         let way = DecidedWay::default();
@@ -240,13 +244,13 @@ impl Fleet {
         self.poll(&entry, None).await
     }
 
-    fn blank(&self, caller: &Caller) -> Result<Server, FleetError> {
+    pub(super) fn blank(&self, organization: OrganizationId) -> Result<Server, FleetError> {
         let now = self.inner.clock.now();
         let interval = u64::try_from(self.inner.default_interval.as_millis()).unwrap_or(u64::MAX);
         Ok(Server {
             id: ServerId::new(self.inner.clock.new_uuid()),
             number: ServerNumber(0),
-            organization: caller.organization,
+            organization,
             name: ServerName::parse("new")?,
             description: String::new(),
             transport: Transport::Ssh,
@@ -287,7 +291,7 @@ impl Fleet {
             login: LoginEdit::default(),
             way: WayEdit::default(),
         };
-        edit.apply(&self.blank(caller)?)
+        edit.apply(&self.blank(caller.organization)?)
     }
 
     async fn candidate(&self, caller: &Caller, new: &NewServer) -> Result<Candidate, FleetError> {
@@ -480,7 +484,7 @@ impl Fleet {
 }
 
 /// A name for a server that was given none: its address, with what a name may not contain replaced.
-fn name_from_address(host: &str) -> String {
+pub(super) fn name_from_address(host: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let host = host.trim().trim_matches(['[', ']']);
     let name: String = host.chars().map(|c| if allowed(c) { c } else { '-' }).take(50).collect();

@@ -39,6 +39,9 @@ pub struct ActionTarget {
 
 const READINGS_ONLY: &str = "its key may take readings and nothing else; give the server an action login";
 
+const NO_SSH_ADDRESS: &str = "this server reports by itself and has no SSH address, so nothing can be run on it; give it an address and a user in its \
+     configuration";
+
 /// Runs commands on one server.
 #[derive(Debug, Clone)]
 pub enum Hand {
@@ -215,8 +218,14 @@ impl Fleet {
                 is_root,
                 sudo_password: live.way.keeps(SecretKind::SudoPassword),
             },
-            impediment: (live.way.action.is_none() && live.findings.readings_only)
-                .then(|| READINGS_ONLY.to_owned()),
+            impediment: match live.server.transport {
+                Transport::Http | Transport::Push if live.server.ssh_host().is_none() => {
+                    Some(NO_SSH_ADDRESS.to_owned())
+                }
+                Transport::Local => None,
+                _ => (live.way.action.is_none() && live.findings.readings_only)
+                    .then(|| READINGS_ONLY.to_owned()),
+            },
         })
     }
 
@@ -226,7 +235,7 @@ impl Fleet {
     /// Why there is none now, a sentence for a person.
     pub async fn hand(&self, caller: &Caller, server: ServerId) -> Result<Hand, String> {
         let entry = self.find(caller, &server.to_string()).map_err(|error| error.to_string())?;
-        let acts_apart = {
+        let (acts_apart, has_second) = {
             let live = entry.live();
             if live.server.status == Status::Inactive {
                 return Err("the server is inactive; set its status to active first".to_owned());
@@ -237,7 +246,11 @@ impl Fleet {
             if live.way.action.is_none() && live.findings.readings_only {
                 return Err(READINGS_ONLY.to_owned());
             }
-            live.way.action.is_some()
+            let reads_itself = live.server.transport == Transport::Ssh;
+            if !reads_itself && live.server.ssh_host().is_none() {
+                return Err(NO_SSH_ADDRESS.to_owned());
+            }
+            (live.way.action.is_some() || !reads_itself, live.way.action.is_some())
         };
         let (session, lease) = if acts_apart {
             let (session, lease) = self.acting_session(&entry).await.map_err(|error| error.to_string())?;
@@ -254,7 +267,13 @@ impl Fleet {
             Err(error) if lease.is_some() => {
                 // The next action is to try anew, not to hear the last error; nobody else needs this session.
                 entry.acting.close();
-                Err(format!("the action login: {error} {}", error.advice()))
+                if let SshError::HostKeyUnknown { seen, .. } | SshError::HostKeyChanged { seen, .. } = &error
+                    && !has_second
+                {
+                    entry.live().offered_host_key = Some((**seen).clone());
+                }
+                let whose = if has_second { "the action login: " } else { "" };
+                Err(format!("{whose}{error} {}", error.advice()))
             }
             Err(error) => Err(format!("{error} {}", error.advice())),
         }

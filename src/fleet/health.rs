@@ -1,7 +1,8 @@
 //! Health by written rules: pure functions from what was read to what is said of a server.
 //!
 //! The rules, from worst to best:
-//! - unreachable: two readings were missed, or the connection closed and cannot be opened again;
+//! - unreachable: two readings were missed, or the connection closed and cannot be opened again; a server that reports by
+//!   itself missed three heartbeats;
 //! - critical: the host key changed; a filesystem is 97 % full or more; memory in use is 99 % or more;
 //! - degraded: a filesystem is 90 % full or more; memory in use is 95 % or more; a service failed;
 //! - healthy: none of these.
@@ -67,6 +68,15 @@ pub fn judge(figures: &Figures, filesystems: &[Filesystem], failed_services: &[S
             say(Health::Critical, format!("{} is {percent:.0} % full", filesystem.mount));
         } else if percent >= DISK_DEGRADED_PERCENT {
             say(Health::Degraded, format!("{} is {percent:.0} % full", filesystem.mount));
+        }
+    }
+    // Of a server that pushes plain figures nothing more is known.
+    if let Some(percent) = figures.disk_percent.filter(|_| filesystems.is_empty()) {
+        let reason = format!("its fullest filesystem is {percent:.0} % full");
+        if percent >= DISK_CRITICAL_PERCENT {
+            say(Health::Critical, reason);
+        } else if percent >= DISK_DEGRADED_PERCENT {
+            say(Health::Degraded, reason);
         }
     }
     if let Some(percent) = figures.memory_percent {

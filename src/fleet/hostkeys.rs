@@ -9,7 +9,7 @@ use super::registry::Entry;
 use super::state::HostKeyView;
 use super::{Fleet, FleetError};
 use crate::auth;
-use crate::model::{Caller, Role, ServerId, Transport};
+use crate::model::{Caller, Role, ServerId};
 use crate::ssh::HostKey;
 use crate::ssh::keyring::PublicFacts;
 
@@ -98,10 +98,7 @@ impl Fleet {
         for entry in &entries {
             let host = {
                 let live = entry.live();
-                if live.server.transport == Transport::Local {
-                    continue;
-                }
-                live.server.hostname.clone().map(|host| (host, live.server.port))
+                live.server.ssh_host().map(|host| (host.to_owned(), live.server.port))
             };
             let Some((host, port)) = host else { continue };
             places.push((host, port));

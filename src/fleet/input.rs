@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::FleetError;
 use crate::config::INTERVAL_RANGE;
-use crate::model::{InvalidServer, LoginMethod, Port, Secret, Server, ServerName, Status, Tag};
+use crate::model::{InvalidServer, LoginMethod, Port, Secret, Server, ServerName, Status, Tag, Transport};
 
 /// Free key=value pairs of a server.
 pub type Metadata = BTreeMap<String, String>;
@@ -109,7 +109,10 @@ impl ServerEdit {
             next.port = Port::of(port)?;
         }
         if let Some(name) = &self.username {
-            next.username = Some(username(name)?);
+            // Without a user, a server that is not read over SSH has no SSH address.
+            let may_have_none = matches!(server.transport, Transport::Http | Transport::Push);
+            next.username =
+                if may_have_none && name.trim().is_empty() { None } else { Some(username(name)?) };
         }
         if let Some(region) = &self.region {
             next.region = word("region", region.as_deref())?;

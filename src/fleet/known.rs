@@ -8,7 +8,7 @@ use super::registry::Entry;
 use super::ways::{Purpose, Trust};
 use super::{Fleet, FleetError};
 use crate::auth;
-use crate::model::{Caller, KnownHostId, OrganizationId, Port, Role, Timestamp, Transport};
+use crate::model::{Caller, KnownHostId, OrganizationId, Port, Role, Timestamp};
 use crate::ssh::known_hosts::{self, KnownLine, Mark};
 use crate::ssh::{HostKey, Target};
 use crate::store::audit::{self, Entry as AuditEntry};
@@ -116,10 +116,7 @@ impl Place {
     fn of(entry: Arc<Entry>) -> Option<Self> {
         let (name, host, port, pinned, offered) = {
             let live = entry.live();
-            if live.server.transport == Transport::Local {
-                return None;
-            }
-            let host = live.server.hostname.clone()?;
+            let host = live.server.ssh_host()?;
             let host = host.trim_matches(['[', ']']).to_owned();
             let name = live.server.name.to_string();
             (name, host, live.server.port, live.host_key.clone(), live.offered_host_key.clone())

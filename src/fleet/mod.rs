@@ -25,15 +25,18 @@ mod logins;
 mod metrics;
 mod packed;
 mod poller;
+mod push;
 mod raw;
 mod registry;
 mod rotation;
 mod seen;
 mod select;
 mod servers;
+mod stamp;
 mod state;
 mod ways;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,6 +67,8 @@ pub use known::{ImportReport, KnownHostLine, LineOutcome, LineReport};
 pub use metrics::{
     LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
 };
+pub use poller::Report;
+pub use push::{Heard, Registered, Registration, SshAddress};
 pub use raw::{RawReading, RawState};
 pub use rotation::RotationScope;
 pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
@@ -201,6 +206,7 @@ struct Inner {
     pollers: TaskTracker,
     imports: import::Jobs,
     agents: AgentBinaries,
+    push: push::Desk,
 }
 
 impl fmt::Debug for Fleet {
@@ -255,6 +261,7 @@ impl Fleet {
                 pollers: TaskTracker::new(),
                 imports: import::Jobs::default(),
                 agents,
+                push: push::Desk::default(),
             }),
         };
         fleet.ensure_default_key().await?;
@@ -262,7 +269,7 @@ impl Fleet {
         fleet.load_groups().await?;
         fleet.load_dependencies().await?;
         let now = fleet.inner.clock.now();
-        let (stored, logins, seen, mut deployed) = fleet
+        let (stored, logins, seen, mut deployed, pushing) = fleet
             .inner
             .store
             .read(move |c| {
@@ -271,15 +278,18 @@ impl Fleet {
                     store::logins::counts_of_day(c, logins::day_of(now))?,
                     store::seen::all(c)?,
                     store::agents::all(c)?,
+                    store::push::all(c)?,
                 ))
             })
             .await?;
+        let mut pushing: HashMap<ServerId, store::push::Pushing> = pushing.into_iter().collect();
         let mut entries = Vec::with_capacity(stored.len());
         for server in stored {
             let entry = Arc::new(fleet.entry_of(server)?);
             entry.live().agent = deployed.remove(&entry.id).map(Arc::new);
             entry.live().logins.add(logins.get(&entry.id).copied().unwrap_or(0), now);
             entry.live().last_seen_at = seen.get(&entry.id).copied();
+            entry.live().push = pushing.remove(&entry.id).map(Arc::new);
             fleet.inner.registry.insert(Arc::clone(&entry));
             entries.push(entry);
         }

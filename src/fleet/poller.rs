@@ -3,6 +3,7 @@
 //! A slow or dead server keeps nobody waiting but its own task.
 
 mod probe;
+mod push;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::model::{
 };
 use crate::ssh::{Connection, Session, SessionState, SshError, Target};
 use probe::{AgentTrust, Probe};
+pub use push::{Delivery, Report, delivery_queue};
 
 /// Details (processes, services, users) are read this often when nobody looks.
 const DETAILS_EVERY: Duration = Duration::from_secs(30);
@@ -70,6 +72,10 @@ pub struct Shared {
 #[derive(Debug)]
 pub enum Way {
     Local,
+    /// The server reports by itself.
+    Push {
+        inbox: tokio::sync::mpsc::Receiver<Delivery>,
+    },
     /// `adopted` is a connection that enrolment has made already, so that a server sees one login.
     Ssh {
         target: Box<Target>,
@@ -91,6 +97,19 @@ pub struct Poller {
     facts_at: Option<Instant>,
     readings: u64,
     trust: AgentTrust,
+}
+
+/// When and how a reading came.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    /// The time under which it is kept.
+    at: Timestamp,
+    /// The time of its arrival.
+    now: Timestamp,
+    /// None: nobody asked for it.
+    response_time_ms: Option<f64>,
+    /// False: a newer one came with it.
+    is_newest: bool,
 }
 
 /// Why a run of readings ended.
@@ -130,6 +149,7 @@ impl Poller {
         let work = async {
             match way {
                 Way::Local => self.run_local().await,
+                Way::Push { inbox } => self.run_push(inbox).await,
                 Way::Ssh { target, adopted, jump } => self.run_ssh(*target, adopted, jump).await,
             }
         };
@@ -349,11 +369,18 @@ impl Poller {
         next_in_phase(self.shared.epoch, interval, number, last)
     }
 
-    fn arrived(&mut self, mut snapshot: Snapshot, sections: Sections, started: Instant) {
+    fn arrived(&mut self, snapshot: Snapshot, sections: Sections, started: Instant) {
         let now = self.shared.clock.now();
-        let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let response_time_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+        self.take_in(snapshot, sections, Arrival { at: now, now, response_time_ms, is_newest: true });
+    }
+
+    fn take_in(&mut self, mut snapshot: Snapshot, sections: Sections, arrival: Arrival) {
+        let now = arrival.now;
         let mut samples = rates::samples(self.previous.as_deref(), &snapshot);
-        samples.push(Sample { key: SeriesKey::plain("response_time_ms"), value: elapsed_ms });
+        samples.extend(
+            arrival.response_time_ms.map(|value| Sample { key: SeriesKey::plain("response_time_ms"), value }),
+        );
         let processes = snapshot.processes.is_some().then(|| {
             let all = rates::processes(self.previous_processes.as_ref(), &snapshot);
             let total = all.len();
@@ -361,11 +388,8 @@ impl Poller {
         });
         self.readings += 1;
         self.shared.counts.reading();
-        let (number, organization) = {
-            let live = self.entry.live();
-            (live.server.number, live.server.organization)
-        };
-        self.shared.history.append(number, now, &samples);
+        let number = self.entry.live().server.number;
+        self.shared.history.append(number, arrival.at, &samples);
         self.previous_processes = rates::ProcessTimes::of(&snapshot).or(self.previous_processes.take());
         let changed = self.keep(&mut snapshot, sections, &samples, processes, now);
         let snapshot = Arc::new(snapshot);
@@ -374,10 +398,18 @@ impl Poller {
             let mut live = self.entry.live();
             live.raw = Some(RawReading::after(live.raw.as_ref(), now, snapshot));
         }
-        let server = self.entry.id;
-        self.publish(Event::Reading { organization, server, at: now, samples: Arc::from(samples) });
+        self.tell(samples, &arrival, changed);
+    }
+
+    /// Says what arrived. Of buffered readings only the newest is news.
+    fn tell(&self, samples: Vec<Sample>, arrival: &Arrival, changed: bool) {
+        let organization = self.entry.live().server.organization;
+        if arrival.is_newest {
+            let (server, at) = (self.entry.id, arrival.at);
+            self.publish(Event::Reading { organization, server, at, samples: Arc::from(samples) });
+        }
         if changed {
-            self.publish_health(now);
+            self.publish_health(arrival.now);
         }
         self.entry.checks.send_modify(|count| *count += 1);
     }
@@ -395,7 +427,9 @@ impl Poller {
         let mut live = self.entry.live();
         live.last_seen_at = Some(now);
         live.last_health_check_at = Some(now);
-        live.offered_host_key = None;
+        if live.server.transport == Transport::Ssh {
+            live.offered_host_key = None;
+        }
         live.figures = Arc::new(live.figures.after(samples));
         live.filesystems = Arc::from(std::mem::take(&mut snapshot.filesystems));
         live.interfaces = Arc::from(snapshot.interfaces.as_slice());
@@ -610,10 +644,10 @@ fn next_in_phase(epoch: Instant, interval: Duration, number: u32, last: Instant)
     epoch + phase + interval.saturating_mul(u32::try_from(periods).unwrap_or(u32::MAX))
 }
 
-/// Whether this transport is read by a poller of ours.
+/// Whether a task of ours follows servers of this transport.
 #[must_use]
 pub const fn is_polled(transport: Transport) -> bool {
-    matches!(transport, Transport::Ssh | Transport::Local)
+    matches!(transport, Transport::Ssh | Transport::Local | Transport::Push)
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::acting::ActingSlot;
 use super::health::Standing;
 use super::packed::{PackedProcesses, PackedServices};
+use super::poller::Delivery;
 use super::raw::RawReading;
 use super::state::{Figures, HostKeyView, ServerState, UserTable};
 use crate::history::History;
@@ -17,6 +18,7 @@ use crate::model::{
     Reachability, SeriesKey, Server, ServerId, Timestamp, WayIn,
 };
 use crate::ssh::{HostKey, Session};
+use crate::store::push::Pushing;
 
 /// Points of a sparkline.
 pub const SPARKLINE_POINTS: usize = 40;
@@ -53,6 +55,8 @@ pub struct Live {
     pub agent: Option<Arc<InstalledAgent>>,
     /// What the last reading came from. None: there was none.
     pub probe: Option<ProbeKind>,
+    /// Of a server that reports by itself.
+    pub push: Option<Arc<Pushing>>,
 }
 
 /// Logins counted by day, UTC.
@@ -96,6 +100,8 @@ pub struct Entry {
     poller: Mutex<CancellationToken>,
     /// The session of the present poller. None: no poller, or not over SSH.
     session: watch::Sender<Option<Session>>,
+    /// Where heartbeats go. None: nobody takes them in (inactive, or read by Roundsman).
+    inbox: Mutex<Option<mpsc::Sender<Delivery>>>,
     /// The connection of the second identity.
     pub acting: ActingSlot,
 }
@@ -127,6 +133,7 @@ impl Entry {
             channels_allowed: None,
             agent: None,
             probe: None,
+            push: None,
         };
         Self {
             id: live.server.id,
@@ -137,8 +144,19 @@ impl Entry {
             changing: tokio::sync::Mutex::new(()),
             poller: Mutex::new(CancellationToken::new()),
             session: watch::Sender::new(None),
+            inbox: Mutex::new(None),
             acting: ActingSlot::default(),
         }
+    }
+
+    /// Where heartbeats go.
+    #[must_use]
+    pub fn inbox(&self) -> Option<mpsc::Sender<Delivery>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_inbox(&self, inbox: Option<mpsc::Sender<Delivery>>) {
+        *self.inbox.lock().unwrap_or_else(PoisonError::into_inner) = inbox;
     }
 
     /// The session of the present poller.
@@ -175,6 +193,7 @@ impl Entry {
     pub fn next_poller(&self, parent: &CancellationToken) -> CancellationToken {
         let token = parent.child_token();
         self.acting.close();
+        self.set_inbox(None);
         let mut current = self.poller.lock().unwrap_or_else(PoisonError::into_inner);
         current.cancel();
         self.session.send_replace(None);
@@ -184,6 +203,7 @@ impl Entry {
 
     pub fn stop_poller(&self) {
         self.acting.close();
+        self.set_inbox(None);
         self.poller.lock().unwrap_or_else(PoisonError::into_inner).cancel();
         self.session.send_replace(None);
     }
@@ -227,6 +247,7 @@ impl Entry {
             channels_allowed: live.channels_allowed,
             agent: live.agent.clone(),
             probe: live.probe,
+            push: live.push.clone(),
             host_key: live.host_key.as_ref().map(HostKeyView::of),
             offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
             cpu_recent: recent("cpu_percent"),
@@ -253,6 +274,13 @@ impl Registry {
     /// The server of the caller's organization with this id or name.
     #[must_use]
     pub fn find(&self, caller: &Caller, reference: &str) -> Option<Arc<Entry>> {
+        self.find_in(caller.organization, reference)
+    }
+
+    /// The server of this organization with this id, name or number; a name is never only digits.
+    #[must_use]
+    pub fn find_in(&self, organization: OrganizationId, reference: &str) -> Option<Arc<Entry>> {
+        let number = reference.parse::<u32>().ok();
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let found = match reference.parse::<ServerId>() {
             Ok(id) => entries.get(&id).cloned(),
@@ -260,11 +288,12 @@ impl Registry {
                 .values()
                 .find(|entry| {
                     let live = entry.live();
-                    live.server.organization == caller.organization && live.server.name.as_str() == reference
+                    live.server.organization == organization
+                        && (live.server.name.as_str() == reference || number == Some(live.server.number.0))
                 })
                 .cloned(),
         };
-        found.filter(|entry| entry.live().server.organization == caller.organization)
+        found.filter(|entry| entry.live().server.organization == organization)
     }
 
     #[must_use]

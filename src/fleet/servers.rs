@@ -15,7 +15,7 @@ use crate::store::servers::{self, StoredServer};
 use crate::store::settings;
 
 use super::input::ServerEdit;
-use super::poller::{Way, is_polled};
+use super::poller::{Way, delivery_queue, is_polled};
 use super::registry::Entry;
 use super::state::{ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 use super::ways::{DecidedWay, Purpose, SealedSecrets, write_secrets};
@@ -304,7 +304,9 @@ impl Fleet {
             let mut live = entry.live();
             live.host_key = Some(approved);
             live.offered_host_key = None;
-            live.reachability = Reachability::Connecting;
+            if live.server.transport == Transport::Ssh {
+                live.reachability = Reachability::Connecting;
+            }
         }
         self.poll(&entry, None).await?;
         self.server_changed(caller, entry.id);
@@ -401,6 +403,11 @@ impl Fleet {
         }
         if server.transport == Transport::Local {
             return Ok(Some(Way::Local));
+        }
+        if server.transport == Transport::Push {
+            let (sender, inbox) = delivery_queue();
+            entry.set_inbox(Some(sender));
+            return Ok(Some(Way::Push { inbox }));
         }
         let jump = entry.live().way.jump.and_then(|id| self.inner.registry.get(id));
         let target = self.target_of(entry, Purpose::Readings).await?;

@@ -10,6 +10,7 @@ use crate::model::{
     ProcessUsage, Reachability, Sample, Server, ServerName, Service, Status, Timestamp, WayIn,
 };
 use crate::ssh::HostKey;
+use crate::store::push::Pushing;
 
 /// Declares the figures once: the struct, how a sample sets one, and how one is read by name.
 macro_rules! figures {
@@ -117,6 +118,8 @@ pub struct ServerState {
     pub agent: Option<Arc<InstalledAgent>>,
     /// What the last reading came from. None: there was none.
     pub probe: Option<ProbeKind>,
+    /// Of a server that reports by itself.
+    pub push: Option<Arc<Pushing>>,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

@@ -356,9 +356,7 @@ impl Fleet {
             let live = entry.live();
             (Arc::clone(&live.server), Arc::clone(&live.way), live.host_key.clone())
         };
-        let (Transport::Ssh, Some(host)) = (server.transport, server.hostname.clone()) else {
-            return Ok(None);
-        };
+        let Some(host) = server.ssh_host().map(ToOwned::to_owned) else { return Ok(None) };
         let main = || server.username.clone().unwrap_or_else(|| "root".to_owned());
         let (user, login, kind) = match &way.action {
             Some(action) if purpose == Purpose::Actions => {

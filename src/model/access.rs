@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OrganizationId, SessionId, TokenId, UserId};
+use super::{OrganizationId, ServerId, SessionId, TokenId, UserId};
 
 /// What a caller may do. A higher role includes the lower ones: the order of the variants matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -61,6 +61,56 @@ impl<'de> Deserialize<'de> for Role {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// What a token lets its bearer do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    Role(Role),
+    /// Registers servers and reports for those that it registered; nothing else.
+    Enrol,
+    /// Reports for this server; nothing else.
+    Server(ServerId),
+}
+
+impl Rights {
+    /// The role, or the name of the scope.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Role(role) => role.name(),
+            Self::Enrol => "enrol",
+            Self::Server(_) => "server",
+        }
+    }
+
+    #[must_use]
+    pub const fn role(self) -> Option<Role> {
+        match self {
+            Self::Role(role) => Some(role),
+            Self::Enrol | Self::Server(_) => None,
+        }
+    }
+}
+
+/// For whom somebody may report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The servers that this token registered.
+    Enrol(TokenId),
+    Server(ServerId),
+    /// An administrator: every server that reports by itself.
+    Admin,
+}
+
+/// Who reports about servers. It is no [`Caller`], so it can be handed to nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reporter {
+    pub organization: OrganizationId,
+    pub actor: Actor,
+    pub scope: Scope,
+    /// None: not over the network.
+    pub from: Option<IpAddr>,
 }
 
 /// Who stands behind a request, as the audit log names them.

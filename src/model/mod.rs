@@ -19,7 +19,7 @@ mod time;
 mod way_in;
 mod words;
 
-pub use access::{Actor, Caller, Role, UnknownRole};
+pub use access::{Actor, Caller, Reporter, Rights, Role, Scope, UnknownRole};
 pub use agent::{AgentMode, InstalledAgent, ProbeKind, UnknownAgentMode};
 pub use dependency::{Dependency, cycle_through, layers};
 pub use event::{Direction, Event};

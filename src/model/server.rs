@@ -292,6 +292,19 @@ pub struct Server {
     pub updated_at: Timestamp,
 }
 
+impl Server {
+    /// Where SSH reaches it. A server that reports or is asked over HTTPS has an SSH address once it has a user name for
+    /// it. None: it cannot be reached over SSH.
+    #[must_use]
+    pub fn ssh_host(&self) -> Option<&str> {
+        match self.transport {
+            Transport::Ssh => self.hostname.as_deref(),
+            Transport::Http | Transport::Push => self.hostname.as_deref().filter(|_| self.username.is_some()),
+            Transport::Local => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -268,13 +268,10 @@ impl Operations {
             Transport::Local if !caller.may(Role::Admin) => {
                 Err("this is the machine that Roundsman runs on; only an administrator acts on it".to_owned())
             }
-            Transport::Http | Transport::Push => {
-                Err("this server has no SSH address, so nothing can be run on it".to_owned())
-            }
-            Transport::Ssh if target.impediment.is_some() => {
+            Transport::Ssh | Transport::Http | Transport::Push if target.impediment.is_some() => {
                 Err(target.impediment.clone().unwrap_or_default())
             }
-            Transport::Local | Transport::Ssh => {
+            Transport::Local | Transport::Ssh | Transport::Http | Transport::Push => {
                 action.plan(target.surroundings).map_err(|error| error.to_string())
             }
         };

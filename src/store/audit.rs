@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
-use crate::model::{Caller, OrganizationId, Timestamp};
+use crate::model::{Caller, OrganizationId, Reporter, Timestamp};
 
 /// What is about to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,20 @@ impl Entry {
             organization: caller.organization,
             actor: caller.actor.to_string(),
             address: caller.from.map(|address| address.to_string()),
+            action: action.to_owned(),
+            subject: subject.to_owned(),
+            result: "ok".to_owned(),
+            detail: String::new(),
+        }
+    }
+
+    /// As [`Self::by`], of whoever reports about servers.
+    #[must_use]
+    pub fn of(reporter: &Reporter, action: &str, subject: &str) -> Self {
+        Self {
+            organization: reporter.organization,
+            actor: reporter.actor.to_string(),
+            address: reporter.from.map(|address| address.to_string()),
             action: action.to_owned(),
             subject: subject.to_owned(),
             result: "ok".to_owned(),

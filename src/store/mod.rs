@@ -12,12 +12,14 @@ pub mod keys;
 pub mod known_hosts;
 pub mod logins;
 pub mod operations;
+pub mod push;
 pub mod retention;
 pub mod sealed;
 pub mod seen;
 pub mod servers;
 pub mod settings;
 pub mod timeline;
+pub mod tokens;
 pub mod users;
 
 use std::fmt;
@@ -43,6 +45,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0005_settings.sql")),
     M::up(include_str!("migrations/0006_seen.sql")),
     M::up(include_str!("migrations/0007_agents.sql")),
+    M::up(include_str!("migrations/0008_push.sql")),
     M::up(include_str!("migrations/0011_groups.sql")),
     M::up(include_str!("migrations/0012_operation_strategy.sql")),
 ];

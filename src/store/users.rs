@@ -1,9 +1,9 @@
-//! People and programs that may come in: users, browser sessions, tokens, and the one-time set-up secret.
+//! People who may come in: users, browser sessions, and the one-time set-up secret.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{StoreError, parse};
-use crate::model::{OrganizationId, Role, SessionId, Timestamp, TokenId, UserId};
+use crate::model::{OrganizationId, Role, SessionId, Timestamp, UserId};
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,22 +31,6 @@ pub struct Session {
     pub user_agent: String,
     pub created_at: Timestamp,
     pub last_used_at: Timestamp,
-}
-
-/// A bearer token of a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    pub id: TokenId,
-    pub organization: OrganizationId,
-    pub name: String,
-    pub role: Role,
-    /// SHA-256 of its secret part.
-    pub secret_hash: Vec<u8>,
-    pub created_by: String,
-    pub created_at: Timestamp,
-    pub expires_at: Option<Timestamp>,
-    pub last_used_at: Option<Timestamp>,
-    pub revoked_at: Option<Timestamp>,
 }
 
 const USER_COLUMNS: &str = "id, organization_id, name, email, role, password_hash, created_at, updated_at";
@@ -242,86 +226,4 @@ pub fn remove_session(tx: &Transaction<'_>, user: UserId, id: SessionId) -> Resu
 /// [`StoreError`] of the database.
 pub fn remove_old_sessions(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, StoreError> {
     Ok(tx.execute("DELETE FROM sessions WHERE last_used_at < ?1", [before.as_millis()])?)
-}
-
-const TOKEN_COLUMNS: &str = "id, organization_id, name, role, secret_hash, created_by, created_at, expires_at, last_used_at, revoked_at";
-
-fn token_from_row(row: &Row<'_>) -> Result<Token, rusqlite::Error> {
-    let text = |index: usize| row.get::<_, String>(index);
-    let time =
-        |index: usize| row.get::<_, Option<i64>>(index).map(|millis| millis.map(Timestamp::from_millis));
-    Ok(Token {
-        id: parse(&text(0)?, "token id")?,
-        organization: parse(&text(1)?, "organization of a token")?,
-        name: text(2)?,
-        role: parse(&text(3)?, "role of a token")?,
-        secret_hash: row.get(4)?,
-        created_by: text(5)?,
-        created_at: Timestamp::from_millis(row.get(6)?),
-        expires_at: time(7)?,
-        last_used_at: time(8)?,
-        revoked_at: time(9)?,
-    })
-}
-
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn insert_token(tx: &Transaction<'_>, token: &Token) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO tokens (id, organization_id, name, role, secret_hash, created_by, created_at, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
-            token.id.to_string(),
-            token.organization.to_string(),
-            token.name,
-            token.role.name(),
-            token.secret_hash,
-            token.created_by,
-            token.created_at.as_millis(),
-            token.expires_at.map(Timestamp::as_millis),
-        ],
-    )?;
-    Ok(())
-}
-
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn token_by_id(c: &Connection, id: TokenId) -> Result<Option<Token>, StoreError> {
-    Ok(c.prepare_cached(&format!("SELECT {TOKEN_COLUMNS} FROM tokens WHERE id = ?1"))?
-        .query_row([id.to_string()], token_from_row)
-        .optional()?)
-}
-
-/// Tokens of an organization, newest first.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn tokens(c: &Connection, organization: OrganizationId) -> Result<Vec<Token>, StoreError> {
-    let mut statement = c.prepare_cached(&format!(
-        "SELECT {TOKEN_COLUMNS} FROM tokens WHERE organization_id = ?1 ORDER BY created_at DESC"
-    ))?;
-    let rows = statement.query_map([organization.to_string()], token_from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn touch_token(tx: &Transaction<'_>, id: TokenId, at: Timestamp) -> Result<(), StoreError> {
-    tx.execute("UPDATE tokens SET last_used_at = ?2 WHERE id = ?1", params![id.to_string(), at.as_millis()])?;
-    Ok(())
-}
-
-/// # Errors
-/// [`StoreError::NotFound`] when the organization has no such token that is still valid.
-pub fn revoke_token(
-    tx: &Transaction<'_>,
-    organization: OrganizationId,
-    id: TokenId,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    let changed = tx.execute(
-        "UPDATE tokens SET revoked_at = ?3 WHERE organization_id = ?1 AND id = ?2 AND revoked_at IS NULL",
-        params![organization.to_string(), id.to_string(), at.as_millis()],
-    )?;
-    if changed == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }

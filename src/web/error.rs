@@ -10,6 +10,7 @@ use super::pages::doors::ErrorPage;
 use super::routes::{html, see_other, with_type};
 use crate::actions::ActionError;
 use crate::auth::AuthError;
+use crate::collect::pushed::BadField;
 use crate::export::ExportError;
 use crate::fleet::FleetError;
 use crate::history::HistoryError;
@@ -25,11 +26,20 @@ pub enum Failure {
     History(HistoryError),
     Export(ExportError),
     Invalid(String),
+    /// A member of a body that programs send, by its path: `readings[3].memory.total_bytes`.
+    Field {
+        field: String,
+        message: String,
+    },
     NotFound(String),
-    Method { allowed: String },
+    Method {
+        allowed: String,
+    },
     UpgradeRequired,
     CrossSite,
-    TooLarge { limit_bytes: usize },
+    TooLarge {
+        limit_bytes: usize,
+    },
     Slow,
     Internal(String),
 }
@@ -62,6 +72,12 @@ impl From<OperationError> for Failure {
             OperationError::Fleet(error) => error.into(),
             other => Self::Operation(other),
         }
+    }
+}
+
+impl From<BadField> for Failure {
+    fn from(error: BadField) -> Self {
+        Self::Field { message: error.to_string(), field: error.field }
     }
 }
 
@@ -130,6 +146,9 @@ pub fn problem(failure: &Failure) -> Problem {
         Failure::History(error) => of_history(error),
         Failure::Export(error) => of_export(error),
         Failure::Invalid(message) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
+        Failure::Field { field, message } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message).with("field", json!(field))
+        }
         Failure::NotFound(message) => Problem::new(StatusCode::NOT_FOUND, "not-found", message),
         Failure::Method { allowed } => {
             let detail = format!("this address answers {allowed} only");
@@ -180,6 +199,17 @@ fn of_auth(error: &AuthError) -> Problem {
         }
         AuthError::Forbidden { needed, .. } => {
             Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).with("needed_role", json!(needed.name()))
+        }
+        AuthError::OutOfScope { needed } => {
+            Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).with("needed_role", json!(needed.name()))
+        }
+        AuthError::NotItsServer | AuthError::NotFromHere => {
+            Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+        }
+        AuthError::TooOften { retry_after } => {
+            let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "throttled", detail);
+            problem.retry_after_s = Some(retry_after.as_secs().max(1));
+            problem
         }
         AuthError::SetupGone | AuthError::SetupExpired => {
             Problem::new(StatusCode::GONE, "setup-gone", detail)
@@ -330,7 +360,9 @@ pub fn respond(failure: &Failure, path: &str, headers: &HeaderMap) -> Response {
     let program = path.starts_with("/api/")
         || matches!(path, "/live" | "/metrics")
         || accept.starts_with("application/json");
-    let mut response = if program {
+    let mut response = if let Some(procedure) = path.strip_prefix("/api/trpc/") {
+        trpc_error(&problem, procedure)
+    } else if program {
         problem_json(&problem)
     } else if matches!(failure, Failure::Auth(AuthError::Unauthenticated)) {
         let next: String =
@@ -358,6 +390,30 @@ fn page(problem: &Problem) -> Response {
             with_type(problem.status, "text/plain; charset=utf-8", problem.detail.clone().into())
         }
     }
+}
+
+/// The envelope in which clients of tRPC look for errors. Source: tRPC's error formatting (code numbers of JSON-RPC 2.0).
+fn trpc_error(problem: &Problem, procedure: &str) -> Response {
+    let (code, number) = match problem.status.as_u16() {
+        401 => ("UNAUTHORIZED", -32001),
+        403 => ("FORBIDDEN", -32003),
+        404 => ("NOT_FOUND", -32004),
+        405 => ("METHOD_NOT_SUPPORTED", -32005),
+        408 => ("TIMEOUT", -32008),
+        409 => ("CONFLICT", -32009),
+        413 => ("PAYLOAD_TOO_LARGE", -32013),
+        429 => ("TOO_MANY_REQUESTS", -32029),
+        500.. => ("INTERNAL_SERVER_ERROR", -32603),
+        _ => ("BAD_REQUEST", -32600),
+    };
+    let data = json!({
+        "code": code,
+        "httpStatus": problem.status.as_u16(),
+        "path": crate::model::shown(procedure, 80),
+        "field": problem.more.get("field"),
+    });
+    let body = json!({ "error": { "json": { "message": problem.detail, "code": number, "data": data } } });
+    with_type(problem.status, "application/json", body.to_string().into())
 }
 
 fn problem_json(problem: &Problem) -> Response {

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 
 use super::error::Failure;
-use crate::auth::{self, AuthError, Origin};
-use crate::model::{Actor, Caller, OrganizationId, Role, shown};
+use crate::auth::{self, AuthError, Bearer, Origin};
+use crate::model::{Actor, Caller, OrganizationId, Reporter, Role, Scope, shown};
 use crate::services::Services;
 
 /// Largest request body where a route says nothing else; the largest honest one is a private key or a form.
@@ -45,6 +45,9 @@ pub enum Access {
     /// Answers without login.
     Public,
     Role(Role),
+    /// Whoever may report about servers: a token with the scope `enrol`, the token of a server, or an administrator.
+    /// Which servers, the service decides.
+    Reporter,
 }
 
 impl Access {
@@ -67,6 +70,8 @@ pub struct Request {
     pub address: Option<IpAddr>,
     /// None: a public route without login.
     pub caller: Option<Caller>,
+    /// On routes of [`Access::Reporter`].
+    pub reporter: Option<Reporter>,
     /// For forms of the caller's browser session; empty for tokens and the control socket.
     pub csrf_token: String,
     /// What everybody who is logged in is to know on every page: history is not written.
@@ -78,6 +83,12 @@ impl Request {
     /// [`AuthError::Unauthenticated`] on a public route without login.
     pub fn caller(&self) -> Result<&Caller, Failure> {
         self.caller.as_ref().ok_or(Failure::Auth(AuthError::Unauthenticated))
+    }
+
+    /// # Errors
+    /// [`AuthError::Unauthenticated`] on a route that is not for reporters.
+    pub fn reporter(&self) -> Result<&Reporter, Failure> {
+        self.reporter.as_ref().ok_or(Failure::Auth(AuthError::Unauthenticated))
     }
 
     /// The path parameter at `index` of the template; empty when the template has fewer.
@@ -218,20 +229,16 @@ where
         _ => None,
     };
     let safe = head.is_safe();
-    let Identified { caller, csrf_token, by_cookie } = identify(&head, address, services).await?;
+    let Identified { caller, reporter, csrf_token, by_cookie } = identify(&head, address, services).await?;
     if !safe && (by_cookie || access == Access::Public) {
         require_same_origin(&head.headers)?;
     }
-    match (access, &caller) {
-        (Access::Public, _) => {}
-        (Access::Role(_), None) => return Err(Failure::Auth(AuthError::Unauthenticated)),
-        (Access::Role(role), Some(caller)) => auth::require(caller, role)?,
-    }
+    let reporter = reporter_of(access, caller.as_ref(), reporter)?;
     // Only now: whoever has not been let in makes us hold nothing, or no more than a name and a password.
     let body = match (safe, access) {
         (true, _) => Bytes::new(),
         (false, Access::Public) => read_body(body, PUBLIC_BODY_LIMIT_BYTES).await?,
-        (false, Access::Role(_)) => read_body(body, body_limit_bytes).await?,
+        (false, Access::Role(_) | Access::Reporter) => read_body(body, body_limit_bytes).await?,
     };
     if !safe && by_cookie {
         require_csrf(&head.headers, &body, &csrf_token)?;
@@ -251,13 +258,35 @@ where
         body,
         address,
         caller,
+        reporter,
         csrf_token,
     })
+}
+
+/// Whether what the route asks for is met, and who reports where it is a route for that.
+fn reporter_of(
+    access: Access,
+    caller: Option<&Caller>,
+    reporter: Option<Reporter>,
+) -> Result<Option<Reporter>, AuthError> {
+    match (access, caller, reporter) {
+        (Access::Public, ..) => Ok(None),
+        (Access::Role(role), Some(caller), _) => auth::require(caller, role).map(|()| None),
+        (Access::Role(needed), None, Some(_)) => Err(AuthError::OutOfScope { needed }),
+        (Access::Reporter, None, Some(reporter)) => Ok(Some(reporter)),
+        (Access::Reporter, Some(caller), _) => {
+            auth::require(caller, Role::Admin)?;
+            let (organization, actor) = (caller.organization, caller.actor.clone());
+            Ok(Some(Reporter { organization, actor, scope: Scope::Admin, from: caller.from }))
+        }
+        (Access::Role(_) | Access::Reporter, None, None) => Err(AuthError::Unauthenticated),
+    }
 }
 
 /// Who asks, as far as the header tells.
 struct Identified {
     caller: Option<Caller>,
+    reporter: Option<Reporter>,
     /// Empty for tokens and the control socket.
     csrf_token: String,
     /// A browser sends cookies with whatever a page asks for: changes need proof of which page that was.
@@ -266,7 +295,7 @@ struct Identified {
 
 impl Identified {
     const fn without_cookie(caller: Option<Caller>) -> Self {
-        Self { caller, csrf_token: String::new(), by_cookie: false }
+        Self { caller, reporter: None, csrf_token: String::new(), by_cookie: false }
     }
 }
 
@@ -276,13 +305,19 @@ async fn identify(head: &Head, address: Option<IpAddr>, services: &Services) -> 
     }
     if let Some(value) = head.headers.get(header::AUTHORIZATION) {
         let token = bearer_token(value).ok_or(AuthError::Unauthenticated)?;
-        return Ok(Identified::without_cookie(Some(services.auth.bearer(token, address).await?)));
+        return Ok(match services.auth.bearer(token, address).await? {
+            Bearer::Caller(caller) => Identified::without_cookie(Some(caller)),
+            Bearer::Reporter(reporter) => {
+                Identified { reporter: Some(reporter), ..Identified::without_cookie(None) }
+            }
+        });
     }
     let Some(cookie) = session_cookie(&head.headers) else { return Ok(Identified::without_cookie(None)) };
     let Some(found) = services.auth.session(&cookie, address).await? else {
         return Ok(Identified::without_cookie(None));
     };
-    Ok(Identified { caller: Some(found.caller), csrf_token: found.csrf_token, by_cookie: true })
+    let caller = Some(found.caller);
+    Ok(Identified { caller, reporter: None, csrf_token: found.csrf_token, by_cookie: true })
 }
 
 fn bearer_token(authorization: &HeaderValue) -> Option<&str> {
@@ -295,7 +330,7 @@ fn bearer_token(authorization: &HeaderValue) -> Option<&str> {
 pub async fn still_welcome(headers: &HeaderMap, address: Option<IpAddr>, services: &Services) -> bool {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let Some(token) = bearer_token(value) else { return false };
-        return services.auth.bearer(token, address).await.is_ok();
+        return matches!(services.auth.bearer(token, address).await, Ok(Bearer::Caller(_)));
     }
     match session_cookie(headers) {
         Some(cookie) => matches!(services.auth.session(&cookie, address).await, Ok(Some(_))),

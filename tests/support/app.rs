@@ -16,12 +16,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
-use roundsman::auth::{Auth, Origin};
+use roundsman::auth::{Auth, NewToken, Origin};
 use roundsman::clock::{Clock, SystemClock};
 use roundsman::export::{Export, Options, Sources};
 use roundsman::fleet::{Fleet, FleetSettings, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
-use roundsman::model::{Caller, OrganizationId, Role, Secret, ServerId, UserId};
+use roundsman::model::{Caller, OrganizationId, Rights, Role, Secret, ServerId, UserId};
 use roundsman::operations::Operations;
 use roundsman::services::Services;
 use roundsman::store::Store;
@@ -170,6 +170,13 @@ impl TestApp {
     pub(crate) async fn token(&self, role: Role) -> Who {
         let caller = Caller::roundsman();
         let made = self.services.auth.create_token(&caller, &format!("test {role}"), role, None).await;
+        Who::Token(made.unwrap().1.expose().clone())
+    }
+
+    /// A bearer token with which servers register themselves.
+    pub(crate) async fn enrol_token(&self) -> Who {
+        let new = NewToken::of("test enrol", Rights::Enrol);
+        let made = self.services.auth.make_token(&Caller::roundsman(), new).await;
         Who::Token(made.unwrap().1.expose().clone())
     }
 

@@ -17,6 +17,7 @@ mod openapi;
 mod operations;
 mod people;
 mod prometheus;
+mod push;
 mod range;
 mod selection;
 mod servers;
@@ -59,6 +60,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());
     routes.extend(events::routes());
+    routes.extend(push::routes());
     routes.extend(aliases::routes());
     routes.extend(prometheus::routes());
     routes.extend(backup::routes());

@@ -120,6 +120,32 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
                 "labels": { "type": "object", "additionalProperties": { "type": "string" } },
             } } }),
         ),
+        (
+            "Registration",
+            open_object("name, hostname, agent_version, interval_ms, tags, services, metadata, ip, facts"),
+        ),
+        ("Registered", open_object("id, and the server's own token, which is shown this once")),
+        (
+            "Heartbeat",
+            open_object(
+                "readings: a list of snapshots, oldest first, and sent_at_ms; or plain figures by the names of the metrics, \
+                 others as custom metrics",
+            ),
+        ),
+        ("Heard", open_object("accepted, interval_ms, and a notice where a person should know something")),
+        ("ServerToken", open_object("id, token: shown this once")),
+        (
+            "OlderServer",
+            open_object(
+                "id, number, name, host, ip, username, port, description, status (online, offline, unknown), tags, services, \
+                 metadata, last_seen, last_metrics",
+            ),
+        ),
+        ("OlderServers", json!({ "type": "array", "items": { "$ref": "#/components/schemas/OlderServer" } })),
+        ("OlderStats", open_object("server_id, server_name, status, timestamp, stats, error")),
+        ("OlderAnswer", open_object("success, and what it is about")),
+        ("OlderInput", open_object("as the older programs send it")),
+        ("RotationOfToken", schema::<people::RotationOfToken>()?),
         ("TokenInput", schema::<people::TokenInput>()?),
         ("PasswordInput", schema::<people::PasswordInput>()?),
         (
@@ -279,6 +305,7 @@ fn operation(route: &Route) -> Value {
     match route.access {
         Access::Public => operation.insert("security".to_owned(), json!([])),
         Access::Role(role) => operation.insert("x-role".to_owned(), json!(role.name())),
+        Access::Reporter => operation.insert("x-role".to_owned(), json!("enrol")),
     };
     Value::Object(operation)
 }

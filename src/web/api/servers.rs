@@ -11,15 +11,17 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply, no_content};
-use super::page;
 use super::selection::chosen;
 use super::ways::{ActionLoginInput, WayJson, given, key};
+use super::{page, push};
 use crate::fleet::{
-    Checked, Figures, Identification, LoginEdit, NewServer, ServerEdit, ServerState, WayEdit,
+    Checked, Figures, Identification, LoginEdit, NewServer, Registration, ServerEdit, ServerState,
+    SshAddress, WayEdit,
 };
-use crate::model::{LoginMethod, Reachability, Secret, Status, Timestamp, Transport};
+use crate::model::{LoginMethod, Reachability, Secret, Status, Timestamp};
 use crate::services::Services;
 use crate::ssh::preflight::Outcome;
+use crate::store::push::Pushing;
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
@@ -124,7 +126,7 @@ pub struct ServerJson {
     last_seen_at: Option<Timestamp>,
     #[schema(value_type = Option<String>)]
     last_health_check_at: Option<Timestamp>,
-    /// Of the agent; none is installed.
+    /// Of the agent, where one reports.
     version: Option<String>,
     interval_ms: u32,
     cpu_cores: Option<u32>,
@@ -153,10 +155,13 @@ fn gib(bytes: u64) -> f64 {
 impl ServerJson {
     pub(super) fn of(state: &ServerState) -> Self {
         let server = &state.server;
-        let ssh = server.transport == Transport::Ssh;
+        let ssh = server.ssh_host().is_some();
         let facts = state.facts.as_deref();
         let address_of_host = server.hostname.clone().filter(|host| host.parse::<std::net::IpAddr>().is_ok());
         let disk_bytes: u64 = state.filesystems.iter().map(|filesystem| filesystem.size_bytes).sum();
+        let registered = |bytes: fn(&Pushing) -> Option<u64>| {
+            state.push.as_ref().and_then(|pushing| bytes(pushing)).map(gib)
+        };
         Self {
             id: server.id.to_string(),
             organization_id: server.organization.to_string(),
@@ -179,11 +184,17 @@ impl ServerJson {
             reachability: state.reachability.clone(),
             last_seen_at: state.last_seen_at,
             last_health_check_at: state.last_health_check_at,
-            version: None,
+            version: state.push.as_ref().and_then(|pushing| pushing.agent_version.clone()),
             interval_ms: server.interval_ms,
             cpu_cores: facts.and_then(|facts| facts.cpu_cores),
-            total_ram_gb: state.figures.memory_total_bytes.map(|bytes| (bytes / GIB * 100.0).round() / 100.0),
-            total_disk_gb: (disk_bytes > 0).then(|| gib(disk_bytes)),
+            total_ram_gb: state
+                .figures
+                .memory_total_bytes
+                .map(|bytes| (bytes / GIB * 100.0).round() / 100.0)
+                .or_else(|| registered(|pushing| pushing.total_ram_bytes)),
+            total_disk_gb: (disk_bytes > 0)
+                .then(|| gib(disk_bytes))
+                .or_else(|| registered(|pushing| pushing.total_disk_bytes)),
             host_key_fingerprint: state.host_key.as_ref().map(|key| key.fingerprint.clone()),
             offered_host_key: state.offered_host_key.as_ref().map(|key| key.line.clone()),
             offered_host_key_fingerprint: state.offered_host_key.as_ref().map(|key| key.fingerprint.clone()),
@@ -205,7 +216,7 @@ pub struct ServerInput {
     /// Name or address.
     #[serde(alias = "host", alias = "ssh_host")]
     hostname: Option<String>,
-    /// `ssh`; the other transports enrol in other ways.
+    /// `ssh`, or `push` for a server that reports by itself.
     transport: Option<String>,
     /// 22 by default.
     #[serde(alias = "ssh_port")]
@@ -276,7 +287,7 @@ pub struct ServerInput {
 }
 
 impl ServerInput {
-    fn new_server(self) -> Result<NewServer, Failure> {
+    pub(super) fn new_server(self) -> Result<NewServer, Failure> {
         match self.transport.as_deref() {
             None | Some("ssh") => {}
             Some("local") => {
@@ -284,7 +295,7 @@ impl ServerInput {
             }
             Some(other) => {
                 return Err(Failure::invalid(format!(
-                    "transport '{other}' cannot be enrolled here; use ssh"
+                    "transport '{other}' cannot be enrolled here; use ssh or push"
                 )));
             }
         }
@@ -329,6 +340,27 @@ impl ServerInput {
             unchecked: self.unchecked,
             known_hosts: self.known_hosts,
         })
+    }
+
+    /// A server that will report by itself; with a user it has an SSH address for actions too.
+    fn registration(self) -> Registration {
+        let ssh = self.hostname.clone().zip(self.username).map(|(host, username)| SshAddress {
+            host,
+            port: self.port,
+            username: Some(username),
+        });
+        Registration {
+            name: self.name,
+            address: self.hostname,
+            description: self.description,
+            region: self.region,
+            environment: self.environment,
+            tags: self.tags,
+            metadata: self.metadata,
+            interval_ms: self.interval_ms,
+            ssh,
+            ..Registration::default()
+        }
     }
 
     /// Everything that the caller may say of an enrolled server; what is left out is emptied, but for the way in, which
@@ -540,7 +572,12 @@ async fn list(request: Request, services: Services) -> Result<Response, Failure>
 }
 
 async fn add(request: Request, services: Services) -> Result<Response, Failure> {
-    let new = request.json::<ServerInput>()?.new_server()?;
+    let input = request.json::<ServerInput>()?;
+    if input.transport.as_deref() == Some("push") {
+        let registered = services.fleet.add_push(request.caller()?, input.registration()).await?;
+        return push::with_token(StatusCode::CREATED, &registered);
+    }
+    let new = input.new_server()?;
     let state = services.fleet.add(request.caller()?, new).await?;
     json_reply(StatusCode::CREATED, &ServerJson::of(&state))
 }

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::model::{Role, SessionId, Timestamp, TokenId};
+use crate::model::{Rights, Role, SessionId, Timestamp, TokenId};
 use crate::web::view::{self, When};
 
 use super::form::{Field, FieldProblem};
@@ -17,7 +17,8 @@ const LIFETIMES: [(u32, &str); 4] = [(30, "30 days"), (90, "90 days"), (365, "1 
 pub struct TokenInfo {
     pub id: TokenId,
     pub name: String,
-    pub role: Role,
+    /// Its role, or its scope.
+    pub rights: Rights,
     pub created_at: Timestamp,
     /// None: it does not end.
     pub expires_at: Option<Timestamp>,
@@ -104,7 +105,11 @@ impl SettingsPage {
             new_token: data.new_token.clone(),
             tokens: data.tokens.iter().map(|token| TokenView::new(token, now)).collect(),
             token_name: judged(Field::line("name", "Name", "", 63).placeholder("ci").required()),
-            roles: Role::ALL.into_iter().map(|role| (role.name(), capital(role.name()))).collect(),
+            roles: Role::ALL
+                .into_iter()
+                .map(|role| (role.name(), capital(role.name())))
+                .chain([(Rights::Enrol.name(), "Enrol: lets servers register and report".to_owned())])
+                .collect(),
             lifetimes: LIFETIMES.to_vec(),
             sessions: data.sessions.iter().map(|session| SessionView::new(session, now)).collect(),
             passwords: [
@@ -127,7 +132,7 @@ impl TokenView {
         Self {
             id: token.id.to_string(),
             name: view::clean(&token.name, view::CELL_CHARS),
-            role: token.role.name(),
+            role: token.rights.name(),
             created: When::new(Some(token.created_at), now),
             expires: token.expires_at.map(|at| When::new(Some(at), now)),
             has_expired: token.expires_at.is_some_and(|at| at <= now),

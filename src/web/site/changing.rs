@@ -82,7 +82,9 @@ fn interval_ms(text: &str) -> Result<u64, FleetError> {
 }
 
 fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
-    let ssh = state.server.transport == Transport::Ssh;
+    let reports = matches!(state.server.transport, Transport::Push | Transport::Http);
+    // Without a user, a server that reports by itself has no SSH address.
+    let ssh = state.server.transport == Transport::Ssh || (reports && form.optional("username").is_some());
     let reach = |name: &str| Some(form.text(name).to_owned()).filter(|_| ssh);
     let port = reach("port").map(|text| crate::model::Port::parse(&text)).transpose()?;
     Ok(ServerEdit {
@@ -90,7 +92,7 @@ fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
         description: Some(form.text("description").to_owned()),
         hostname: reach("hostname"),
         port: port.map(|port| i64::from(port.get())),
-        username: reach("username"),
+        username: Some(form.text("username").to_owned()).filter(|_| ssh || reports),
         region: Some(form.optional("region")),
         environment: Some(form.optional("environment")),
         tags: Some(tags(form.text("tags"))),

@@ -12,11 +12,11 @@ use super::super::pages::settings::{SessionInfo, SettingsData, SettingsPage, Tok
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
 use super::{done, doors, show, viewer};
-use crate::auth::{AuthError, PASSWORD_MIN_CHARS};
+use crate::auth::{AuthError, NewToken, PASSWORD_MIN_CHARS};
 use crate::export::ExportError;
 use crate::fleet::ServerFilter;
 use crate::history::HistoryHealth;
-use crate::model::{Actor, OrganizationId, Role, Secret, ServerNumber};
+use crate::model::{Actor, OrganizationId, Rights, Role, Secret, ServerNumber};
 use crate::services::Services;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -52,11 +52,12 @@ async fn answer(
         public_key: Some(services.fleet.default_public_key(caller.organization).await?),
         tokens: tokens
             .into_iter()
-            .filter(|token| token.revoked_at.is_none())
+            // Those of single servers are on the pages of the servers.
+            .filter(|token| token.revoked_at.is_none() && !matches!(token.rights, Rights::Server(_)))
             .map(|token| TokenInfo {
                 id: token.id,
                 name: token.name,
-                role: token.role,
+                rights: token.rights,
                 created_at: token.created_at,
                 expires_at: token.expires_at,
                 last_used_at: token.last_used_at,
@@ -151,13 +152,17 @@ async fn set_retention(request: Request, services: Services) -> Result<Response,
 
 async fn create_token(request: Request, services: Services) -> Result<Response, Failure> {
     let form = request.form()?;
-    let role: Role = form.text("role").parse().map_err(|error| Failure::invalid(format!("{error}")))?;
+    let rights = match form.text("role") {
+        "enrol" => Rights::Enrol,
+        role => Rights::Role(role.parse().map_err(|error| Failure::invalid(format!("{error}")))?),
+    };
     let days: u32 = form
         .text("expires_days")
         .parse()
         .map_err(|_| Failure::invalid("choose after how many days the token ends"))?;
     let expires_at = (days > 0).then(|| services.clock.now() + DAY.saturating_mul(days));
-    match services.auth.create_token(request.caller()?, form.text("name"), role, expires_at).await {
+    let new = NewToken { expires_at, ..NewToken::of(form.text("name"), rights) };
+    match services.auth.make_token(request.caller()?, new).await {
         Ok((_, text)) => {
             answer(&request, &services, StatusCode::OK, Vec::new(), Some(text.expose().clone()), None).await
         }

@@ -1,6 +1,6 @@
 //! What a server runs, what a preflight finds and what the settings hold, for the tests of the pages.
 
-use crate::model::{Process, ProcessUsage, Role, Service, SessionId, TokenId};
+use crate::model::{Process, ProcessUsage, Rights, Role, Service, SessionId, TokenId};
 use crate::web::pages::enrol::{Outcome, Preflight, PreflightStep};
 use crate::web::pages::server::HostKey;
 use crate::web::pages::settings::{SessionInfo, SettingsData, TokenInfo};
@@ -146,7 +146,7 @@ pub(crate) fn settings() -> SettingsData {
         |number: u128, name: &str, role: Role, expires_in: Option<i64>, used: Option<i64>| TokenInfo {
             id: TokenId::new(uuid::Uuid::from_u128(number)),
             name: name.to_owned(),
-            role,
+            rights: Rights::Role(role),
             created_at: seconds_ago(3_000_000),
             expires_at: expires_in.map(|seconds| seconds_ago(-seconds)),
             last_used_at: used.map(seconds_ago),

@@ -112,6 +112,7 @@ impl Sample {
             channels_allowed: None,
             agent: None,
             probe: None,
+            push: None,
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),

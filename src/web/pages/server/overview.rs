@@ -35,7 +35,7 @@ impl OverviewPage {
             head: Head::new(state, Tab::Overview, now),
             overview: Overview::new(state, keys, now),
             server_id: state.server.id.to_string(),
-            may_test: viewer.role >= Role::Operator && state.server.transport == Transport::Ssh,
+            may_test: viewer.role >= Role::Operator && state.server.ssh_host().is_some(),
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Older addresses of metrics, in the older shapes, answered by the same services as the newer ones.
+//! Older addresses, in the older shapes, answered by the same services as the newer ones.
+
+mod reports;
+mod servers;
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -8,7 +11,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use crate::fleet::{ServerFilter, ServerState, Summary};
-use crate::model::{Caller, Health};
+use crate::model::Health;
 use crate::services::Services;
 
 /// Samples of one answer about a server.
@@ -16,14 +19,17 @@ const LAST_SAMPLES: usize = 200;
 
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
-    vec![
+    let mut routes = vec![
         Route::get("/api/metrics/summary", Access::VIEWER, summary)
             .summary("Older address: counts and averages over the fleet, and the last metrics of each server")
             .gives("OlderSummary"),
         Route::get("/api/metrics/{id}", Access::VIEWER, samples)
             .summary("Older address: the last 200 samples of a server, newest first")
             .gives("OlderSamples"),
-    ]
+    ];
+    routes.extend(servers::routes());
+    routes.extend(reports::routes());
+    routes
 }
 
 /// `online`, `offline` or `unknown`.
@@ -35,6 +41,13 @@ const fn status(health: Health) -> &'static str {
     }
 }
 
+/// The first address that the server says it has, or the one that it is reached at.
+fn address(state: &ServerState) -> Option<String> {
+    let host = state.server.hostname.clone().filter(|host| host.parse::<std::net::IpAddr>().is_ok());
+    host.or_else(|| state.facts.as_ref().and_then(|facts| facts.addresses.first().cloned()))
+}
+
+/// A ServerNode of old, with what older lists of servers show beside it.
 fn server(state: &ServerState) -> Value {
     let figures = &state.figures;
     json!({
@@ -42,6 +55,13 @@ fn server(state: &ServerState) -> Value {
         "number": state.server.number.0,
         "name": state.server.name.as_str(),
         "host": state.server.hostname,
+        "ip": address(state),
+        "username": state.server.username,
+        "port": state.server.port.get(),
+        "description": state.server.description,
+        "tags": state.server.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "services": state.push.as_ref().map(|pushing| pushing.services.clone()).unwrap_or_default(),
+        "metadata": state.server.metadata,
         "status": status(state.health),
         "last_seen": state.last_seen_at,
         "last_metrics": {
@@ -82,19 +102,9 @@ async fn summary(request: Request, services: Services) -> Result<Response, Failu
     json_reply(StatusCode::OK, &body)
 }
 
-/// Ids, names, and the short numbers of old; a name is never only digits.
-fn find(services: &Services, caller: &Caller, reference: &str) -> Result<ServerState, Failure> {
-    if let Ok(number) = reference.parse::<u32>() {
-        let all = services.fleet.list(caller, &ServerFilter::default())?;
-        let found = all.into_iter().find(|state| state.server.number.0 == number);
-        return found.ok_or_else(|| Failure::NotFound(format!("there is no server number {number}")));
-    }
-    Ok(services.fleet.get(caller, reference)?)
-}
-
 async fn samples(request: Request, services: Services) -> Result<Response, Failure> {
     let caller = request.caller()?;
-    let state = find(&services, caller, request.param(0))?;
+    let state = services.fleet.get(caller, request.param(0))?;
     let id = state.server.id.to_string();
     let rows = services.fleet.last_samples(caller, &id, LAST_SAMPLES).await?;
     let items: Vec<Value> = rows
