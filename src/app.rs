@@ -117,8 +117,12 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
             .map_err(|error| AppError::Data { data: path, cause: error.to_string() })?;
     }
     let auth = Auth::new(store.clone(), Arc::clone(&clock));
-    let settings =
-        FleetSettings { default_interval: config.interval, polling, ssh_agent: config.ssh_agent.clone() };
+    let settings = FleetSettings {
+        default_interval: config.interval,
+        polling,
+        ssh_agent: config.ssh_agent.clone(),
+        allow_local_actions: config.allow_local_actions,
+    };
     let fleet = Fleet::start(store.clone(), vault.clone(), history.clone(), Arc::clone(&clock), settings)
         .await
         .map_err(anyhow::Error::from)?;

@@ -2,6 +2,7 @@
 //!
 //! Knows no server, no schedule and no store; whoever calls decides when to read and what to keep.
 
+pub mod custom;
 pub mod local;
 pub mod rates;
 pub mod shell;

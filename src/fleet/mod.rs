@@ -4,7 +4,10 @@
 
 mod acting;
 mod aggregate;
+mod containers;
 mod counts;
+mod custom;
+mod custom_run;
 mod enrol;
 mod files;
 mod filter;
@@ -41,7 +44,10 @@ use tokio_util::task::TaskTracker;
 
 pub use acting::Lease;
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
+pub use containers::ContainerTable;
 pub use counts::Counted;
+pub use custom::{CustomMetricEdit, CustomMetricState, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Trial};
+pub use custom_run::RunState;
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
 pub use findings::blind_spots;
@@ -84,6 +90,8 @@ pub enum FleetError {
     Auth(#[from] AuthError),
     #[error("there is no server '{0}'")]
     NoSuchServer(String),
+    #[error("there is no custom metric '{0}'")]
+    NoSuchCustomMetric(String),
     #[error("there is no group '{0}'")]
     NoSuchGroup(String),
     #[error("Roundsman keeps no key '{0}'; see the keys in the settings")]
@@ -99,6 +107,8 @@ pub enum FleetError {
     KeyInUse { name: String, places: String },
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
+    #[error("there is a custom metric named '{0}' already; choose another name")]
+    CustomMetricNameTaken(String),
     /// `near`: names that it may be a slip of.
     #[error("there is no metric '{name}'{}; GET /api/v1/metrics lists them", metrics::perhaps(near))]
     NoSuchMetric { name: String, near: Vec<String> },
@@ -154,6 +164,8 @@ pub struct FleetSettings {
     pub polling: Polling,
     /// Socket of the ssh-agent that may sign for logins.
     pub ssh_agent: Option<PathBuf>,
+    /// Commands may run on the machine that Roundsman runs on.
+    pub allow_local_actions: bool,
 }
 
 /// A handle; clones share the fleet.
@@ -183,6 +195,7 @@ struct Inner {
     stop: CancellationToken,
     pollers: TaskTracker,
     imports: import::Jobs,
+    custom: custom_run::CustomMetrics,
 }
 
 impl fmt::Debug for Fleet {
@@ -233,6 +246,7 @@ impl Fleet {
                 stop: CancellationToken::new(),
                 pollers: TaskTracker::new(),
                 imports: import::Jobs::default(),
+                custom: custom_run::CustomMetrics::new(settings.allow_local_actions),
             }),
         };
         fleet.ensure_default_key().await?;
@@ -255,10 +269,12 @@ impl Fleet {
             fleet.inner.registry.insert(Arc::clone(&entry));
             entries.push(entry);
         }
+        fleet.load_container_prefixes().await?;
         // Only when all are known: a server may be behind one that comes later in the alphabet.
         for entry in &entries {
             fleet.poll(entry, None).await?;
         }
+        fleet.start_custom_metrics().await?;
         let (store, stop) = (fleet.inner.store.clone(), fleet.inner.stop.clone());
         let (shared, clock) = (Arc::clone(&fleet.inner.shared), Arc::clone(&fleet.inner.clock));
         fleet.inner.pollers.spawn(async move { shared.logins.keep(&store, &*clock, &stop).await });

@@ -59,6 +59,7 @@ id! {
     RecordId;
     /// An imported known_hosts line.
     KnownHostId;
+    CustomMetricId;
 }
 
 impl OrganizationId {

@@ -3,6 +3,7 @@
 //! No I/O, no SQL, no clock. Values are parsed once at the edge; what exists is valid.
 
 mod access;
+mod custom_metric;
 mod event;
 mod ids;
 mod operation;
@@ -17,13 +18,14 @@ mod way_in;
 mod words;
 
 pub use access::{Actor, Caller, Role, UnknownRole};
+pub use custom_metric::CustomMetric;
 pub use event::{Direction, Event};
 pub use ids::{
-    InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId, SessionId, TokenId,
-    UserId,
+    CustomMetricId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId,
+    SessionId, TokenId, UserId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
-pub use reading::ProcessUsage;
+pub use reading::{ContainerUsage, ProcessUsage};
 pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
     Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory,

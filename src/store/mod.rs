@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod backup;
+pub mod custom_metrics;
 pub mod export;
 pub mod keys;
 pub mod known_hosts;
@@ -38,6 +39,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0003_reach.sql")),
     M::up(include_str!("migrations/0004_host_keys.sql")),
     M::up(include_str!("migrations/0005_settings.sql")),
+    M::up(include_str!("migrations/0010_custom_metrics.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

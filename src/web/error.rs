@@ -219,8 +219,9 @@ fn of_fleet(error: &FleetError) -> Problem {
         | FleetError::NoSuchKey(_)
         | FleetError::NoSuchKnownHost(_)
         | FleetError::NoSuchGroup(_)
+        | FleetError::NoSuchCustomMetric(_)
         | FleetError::NoSuchImport(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
-        FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) => {
+        FleetError::NameTaken(_) | FleetError::KeyNameTaken(_) | FleetError::CustomMetricNameTaken(_) => {
             Problem::new(StatusCode::CONFLICT, "name-taken", detail)
         }
         FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),

@@ -124,6 +124,7 @@ impl TestApp {
                 default_interval: Duration::from_secs(1),
                 polling: Polling::On,
                 ssh_agent: ssh_agent.clone(),
+                allow_local_actions: false,
             },
         );
         let started_at = clock.now();

@@ -3,6 +3,7 @@
 mod aggregated;
 mod aliases;
 mod backup;
+mod containers;
 mod events;
 mod export;
 mod files;
@@ -45,6 +46,7 @@ pub fn routes() -> Vec<Route> {
     ];
     routes.extend(servers::routes());
     routes.extend(files::routes());
+    routes.extend(containers::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());

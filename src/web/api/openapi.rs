@@ -14,7 +14,7 @@ use super::files::StoredFile;
 use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
-use super::{Alive, aggregated, backup, host_keys, keys, metrics, operations, people};
+use super::{Alive, aggregated, backup, containers, host_keys, keys, metrics, operations, people};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -172,6 +172,8 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ),
         ("ProcessTable", open_object("taken_at, total, processes")),
         ("ServiceTable", open_object("taken_at, services")),
+        ("ContainerTable", open_object("taken_at, prefix, containers")),
+        ("ContainerFilter", schema::<containers::ContainerFilter>()?),
         ("UserTable", open_object("taken_at, users")),
         ("Facts", open_object("hostname, os_name, kernel, architecture, cpu_model, addresses, …")),
         (

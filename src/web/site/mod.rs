@@ -3,6 +3,7 @@
 mod acting;
 mod changing;
 mod charts;
+mod containers;
 mod doors;
 mod enrolling;
 mod host_keys;
@@ -36,6 +37,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = doors::routes();
     routes.extend(looking::routes());
     routes.extend(charts::routes());
+    routes.extend(containers::routes());
     routes.extend(enrolling::routes());
     routes.extend(import::routes());
     routes.extend(acting::routes());

@@ -3,6 +3,7 @@
 mod acting;
 mod commands;
 mod configuration;
+mod containers;
 mod metrics;
 mod overview;
 mod processes;
@@ -19,6 +20,7 @@ use super::{Badge, Chrome, Fragment, Section, Viewer};
 pub use acting::{Asked, ConfirmPage};
 pub use commands::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 pub use configuration::{ConfigurationForm, ConfigurationPage};
+pub use containers::{ContainerQuery, ContainersPage, containers_fragments};
 pub use metrics::{MetricsPage, figures};
 pub use overview::{OverviewPage, overview_fragments};
 pub use processes::{ProcessQuery, ProcessSort, ProcessesPage, processes_fragments};
@@ -31,13 +33,21 @@ pub enum Tab {
     Metrics,
     Processes,
     Services,
+    Containers,
     Commands,
     Configuration,
 }
 
 impl Tab {
-    pub const ALL: [Self; 6] =
-        [Self::Overview, Self::Metrics, Self::Processes, Self::Services, Self::Commands, Self::Configuration];
+    pub const ALL: [Self; 7] = [
+        Self::Overview,
+        Self::Metrics,
+        Self::Processes,
+        Self::Services,
+        Self::Containers,
+        Self::Commands,
+        Self::Configuration,
+    ];
 
     /// The last part of the address and of what the page's WebSocket asks for.
     #[must_use]
@@ -47,6 +57,7 @@ impl Tab {
             Self::Metrics => "metrics",
             Self::Processes => "processes",
             Self::Services => "services",
+            Self::Containers => "containers",
             Self::Commands => "commands",
             Self::Configuration => "configuration",
         }
@@ -64,6 +75,7 @@ impl Tab {
             Self::Metrics => "Metrics",
             Self::Processes => "Processes",
             Self::Services => "Services",
+            Self::Containers => "Containers",
             Self::Commands => "Commands",
             Self::Configuration => "Configuration",
         }
@@ -75,6 +87,7 @@ impl Tab {
             Self::Metrics => "chart-line",
             Self::Processes => "list",
             Self::Services => "layers",
+            Self::Containers => "layout-grid",
             Self::Commands => "terminal",
             Self::Configuration => "sliders-horizontal",
         }
