@@ -19,6 +19,7 @@ mod integrity;
 mod keys;
 mod known_hosts;
 mod machine;
+mod metrics;
 mod output;
 mod private_key;
 mod restore;
@@ -103,6 +104,9 @@ pub enum Command {
     /// Lines of known_hosts files that Roundsman takes as approved, or refuses
     #[command(subcommand)]
     KnownHosts(host_keys::KnownHostsCommand),
+    /// Custom metrics: commands whose output is values
+    #[command(subcommand)]
+    Metric(metrics::MetricCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -202,6 +206,7 @@ async fn command(
         Command::HostKeys(command) => command.run(&client, output).await,
         Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Cp(command) => command.run(&client, output).await,
+        Command::Metric(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,

@@ -4,6 +4,7 @@ mod aggregated;
 mod aliases;
 mod backup;
 mod containers;
+mod custom_metrics;
 mod events;
 mod export;
 mod files;
@@ -47,6 +48,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(servers::routes());
     routes.extend(files::routes());
     routes.extend(containers::routes());
+    routes.extend(custom_metrics::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());

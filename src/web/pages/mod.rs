@@ -5,6 +5,7 @@
 //! partial as the page. Nothing here reads a clock, asks a service or knows HTTP.
 
 pub mod charts;
+pub mod custom_metrics;
 pub mod doors;
 pub mod enrol;
 pub mod fleet;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use askama::Template;
 
 use super::charts::{ChartQuery, ChartsPage, Choosable};
+use super::custom_metrics::{CustomMetricForm, CustomMetricPage, CustomMetricsPage};
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
 use super::fleet::{FleetPage, FleetQuery};
@@ -20,12 +21,14 @@ use super::operations::OperationsPage;
 use super::remote::Pager;
 use super::report::ReportPage;
 use super::samples::{
-    Sample, host_keys, key_detail, known_hosts, large_fleet, now, operation, preflight, processes, record,
-    seconds_ago, services, settings, small_fleet, summary, viewer,
+    Sample, container_table, custom_metric, custom_states, host_keys, key_detail, known_hosts, large_fleet,
+    now, operation, preflight, processes, record, seconds_ago, services, settings, small_fleet, summary,
+    trial, viewer,
 };
 use super::server::{
-    Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage, HostKey,
-    HostKeys, MetricsPage, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage,
+    Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage,
+    ContainerQuery, ContainersPage, HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery,
+    ProcessesPage, ServiceQuery, ServicesPage,
 };
 use super::settings::{SettingsData, SettingsPage};
 use super::{KeptKey, Notice, NoticeKind};
@@ -181,6 +184,18 @@ fn tab_pages(folder: &Folder) {
             now(),
         ),
     );
+    folder.page(
+        "containers",
+        &ContainersPage::new(
+            &admin,
+            &state,
+            Ok(&container_table()),
+            &ContainerQuery::default(),
+            ("", &[]),
+            now(),
+        ),
+    );
+    custom_metric_pages(folder);
     let configuration = |role: Role, keys: &HostKeys| {
         let form = ConfigurationForm::of(&state);
         ConfigurationPage::new(&viewer(role), &state, keys, &[], &form, &[], now())
@@ -325,6 +340,15 @@ fn key_pages(folder: &Folder) {
     folder.page("host-keys-empty", &HostKeysPage::new(&admin, &[], (&[], 0), &query, &known, now()));
     let unused = crate::fleet::KeyDetail { key: weak, used_by: Vec::new(), unfinished: Vec::new(), ..detail };
     folder.page("key-unused", &KeyPage::new(&admin, &unused, &keys, &forms, now()));
+}
+
+fn custom_metric_pages(folder: &Folder) {
+    let (admin, metric) = (viewer(Role::Admin), custom_metric());
+    let tried = CustomMetricForm { trial: Some(trial()), ..CustomMetricForm::of(&metric) };
+    let (one, none) = ([(metric.clone(), 2, 1)], CustomMetricForm::empty());
+    folder.page("custom-metrics", &CustomMetricsPage::new(&admin, &one, &none, now()));
+    folder.page("custom-metrics-empty", &CustomMetricsPage::new(&admin, &[], &none, now()));
+    folder.page("custom-metric", &CustomMetricPage::new(&admin, &metric, &custom_states(), &tried, now()));
 }
 
 fn door_pages(folder: &Folder) {

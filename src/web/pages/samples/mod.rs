@@ -2,6 +2,7 @@
 
 mod keys;
 mod lists;
+mod measured;
 mod operations;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::web::pages::Viewer;
 
 pub(crate) use keys::{host_keys, key_detail, known_hosts};
 pub(crate) use lists::{preflight, processes, services, settings};
+pub(crate) use measured::{container_table, custom_metric, custom_states, trial};
 pub(crate) use operations::{operation, record};
 
 const GIB: u64 = 1 << 30;
