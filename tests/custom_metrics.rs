@@ -23,7 +23,7 @@ use support::sshd::Sshd;
     Format::Prometheus, &[("http_requests_total", "code=200 method=get", 1027.0), ("up", "", 1.0),
     ("latency", "a \"b\"", 0.0015)])]
 #[case::json("{\"users\": 3, \"queue\": {\"size\": 2.5, \"name\": \"x\"}, \"lanes\": [1, 2], \"ok\": true}",
-    Format::Json, &[("users", "", 3.0), ("queue_size", "", 2.5), ("lanes_0", "", 1.0), ("lanes_1", "", 2.0)])]
+    Format::Json, &[("lanes_0", "", 1.0), ("lanes_1", "", 2.0), ("queue_size", "", 2.5), ("users", "", 3.0)])]
 #[case::nagios("PING OK - rta 0.80 ms | rta=0.80ms;3000;5000;0 'packet loss'=0%;80;100;0 size=2KB unknown=U\n",
     Format::Nagios, &[("rta", "", 0.0008), ("packet_loss", "", 0.0), ("size", "", 2048.0)])]
 #[case::nagios_of_several_lines("DISK OK | /=2643MB;5948;5958;0;5968\nlong text\n| /boot=68MB /home=69357MB\n",
@@ -251,7 +251,11 @@ async fn a_command_is_tried_before_it_is_kept() {
     app.until("web", "read", |state| state.last_seen_at.is_some()).await;
     let body = json!({ "server": "web", "command": "echo '{\"a\": 1}'; echo oops >&2; exit 2", "name": "x" });
     let trial = app.post("/api/v1/custom-metrics/try").json(&body).by(&admin).send().await.expect(200);
-    assert_eq!((trial["exit_status"].as_u64(), trial["stderr"].as_str()), (Some(2), Some("oops")), "{trial}");
+    assert_eq!(
+        (trial["exit_status"].as_u64(), trial["stderr"].as_str()),
+        (Some(2), Some("oops\n")),
+        "{trial}"
+    );
     assert_eq!(trial["parsed"]["values"][0]["name"], "a");
     assert_eq!(trial["parsed"]["format"], "json");
     let late = json!({ "server": "web", "command": "echo a 1; sleep 60", "timeout_ms": 1000 });

@@ -58,6 +58,7 @@ impl Sample {
         let cpu = share(1, 1.0, 55.0);
         let figures = Figures {
             containers_running: None,
+            custom: Arc::default(),
             cpu_percent: Some(cpu),
             memory_percent: Some(share(2, 20.0, 78.0)),
             memory_used_bytes: Some(share(2, 20.0, 78.0) / 100.0 * 16.0 * GIB as f64),
