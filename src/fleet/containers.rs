@@ -31,11 +31,31 @@ pub struct ContainerTable {
 pub struct LiveContainers {
     /// The last table. None: none was read.
     table: Option<Packed>,
+    /// When the sizes were asked for last. None: never.
+    sizes_asked: Option<tokio::time::Instant>,
     /// The last reading asked and met no engine.
     no_engine: bool,
     prefix: Arc<str>,
     /// Bytes of the layer of its own, by id; read seldom.
     sizes: Arc<HashMap<String, u64>>,
+}
+
+impl LiveContainers {
+    /// True once a span, where there are containers: their sizes are to be asked for now.
+    pub fn sizes_are_due(&mut self, every: std::time::Duration) -> bool {
+        let now = tokio::time::Instant::now();
+        let is_due =
+            self.table.is_some() && self.sizes_asked.is_none_or(|at| now.duration_since(at) >= every);
+        if is_due {
+            self.sizes_asked = Some(now);
+        }
+        is_due
+    }
+
+    /// The next reading takes them along.
+    pub fn set_sizes(&mut self, sizes: HashMap<String, u64>) {
+        self.sizes = Arc::new(sizes);
+    }
 }
 
 /// A table at rest: there may be thousands, and hardly one is looked at.

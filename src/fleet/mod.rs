@@ -4,6 +4,7 @@
 
 mod acting;
 mod aggregate;
+mod container_sizes;
 mod containers;
 mod counts;
 mod custom;
@@ -275,6 +276,7 @@ impl Fleet {
             fleet.poll(entry, None).await?;
         }
         fleet.start_custom_metrics().await?;
+        fleet.start_container_sizes();
         let (store, stop) = (fleet.inner.store.clone(), fleet.inner.stop.clone());
         let (shared, clock) = (Arc::clone(&fleet.inner.shared), Arc::clone(&fleet.inner.clock));
         fleet.inner.pollers.spawn(async move { shared.logins.keep(&store, &*clock, &stop).await });
