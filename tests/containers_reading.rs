@@ -1,5 +1,5 @@
 //! Containers of Docker and Podman: as their documented answers say it, over a socket, by their programs, and hostile.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
