@@ -122,6 +122,7 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
         polling,
         ssh_agent: config.ssh_agent.clone(),
         agents: config.agents.clone(),
+        allow_local_actions: config.allow_local_actions,
     };
     let fleet = Fleet::start(store.clone(), vault.clone(), history.clone(), Arc::clone(&clock), settings)
         .await

@@ -1,12 +1,12 @@
 //! Two snapshots to samples: every metric, and every reason for a gap.
-#![expect(clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use proptest::prelude::*;
-use roundsman::collect::rates::{ProcessTimes, processes, samples, top};
+use roundsman::collect::rates::{self, ProcessTimes, processes, samples, top};
 use roundsman::history::metric;
 use roundsman::model::{
-    CpuCore, CpuTimes, Disk, Filesystem, Interface, LoadAverage, LoggedInUser, Memory, Pressure, Process,
-    Sample, Service, Snapshot, TcpSockets, Temperature,
+    Container, CpuCore, CpuTimes, Disk, Filesystem, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
+    Process, Sample, Service, Snapshot, TcpSockets, Temperature,
 };
 use rstest::rstest;
 
@@ -217,13 +217,56 @@ fn each_metric_has_its_value(#[case] name: &str, #[case] label: &str, #[case] ex
 
 #[test]
 fn every_metric_of_the_catalogue_is_told_but_the_response_time() {
-    let all = between(|_| {});
+    // Containers are told apart from the rest, as they are read less often.
+    let all = [between(|_| {}), container_samples()].concat();
     let missing: Vec<_> = metric::CATALOGUE
         .iter()
         .filter(|metric| !all.iter().any(|sample| sample.key.metric.as_str() == metric.name))
         .map(|metric| metric.name)
         .collect();
     assert_eq!(missing, ["response_time_ms"]);
+}
+
+fn container_samples() -> Vec<Sample> {
+    let at = |uptime_ms: u64, counter: u64| Snapshot {
+        boot_id: Some("one".to_owned()),
+        uptime_ms: Some(uptime_ms),
+        containers: Some(vec![Container {
+            id: "c".repeat(64),
+            name: "web".to_owned(),
+            state: "running".to_owned(),
+            cpu_us: Some(counter * 15_000_000),
+            memory_bytes: Some(4096),
+            rx_bytes: Some(counter * 1000),
+            tx_bytes: Some(counter * 2000),
+            block_read_bytes: Some(counter * 3000),
+            block_written_bytes: Some(counter * 4000),
+            restarts: Some(2),
+            started_ms: Some(5),
+            ..Container::default()
+        }]),
+        ..Snapshot::default()
+    };
+    let previous = rates::ContainerCounts::of(&at(1000, 1)).unwrap();
+    let usages = rates::containers(Some(&previous), &at(11_000, 2)).unwrap();
+    let restarted = rates::containers(Some(&previous), &at(11_000, 0)).unwrap();
+    assert_eq!((restarted[0].cpu_percent, restarted[0].rx_per_second), (None, None));
+    let rebooted = Snapshot { boot_id: Some("two".to_owned()), ..at(11_000, 2) };
+    assert_eq!(rates::containers(Some(&previous), &rebooted).unwrap()[0].cpu_percent, None);
+    rates::container_samples(&usages)
+}
+
+#[rstest]
+#[case("container_cpu_percent", "web", 150.0)]
+#[case("container_memory_bytes", "web", 4096.0)]
+#[case("container_rx_bytes", "web", 100.0)]
+#[case("container_tx_bytes", "web", 200.0)]
+#[case("container_block_read_bytes", "web", 300.0)]
+#[case("container_block_written_bytes", "web", 400.0)]
+#[case("container_restarts", "web", 2.0)]
+#[case("containers_running", "", 1.0)]
+fn each_metric_of_containers_has_its_value(#[case] name: &str, #[case] label: &str, #[case] expected: f64) {
+    assert_eq!(value(&container_samples(), name, label), Some(expected));
 }
 
 /// Names of the samples that need two readings.

@@ -21,6 +21,7 @@ mod integrity;
 mod keys;
 mod known_hosts;
 mod machine;
+mod metrics;
 mod output;
 mod private_key;
 mod restore;
@@ -112,6 +113,9 @@ pub enum Command {
     /// Lines of known_hosts files that Roundsman takes as approved, or refuses
     #[command(subcommand)]
     KnownHosts(host_keys::KnownHostsCommand),
+    /// Custom metrics: commands whose output is values
+    #[command(subcommand)]
+    Metric(metrics::MetricCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -217,6 +221,7 @@ async fn command(
         Command::HostKeys(command) => command.run(&client, output).await,
         Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Cp(command) => command.run(&client, output).await,
+        Command::Metric(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,

@@ -3,6 +3,7 @@
 //! Knows no server, no schedule and no store; whoever calls decides when to read and what to keep.
 
 pub mod agent;
+pub mod custom;
 pub mod local;
 pub mod pushed;
 pub mod rates;

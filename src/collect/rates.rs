@@ -3,12 +3,12 @@
 //! A value that cannot be known is no sample: after a reboot, a counter that ran backwards, a first reading or
 //! too short an interval there is a gap, never a 0 and never a spike.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::history::metric;
 use crate::model::{
-    CpuTimes, Disk, Interface, Labels, MetricName, Process, ProcessUsage, Sample, SeriesKey, Service,
-    Snapshot,
+    Container, ContainerUsage, CpuTimes, Disk, Interface, Labels, MetricName, Process, ProcessUsage, Sample,
+    SeriesKey, Service, Snapshot,
 };
 
 /// Below this the resolution of the counters (10 ms) makes a rate mostly noise.
@@ -306,6 +306,98 @@ fn network(out: &mut Samples, previous: &Snapshot, next: &Snapshot, elapsed_ms: 
     out.plain("network_tx_bytes", all_tx.per_second(elapsed_ms));
 }
 
+/// The containers of `next` with their rates since `previous`, by name.
+///
+/// None where `next` holds none. A container is the same only with the same boot, id and start; a counter that ran
+/// backwards began anew: no rate.
+#[must_use]
+pub fn containers(previous: Option<&ContainerCounts>, next: &Snapshot) -> Option<Vec<ContainerUsage>> {
+    let since = previous.and_then(|previous| Some((previous, previous.elapsed_ms(next)?)));
+    let (before, elapsed_ms): (HashMap<&str, &Container>, u64) = match since {
+        Some((before, elapsed_ms)) => {
+            (before.containers.iter().map(|one| (one.id.as_str(), one)).collect(), elapsed_ms)
+        }
+        None => (HashMap::new(), 0),
+    };
+    let usage = |container: &Container| {
+        let old = before.get(container.id.as_str()).filter(|old| old.started_ms == container.started_ms);
+        let rate = |of: fn(&Container) -> Option<u64>| {
+            old.and_then(|old| per_second(difference(of(old)?, of(container)?)?, elapsed_ms))
+        };
+        ContainerUsage {
+            // Microseconds a second are millionths of a core.
+            cpu_percent: rate(|one| one.cpu_us).map(|us| us / 10_000.0),
+            rx_per_second: rate(|one| one.rx_bytes),
+            tx_per_second: rate(|one| one.tx_bytes),
+            block_read_per_second: rate(|one| one.block_read_bytes),
+            block_written_per_second: rate(|one| one.block_written_bytes),
+            container: container.clone(),
+        }
+    };
+    Some(next.containers.as_ref()?.iter().map(usage).collect())
+}
+
+/// The samples of these containers. Two of one name (of two engines) would be one series: the first has it.
+#[must_use]
+pub fn container_samples(usages: &[ContainerUsage]) -> Vec<Sample> {
+    let mut out = Samples::default();
+    let mut seen = HashSet::new();
+    for usage in usages {
+        let container = &usage.container;
+        let name = container.name.as_str();
+        if name.is_empty() || !seen.insert(name) {
+            continue;
+        }
+        out.each("container_cpu_percent", name, usage.cpu_percent);
+        out.each("container_memory_bytes", name, container.memory_bytes.map(float));
+        out.each("container_rx_bytes", name, usage.rx_per_second);
+        out.each("container_tx_bytes", name, usage.tx_per_second);
+        out.each("container_block_read_bytes", name, usage.block_read_per_second);
+        out.each("container_block_written_bytes", name, usage.block_written_per_second);
+        out.each("container_restarts", name, container.restarts.map(float));
+    }
+    let running = usages.iter().filter(|usage| usage.container.state == "running").count();
+    out.count("containers_running", u64::try_from(running).ok());
+    out.0
+}
+
+/// What the next reading of containers is compared with.
+#[derive(Debug, Clone)]
+pub struct ContainerCounts {
+    boot_id: Option<String>,
+    uptime_ms: Option<u64>,
+    containers: Box<[Container]>,
+}
+
+impl ContainerCounts {
+    /// None: the snapshot holds no containers.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Option<Self> {
+        let counts = |container: &Container| Container {
+            id: container.id.clone(),
+            cpu_us: container.cpu_us,
+            rx_bytes: container.rx_bytes,
+            tx_bytes: container.tx_bytes,
+            block_read_bytes: container.block_read_bytes,
+            block_written_bytes: container.block_written_bytes,
+            started_ms: container.started_ms,
+            ..Container::default()
+        };
+        Some(Self {
+            boot_id: snapshot.boot_id.clone(),
+            uptime_ms: snapshot.uptime_ms,
+            containers: snapshot.containers.as_ref()?.iter().map(counts).collect(),
+        })
+    }
+
+    fn elapsed_ms(&self, next: &Snapshot) -> Option<u64> {
+        if self.boot_id != next.boot_id {
+            return None;
+        }
+        elapsed_uptime_ms(self.uptime_ms?, next.uptime_ms?)
+    }
+}
+
 /// All processes of `next` with their CPU use since `previous`, the busiest first, then the largest.
 ///
 /// Empty where `next` holds none. A process is the same only with the same boot, pid and start; a new one, or
@@ -394,8 +486,7 @@ fn by_memory(a: &ProcessUsage, b: &ProcessUsage) -> std::cmp::Ordering {
 pub fn top(mut usages: Vec<ProcessUsage>, n: usize) -> Vec<ProcessUsage> {
     let mut largest: Vec<&ProcessUsage> = usages.iter().collect();
     largest.sort_by(|a, b| by_memory(a, b));
-    let large: std::collections::HashSet<u32> =
-        largest.into_iter().take(n).map(|usage| usage.process.pid).collect();
+    let large: HashSet<u32> = largest.into_iter().take(n).map(|usage| usage.process.pid).collect();
     let mut position = 0;
     usages.retain(|usage| {
         position += 1;

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use rand::Rng;
-use roundsman_agent::proc::{facts, mounts, services};
+use roundsman_agent::proc::{containers, facts, mounts, services};
 use roundsman_agent::reading::{BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText};
 use roundsman_agent::text::clean;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -163,6 +163,7 @@ where
             (sections.services, 's'),
             (sections.users, 'u'),
             (sections.facts, 'f'),
+            (sections.containers, 'c'),
         ];
         let wanted: String = letters.iter().filter(|(wanted, _)| *wanted).map(|(_, letter)| letter).collect();
         // Writing to a String cannot fail.
@@ -182,6 +183,7 @@ fn filled(script: &str) -> String {
         .replace("FACT_FILES", &facts::FILES.join(" "))
         .replace("MARKERS", &facts::MARKERS.join(" "))
         .replace("PROPERTIES", services::PROPERTIES)
+        .replace("INSPECT_FORMAT", containers::INSPECT_FORMAT)
         .replace("STATFS_FORMAT", mounts::STATFS_FORMAT)
         .replace("CGROUP_V1_FILES", &CGROUP_V1_FILES.join(" "))
         .replace("CGROUP_V2_FILES", &CGROUP_V2_FILES.join(" "))

@@ -6,7 +6,11 @@ mod acting;
 mod agents;
 mod aggregate;
 mod bulk;
+mod container_sizes;
+mod containers;
 mod counts;
+mod custom;
+mod custom_run;
 mod dependencies;
 mod enrol;
 mod files;
@@ -51,7 +55,10 @@ pub use acting::Lease;
 pub use agents::{AgentBinaries, AgentOffer};
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
 pub use bulk::{BulkChange, BulkOutcome};
+pub use containers::ContainerTable;
 pub use counts::Counted;
+pub use custom::{CustomMetricEdit, CustomMetricState, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Trial};
+pub use custom_run::RunState;
 pub use dependencies::{DependencyInput, DependencyView};
 pub use enrol::{Checked, Identification, NewServer};
 pub use filter::ServerFilter;
@@ -98,6 +105,8 @@ pub enum FleetError {
     Auth(#[from] AuthError),
     #[error("there is no server '{0}'")]
     NoSuchServer(String),
+    #[error("there is no custom metric '{0}'")]
+    NoSuchCustomMetric(String),
     #[error("there is no group '{0}'")]
     NoSuchGroup(String),
     #[error("there is no dependency '{0}'")]
@@ -117,6 +126,8 @@ pub enum FleetError {
     KeyInUse { name: String, places: String },
     #[error("there is a server named '{0}' already; choose another name")]
     NameTaken(String),
+    #[error("there is a custom metric named '{0}' already; choose another name")]
+    CustomMetricNameTaken(String),
     /// `near`: names that it may be a slip of.
     #[error("there is no metric '{name}'{}; GET /api/v1/metrics lists them", metrics::perhaps(near))]
     NoSuchMetric { name: String, near: Vec<String> },
@@ -174,6 +185,8 @@ pub struct FleetSettings {
     pub ssh_agent: Option<PathBuf>,
     /// Directory of the agents that can be deployed, `roundsman-agent-ARCHITECTURE` each.
     pub agents: PathBuf,
+    /// Commands may run on the machine that Roundsman runs on.
+    pub allow_local_actions: bool,
 }
 
 /// A handle; clones share the fleet.
@@ -207,6 +220,7 @@ struct Inner {
     imports: import::Jobs,
     agents: AgentBinaries,
     push: push::Desk,
+    custom: custom_run::CustomMetrics,
 }
 
 impl fmt::Debug for Fleet {
@@ -262,6 +276,7 @@ impl Fleet {
                 imports: import::Jobs::default(),
                 agents,
                 push: push::Desk::default(),
+                custom: custom_run::CustomMetrics::new(settings.allow_local_actions),
             }),
         };
         fleet.ensure_default_key().await?;
@@ -293,10 +308,13 @@ impl Fleet {
             fleet.inner.registry.insert(Arc::clone(&entry));
             entries.push(entry);
         }
+        fleet.load_container_prefixes().await?;
         // Only when all are known: a server may be behind one that comes later in the alphabet.
         for entry in &entries {
             fleet.poll(entry, None).await?;
         }
+        fleet.start_custom_metrics().await?;
+        fleet.start_container_sizes();
         let (store, stop) = (fleet.inner.store.clone(), fleet.inner.stop.clone());
         let (shared, clock) = (Arc::clone(&fleet.inner.shared), Arc::clone(&fleet.inner.clock));
         fleet.inner.pollers.spawn(async move { shared.logins.keep(&store, &*clock, &stop).await });

@@ -52,7 +52,7 @@ impl PackedServices {
     }
 }
 
-fn pack<T: serde::Serialize>(value: &T) -> Option<Box<[u8]>> {
+pub(super) fn pack<T: serde::Serialize>(value: &T) -> Option<Box<[u8]>> {
     match postcard::to_stdvec(value) {
         Ok(bytes) => Some(bytes.into_boxed_slice()),
         Err(error) => {
@@ -62,7 +62,7 @@ fn pack<T: serde::Serialize>(value: &T) -> Option<Box<[u8]>> {
     }
 }
 
-fn unpack<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+pub(super) fn unpack<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     match postcard::from_bytes(bytes) {
         Ok(value) => Some(value),
         Err(error) => {

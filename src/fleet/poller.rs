@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::containers::ContainerWatch;
 use super::counts::Counts;
 use super::health::{Verdict, judge};
 use super::logins::LoginBook;
@@ -43,6 +44,8 @@ const SECOND_READING_AFTER: Duration = Duration::from_secs(1);
 const READING_LIMIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
 /// Details of a machine with thousands of processes take longer than a short interval.
 const DETAILS_LIMIT: Duration = Duration::from_secs(5);
+/// A container engine that hangs is given up after 3 s for each question, two questions each.
+const CONTAINERS_LIMIT: Duration = Duration::from_secs(10);
 /// After a probe that does not work at all the next attempt waits, so that a broken login shell is not hammered; twice as
 /// long each time, because a jump host without a shell stays as it is.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
@@ -51,7 +54,7 @@ const JUMP_SPREAD: Duration = Duration::from_secs(3);
 /// Processes kept by CPU and by memory, each.
 const TOP_PROCESSES: usize = 50;
 /// Sections whose gaps stay on the page until the section is read again.
-const DETAIL_SECTIONS: [&str; 4] = ["processes", "services", "users", "facts"];
+const DETAIL_SECTIONS: [&str; 5] = ["processes", "services", "users", "facts", "containers"];
 
 /// What all pollers share.
 #[derive(Debug)]
@@ -93,6 +96,7 @@ pub struct Poller {
     stop: CancellationToken,
     previous: Option<Arc<Snapshot>>,
     previous_processes: Option<rates::ProcessTimes>,
+    containers: ContainerWatch,
     details_at: Option<Instant>,
     facts_at: Option<Instant>,
     readings: u64,
@@ -136,6 +140,7 @@ impl Poller {
             stop,
             previous: None,
             previous_processes: None,
+            containers: ContainerWatch::new(),
             details_at: None,
             facts_at: None,
             readings: 0,
@@ -307,6 +312,9 @@ impl Poller {
             if sections != Sections::BASE {
                 limit = limit.max(DETAILS_LIMIT);
             }
+            if sections.containers {
+                limit = limit.max(CONTAINERS_LIMIT);
+            }
             // Counted from the attempt: a section that hangs must not be asked for again at once.
             if sections.processes {
                 self.details_at = Some(started);
@@ -356,7 +364,14 @@ impl Poller {
         // The second reading brings details again, so that processes have a CPU figure at once.
         let details = self.readings < 2 || watched || due(self.details_at, DETAILS_EVERY);
         let facts = due(self.facts_at, FACTS_EVERY);
-        Sections { processes: details, services: details, users: details, facts, ..Sections::BASE }
+        Sections {
+            processes: details,
+            services: details,
+            users: details,
+            containers: details,
+            facts,
+            ..Sections::BASE
+        }
     }
 
     /// Every server has its own phase within the interval, so that a fleet is not read in one burst.
@@ -386,6 +401,8 @@ impl Poller {
             let total = all.len();
             ProcessTable { taken_at: now, total, processes: rates::top(all, TOP_PROCESSES) }
         });
+        self.containers.take(&mut snapshot, sections, &self.entry, (&mut samples, now));
+        samples.extend(self.entry.live().custom.take());
         self.readings += 1;
         self.shared.counts.reading();
         let number = self.entry.live().server.number;
@@ -604,6 +621,7 @@ fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
         "services" => read.services,
         "users" => read.users,
         "facts" => read.facts,
+        "containers" => read.containers,
         _ => true,
     };
     let kept = before

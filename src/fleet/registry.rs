@@ -7,6 +7,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::acting::ActingSlot;
+use super::containers::LiveContainers;
+use super::custom_run::Waiting;
 use super::health::Standing;
 use super::packed::{PackedProcesses, PackedServices};
 use super::poller::Delivery;
@@ -48,6 +50,9 @@ pub struct Live {
     /// Names of the services that failed, as of the last reading of services.
     pub failed_services: Vec<String>,
     pub users: Option<Arc<UserTable>>,
+    pub containers: LiveContainers,
+    /// Values of custom metrics that the next reading takes along.
+    pub custom: Waiting,
     pub logins: LoginsOfDay,
     /// Channels that the server allows at once, as the present connection has learned. None: not over SSH, or not yet.
     pub channels_allowed: Option<usize>,
@@ -129,6 +134,8 @@ impl Entry {
             services: None,
             failed_services: Vec::new(),
             users: None,
+            containers: LiveContainers::default(),
+            custom: Waiting::default(),
             logins: LoginsOfDay::default(),
             channels_allowed: None,
             agent: None,

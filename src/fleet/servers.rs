@@ -94,7 +94,7 @@ impl Fleet {
         self.detail(caller, reference, "facts", |entry| entry.live().facts.clone())
     }
 
-    fn detail<T>(
+    pub(super) fn detail<T>(
         &self,
         caller: &Caller,
         reference: &str,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::model::{
     Facts, Filesystem, Findings, Gap, Group, Health, InstalledAgent, Interface, LoggedInUser, ProbeKind,
@@ -17,7 +17,12 @@ macro_rules! figures {
     ($($(#[$meta:meta])* $name:ident,)*) => {
         /// Current figures of one server, under the names of the metrics and of the API. None: unknown.
         #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-        pub struct Figures { $($(#[$meta])* pub $name: Option<f64>,)* }
+        pub struct Figures {
+            $($(#[$meta])* pub $name: Option<f64>,)*
+            /// Custom metrics that have one series, under their own names.
+            #[serde(flatten, serialize_with = "members")]
+            pub custom: Arc<BTreeMap<String, f64>>,
+        }
 
         impl Figures {
             /// Forgets what every reading brings and takes in the samples of one; figures of sections that
@@ -29,11 +34,16 @@ macro_rules! figures {
                     failed_services: self.failed_services,
                     total_services: self.total_services,
                     active_users: self.active_users,
+                    containers_running: self.containers_running,
+                    custom: Arc::clone(&self.custom),
                     ..Self::default()
                 };
                 for sample in samples.iter().filter(|sample| sample.key.labels.is_empty()) {
                     match sample.key.metric.as_str() {
                         $(stringify!($name) => next.$name = Some(sample.value),)*
+                        name if sample.key.metric.is_custom() => {
+                            Arc::make_mut(&mut next.custom).insert(name.to_owned(), sample.value);
+                        }
                         _ => {}
                     }
                 }
@@ -65,7 +75,12 @@ figures! {
     failed_services,
     total_services,
     active_users,
+    containers_running,
     response_time_ms,
+}
+
+fn members<S: Serializer>(custom: &Arc<BTreeMap<String, f64>>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(custom.iter())
 }
 
 /// A host key as a person compares it.

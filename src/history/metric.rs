@@ -123,6 +123,15 @@ pub const CATALOGUE: &[Metric] = &[
     plain("active_services", "Services active", Unit::Count, 1),
     plain("failed_services", "Services failed", Unit::Count, 1),
     plain("total_services", "Services", Unit::Count, 1),
+    plain("containers_running", "Containers running", Unit::Count, 1),
+    // Of one core, so that two busy cores are 200, as container engines count.
+    each("container", "container_cpu_percent", "CPU by container", Unit::Percent, 100),
+    each("container", "container_memory_bytes", "Memory by container", Unit::Bytes, 1),
+    each("container", "container_rx_bytes", "Received by container", Unit::BytesPerSecond, 1),
+    each("container", "container_tx_bytes", "Sent by container", Unit::BytesPerSecond, 1),
+    each("container", "container_block_read_bytes", "Disk reads by container", Unit::BytesPerSecond, 1),
+    each("container", "container_block_written_bytes", "Disk writes by container", Unit::BytesPerSecond, 1),
+    each("container", "container_restarts", "Restarts by container", Unit::Count, 1),
     // Time from the request of a reading to its last byte, as the central server saw it.
     plain("response_time_ms", "Time of a reading", Unit::Milliseconds, 1),
 ];

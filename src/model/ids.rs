@@ -62,6 +62,7 @@ id! {
     GroupId;
     /// A service that needs another.
     DependencyId;
+    CustomMetricId;
 }
 
 impl OrganizationId {

@@ -4,6 +4,7 @@
 
 mod access;
 mod agent;
+mod custom_metric;
 mod dependency;
 mod event;
 mod group;
@@ -21,15 +22,16 @@ mod words;
 
 pub use access::{Actor, Caller, Reporter, Rights, Role, Scope, UnknownRole};
 pub use agent::{AgentMode, InstalledAgent, ProbeKind, UnknownAgentMode};
+pub use custom_metric::CustomMetric;
 pub use dependency::{Dependency, cycle_through, layers};
 pub use event::{Direction, Event};
 pub use group::{Colour, Group, GroupName, InvalidGroup};
 pub use ids::{
-    DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId, RecordId, ServerId,
-    SessionId, TokenId, UserId,
+    CustomMetricId, DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId,
+    RecordId, ServerId, SessionId, TokenId, UserId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
-pub use reading::ProcessUsage;
+pub use reading::{ContainerUsage, ProcessUsage};
 pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
     Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory,

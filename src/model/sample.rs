@@ -23,6 +23,12 @@ impl MetricName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Made by [`Self::custom`].
+    #[must_use]
+    pub const fn is_custom(&self) -> bool {
+        matches!(self.0, Cow::Owned(_))
+    }
 }
 
 impl fmt::Display for MetricName {

@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod audit;
 pub mod backup;
+pub mod custom_metrics;
 pub mod export;
 pub mod groups;
 pub mod keys;
@@ -46,6 +47,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0006_seen.sql")),
     M::up(include_str!("migrations/0007_agents.sql")),
     M::up(include_str!("migrations/0008_push.sql")),
+    M::up(include_str!("migrations/0010_custom_metrics.sql")),
     M::up(include_str!("migrations/0011_groups.sql")),
     M::up(include_str!("migrations/0012_operation_strategy.sql")),
 ];

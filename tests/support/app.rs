@@ -136,6 +136,7 @@ impl TestApp {
                 polling: Polling::On,
                 ssh_agent: ssh_agent.clone(),
                 agents: dir.path().join("agents"),
+                allow_local_actions: false,
             },
         );
         let started_at = clock.now();

@@ -43,6 +43,13 @@ pub const ADDRESSES: usize = 64;
 /// Things that could not be read; one a section, so a dozen is usual.
 pub const GAPS: usize = 64;
 
+/// Containers of one machine; a packed one runs some hundreds.
+pub const CONTAINERS: usize = 1_000;
+
+/// Published ports of one container, and labels: what a page can show.
+pub const CONTAINER_PORTS: usize = 64;
+pub const CONTAINER_LABELS: usize = 64;
+
 /// Bytes of one file that the local reader reads. `/proc/stat` of a machine with 4,096 cores and
 /// its `intr` line stays under 2 MiB.
 pub const FILE_BYTES: u64 = 4 * 1024 * 1024;

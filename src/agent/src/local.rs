@@ -4,6 +4,8 @@
 //! for by `stat -f` (or `df -P`) on chosen local mounts in one process with a time limit; network and fuse
 //! filesystems are never touched. `systemctl` and `uname` are run the same way.
 
+mod containers;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -154,6 +156,9 @@ impl Reader {
         if sections.users {
             texts.sessions = self.sessions();
             texts.utmp = self.file("/run/utmp").or_else(|| self.file("/var/run/utmp"));
+        }
+        if sections.containers {
+            texts.containers = Some(self.containers());
         }
         if sections.facts {
             for path in facts::FILES {

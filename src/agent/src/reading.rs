@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits;
 use crate::proc::mounts::Mount;
-use crate::proc::{cpu, disks, facts, kernel, memory, mounts, network, sensors, services, users};
+use crate::proc::{containers, cpu, disks, facts, kernel, memory, mounts, network, sensors, services, users};
 use crate::snapshot::{Gap, LoggedInUser, Process, Sections, Snapshot};
 
 /// Files of every reading. Those that a machine does not have are simply absent.
@@ -76,6 +76,7 @@ pub struct Texts {
     /// `None`: not asked for.
     pub processes: Option<Vec<Process>>,
     pub services: Option<ServicesText>,
+    pub containers: Option<containers::ContainersText>,
     /// Session files of logind; `None`: there is no such directory.
     pub sessions: Option<Vec<Vec<u8>>>,
     pub utmp: Option<Vec<u8>>,
@@ -112,6 +113,9 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
     let services = sections.services.then(|| known_services(&texts, boot_at_ms, &mut gaps)).flatten();
     let users = sections.users.then(|| logged_in(&texts, &mut gaps)).flatten();
     let facts = sections.facts.then(|| known_facts(&texts, &mount_table));
+    let containers = texts.containers.as_ref().filter(|_| sections.containers);
+    let (containers, container_gaps) = containers.map(containers::containers).unwrap_or_default();
+    gaps.0.extend(container_gaps);
     Snapshot {
         taken_at_ms,
         boot_id: texts.file("/proc/sys/kernel/random/boot_id").and_then(boot_id),
@@ -150,7 +154,7 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
         services,
         users,
         facts,
-        containers: None,
+        containers,
         updates: None,
         gaps: gaps.0,
     }

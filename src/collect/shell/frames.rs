@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use roundsman_agent::limits;
+use roundsman_agent::proc::containers::{ContainersText, EngineText, id_of_cgroup};
 use roundsman_agent::proc::facts::{FILES as FACT_FILES, FIRST_LINES};
 use roundsman_agent::proc::{mounts, process};
 use roundsman_agent::reading::{
@@ -20,8 +21,8 @@ use crate::model::{Process, Sections, Snapshot};
 
 /// Page size where `getconf` is missing (some BusyBox systems): that of all of them but a few arm64 ones.
 const DEFAULT_PAGE_BYTES: u64 = 4096;
-/// Parts of one answer; the script prints at most 20.
-const PARTS: usize = 32;
+/// Parts of one answer; the script prints at most 30.
+const PARTS: usize = 48;
 
 /// The random word of one channel.
 #[derive(Debug, Clone)]
@@ -188,6 +189,9 @@ pub(super) fn reading(
         });
         texts.utmp = body("utmp").map(<[u8]>::to_vec);
     }
+    if sections.containers {
+        texts.containers = Some(containers(&bodies));
+    }
     if sections.facts {
         add_facts(&mut texts, &bodies);
     }
@@ -226,6 +230,42 @@ fn services(bodies: &HashMap<&str, &[u8]>) -> ServicesText {
         None if bodies.contains_key("nosystemd") => unknown("systemd is not the init of this machine"),
         None => unknown("the script said nothing of services"),
     }
+}
+
+fn containers(bodies: &HashMap<&str, &[u8]>) -> ContainersText {
+    let body = |name: &str| bodies.get(name).copied();
+    let mut text = ContainersText::default();
+    for (engine, [list, more, denied, silent]) in [
+        ("podman", ["podman-list", "podman-more", "podman-denied", "podman-silent"]),
+        ("docker", ["docker-list", "docker-more", "docker-denied", "docker-silent"]),
+    ] {
+        let said = if let Some(list) = body(list) {
+            EngineText::Answered { list: list.to_vec(), more: body(more).unwrap_or_default().to_vec() }
+        } else if let Some(user) = body(denied) {
+            EngineText::Denied { user: clean_some(user, limits::TEXT_BYTES).unwrap_or_default() }
+        } else if body(silent).is_some() {
+            EngineText::Silent
+        } else {
+            continue;
+        };
+        text.engines.push((engine, said));
+    }
+    let is_group = |path: &str| path.starts_with("/sys/fs/cgroup/") && id_of_cgroup(path).is_some();
+    for (path, content) in files_of(body("container-files").unwrap_or_default(), is_group) {
+        text.cgroups.insert(path.to_owned(), content.to_vec());
+    }
+    for line in lines(body("container-pids").unwrap_or_default()).take(limits::CONTAINERS) {
+        if let Some((pid, path)) = line.split_once(' ')
+            && let Ok(pid) = pid.parse()
+            && id_of_cgroup(path).is_some()
+        {
+            text.pids.insert(path.to_owned(), pid);
+        }
+    }
+    let networks = by_pid(body("container-nets").unwrap_or_default(), "/net/dev");
+    text.networks =
+        networks.into_iter().filter_map(|(pid, content)| Some((pid, content?.to_vec()))).collect();
+    text
 }
 
 fn add_facts(texts: &mut Texts, bodies: &HashMap<&str, &[u8]>) {

@@ -4,6 +4,8 @@ mod agents;
 mod aggregated;
 mod aliases;
 mod backup;
+mod containers;
+mod custom_metrics;
 mod events;
 mod export;
 mod files;
@@ -52,6 +54,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(files::routes());
     routes.extend(groups::routes());
     routes.extend(selection::routes());
+    routes.extend(containers::routes());
+    routes.extend(custom_metrics::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());

@@ -14,7 +14,10 @@ use super::files::StoredFile;
 use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
-use super::{Alive, agents, aggregated, backup, groups, host_keys, keys, metrics, operations, people};
+use super::{
+    Alive, agents, aggregated, backup, containers, custom_metrics, groups, host_keys, keys, metrics,
+    operations, people,
+};
 use crate::services::{Services, VERSION};
 
 pub(super) async fn document(_: Request, _: Services) -> Result<Response, Failure> {
@@ -214,6 +217,32 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ),
         ("ProcessTable", open_object("taken_at, total, processes")),
         ("ServiceTable", open_object("taken_at, services")),
+        ("ContainerTable", open_object("taken_at, prefix, containers")),
+        (
+            "CustomMetric",
+            open_object(
+                "id, name, description, command, sudo, interval_ms, timeout_ms, selector, enabled, created_at, updated_at, \
+                 updated_by",
+            ),
+        ),
+        ("CustomMetricList", list_of("CustomMetric")),
+        ("CustomMetricEdit", schema::<crate::fleet::CustomMetricEdit>()?),
+        ("CustomMetricTrial", schema::<custom_metrics::CustomMetricTrial>()?),
+        (
+            "Trial",
+            open_object(
+                "server_id, server_name, exit_status, elapsed_ms, stdout, stderr, error; parsed: format (lines, prometheus, \
+                 json, nagios), values: name, label, value; notices",
+            ),
+        ),
+        (
+            "CustomMetricState",
+            open_object(
+                "server_id, server_name, last_run_at, error, exit_status, elapsed_ms, format, values, notices, runs, failures",
+            ),
+        ),
+        ("CustomMetricStateList", list_of("CustomMetricState")),
+        ("ContainerFilter", schema::<containers::ContainerFilter>()?),
         ("UserTable", open_object("taken_at, users")),
         ("Facts", open_object("hostname, os_name, kernel, architecture, cpu_model, addresses, …")),
         (

@@ -6,6 +6,7 @@
 
 pub mod bulk;
 pub mod charts;
+pub mod custom_metrics;
 pub mod dependencies;
 pub mod doors;
 pub mod enrol;

@@ -10,6 +10,7 @@ use askama::Template;
 
 use super::bulk::{BulkPage, Deed, Sent};
 use super::charts::{ChartQuery, ChartsPage, Choosable};
+use super::custom_metrics::{CustomMetricForm, CustomMetricPage, CustomMetricsPage};
 use super::dependencies::DependenciesPage;
 use super::doors::{ErrorPage, LoginPage, SetupPage};
 use super::enrol::{EnrolForm, EnrolPage, Preflight};
@@ -23,12 +24,14 @@ use super::operations::OperationsPage;
 use super::remote::Pager;
 use super::report::ReportPage;
 use super::samples::{
-    Sample, dependencies, group, host_keys, key_detail, known_hosts, large_fleet, now, operation, preflight,
-    processes, record, seconds_ago, services, settings, small_fleet, summary, viewer,
+    Sample, container_table, custom_metric, custom_states, dependencies, group, host_keys, key_detail,
+    known_hosts, large_fleet, now, operation, preflight, processes, record, seconds_ago, services, settings,
+    small_fleet, summary, trial, viewer,
 };
 use super::server::{
-    Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage, HostKey,
-    HostKeys, MetricsPage, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage,
+    Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage,
+    ContainerQuery, ContainersPage, HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery,
+    ProcessesPage, ServiceQuery, ServicesPage,
 };
 use super::settings::{SettingsData, SettingsPage};
 use super::{KeptKey, Notice, NoticeKind};
@@ -184,6 +187,18 @@ fn tab_pages(folder: &Folder) {
             now(),
         ),
     );
+    folder.page(
+        "containers",
+        &ContainersPage::new(
+            &admin,
+            &state,
+            Ok(&container_table()),
+            &ContainerQuery::default(),
+            ("", &[]),
+            now(),
+        ),
+    );
+    custom_metric_pages(folder);
     let configuration = |role: Role, keys: &HostKeys| {
         let form = ConfigurationForm::of(&state);
         ConfigurationPage::new(&viewer(role), &state, keys, &[], &form, &[], now())
@@ -368,6 +383,15 @@ fn group_pages(folder: &Folder) {
     folder.page("bulk-review", &BulkPage::new(&admin, Deed::Restart, &targets, now()).review(said, sent));
     let failed = vec![("web-1".to_owned(), "it is a jump host".to_owned())];
     folder.page("bulk-failed", &BulkPage::new(&admin, Deed::Remove, &[], now()).with_failed(failed));
+}
+
+fn custom_metric_pages(folder: &Folder) {
+    let (admin, metric) = (viewer(Role::Admin), custom_metric());
+    let tried = CustomMetricForm { trial: Some(trial()), ..CustomMetricForm::of(&metric) };
+    let (one, none) = ([(metric.clone(), 2, 1)], CustomMetricForm::empty());
+    folder.page("custom-metrics", &CustomMetricsPage::new(&admin, &one, &none, now()));
+    folder.page("custom-metrics-empty", &CustomMetricsPage::new(&admin, &[], &none, now()));
+    folder.page("custom-metric", &CustomMetricPage::new(&admin, &metric, &custom_states(), &tried, now()));
 }
 
 fn door_pages(folder: &Folder) {

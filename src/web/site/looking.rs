@@ -145,6 +145,7 @@ pub(in crate::web) fn server_fragments(
                 now,
             )
         }
+        Tab::Containers => super::containers::fragments(services, caller, state, query),
         Tab::Services => {
             let table = services.fleet.services(caller, &id).ok();
             let rows = table.as_ref().map(|table| table.services.as_slice());

@@ -4,6 +4,8 @@ mod acting;
 mod bulk;
 mod changing;
 mod charts;
+mod containers;
+mod custom_metrics;
 mod dependencies;
 mod doors;
 mod enrolling;
@@ -44,6 +46,8 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(dependencies::routes());
     routes.extend(bulk::routes());
     routes.extend(charts::routes());
+    routes.extend(containers::routes());
+    routes.extend(custom_metrics::routes());
     routes.extend(enrolling::routes());
     routes.extend(import::routes());
     routes.extend(acting::routes());
@@ -110,6 +114,7 @@ fn done(request: &Request) -> Option<Notice> {
     let text = match request.query("done")? {
         "saved" => "Saved.",
         "added" => "The server is enrolled; its first readings are on the way.",
+        "metric-removed" => "The metric is removed; what it has read stays in history.",
         "removed" => "The server and its history are removed. The audit log keeps what was done.",
         "cancelled" => "Cancelled: nothing more is sent, and what runs is being ended.",
         "host-key" => "The host key is approved.",

@@ -3,9 +3,11 @@
 //! A parser takes bytes as they came and never fails as a whole: what it cannot make sense of is left
 //! out or `None`. One file, one parser; the local reader and the shell probe share them.
 
+pub mod containers;
 pub mod cpu;
 pub mod disks;
 pub mod facts;
+pub mod json_text;
 pub mod kernel;
 pub mod memory;
 pub mod mounts;

@@ -211,7 +211,8 @@ impl Figure {
             source: source.name(),
             unit: unit.name(),
             metrics: names.join(","),
-            is_share: unit == Unit::Percent,
+            // Percent of one core goes beyond a hundred.
+            is_share: unit == Unit::Percent && *first != "container_cpu_percent",
             thresholds: levels.map_or_else(String::new, |at| format!("{},{}", at.degraded, at.critical)),
         })
     }

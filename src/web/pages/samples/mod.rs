@@ -3,6 +3,7 @@
 mod groups;
 mod keys;
 mod lists;
+mod measured;
 mod operations;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::web::pages::Viewer;
 pub(crate) use groups::{dependencies, group};
 pub(crate) use keys::{host_keys, key_detail, known_hosts};
 pub(crate) use lists::{preflight, processes, services, settings};
+pub(crate) use measured::{container_table, custom_metric, custom_states, trial};
 pub(crate) use operations::{operation, record};
 
 const GIB: u64 = 1 << 30;
@@ -57,6 +59,8 @@ impl Sample {
         };
         let cpu = share(1, 1.0, 55.0);
         let figures = Figures {
+            containers_running: None,
+            custom: Arc::default(),
             cpu_percent: Some(cpu),
             memory_percent: Some(share(2, 20.0, 78.0)),
             memory_used_bytes: Some(share(2, 20.0, 78.0) / 100.0 * 16.0 * GIB as f64),

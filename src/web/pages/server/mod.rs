@@ -4,6 +4,7 @@ mod acting;
 mod agent;
 mod commands;
 mod configuration;
+mod containers;
 mod metrics;
 mod overview;
 mod processes;
@@ -21,6 +22,7 @@ use super::{Badge, Chrome, Fragment, Section, Viewer};
 pub use acting::{Asked, ConfirmPage};
 pub use commands::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 pub use configuration::{ConfigurationForm, ConfigurationPage};
+pub use containers::{ContainerQuery, ContainersPage, containers_fragments};
 pub use metrics::{MetricsPage, figures};
 pub use overview::{OverviewPage, overview_fragments};
 pub use processes::{ProcessQuery, ProcessSort, ProcessesPage, processes_fragments};
@@ -33,13 +35,21 @@ pub enum Tab {
     Metrics,
     Processes,
     Services,
+    Containers,
     Commands,
     Configuration,
 }
 
 impl Tab {
-    pub const ALL: [Self; 6] =
-        [Self::Overview, Self::Metrics, Self::Processes, Self::Services, Self::Commands, Self::Configuration];
+    pub const ALL: [Self; 7] = [
+        Self::Overview,
+        Self::Metrics,
+        Self::Processes,
+        Self::Services,
+        Self::Containers,
+        Self::Commands,
+        Self::Configuration,
+    ];
 
     /// The last part of the address and of what the page's WebSocket asks for.
     #[must_use]
@@ -49,6 +59,7 @@ impl Tab {
             Self::Metrics => "metrics",
             Self::Processes => "processes",
             Self::Services => "services",
+            Self::Containers => "containers",
             Self::Commands => "commands",
             Self::Configuration => "configuration",
         }
@@ -66,6 +77,7 @@ impl Tab {
             Self::Metrics => "Metrics",
             Self::Processes => "Processes",
             Self::Services => "Services",
+            Self::Containers => "Containers",
             Self::Commands => "Commands",
             Self::Configuration => "Configuration",
         }
@@ -77,6 +89,7 @@ impl Tab {
             Self::Metrics => "chart-line",
             Self::Processes => "list",
             Self::Services => "layers",
+            Self::Containers => "layout-grid",
             Self::Commands => "terminal",
             Self::Configuration => "sliders-horizontal",
         }
