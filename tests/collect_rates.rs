@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use roundsman::collect::rates::{self, ProcessTimes, processes, samples, top};
 use roundsman::history::metric;
 use roundsman::model::{
-    Container, CpuCore, CpuTimes, Disk, Filesystem, Interface, LoadAverage, LoggedInUser, Memory, Pressure,
-    Process, Sample, Service, Snapshot, TcpSockets, Temperature,
+    Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Interface, LoadAverage, LoggedInUser, Memory,
+    Pressure, Process, Sample, Service, Snapshot, TcpSockets, Temperature,
 };
 use rstest::rstest;
 
@@ -45,8 +45,9 @@ fn first() -> Snapshot {
         pressure: Some(Pressure {
             cpu_some_us: Some(1_000),
             memory_some_us: Some(0),
+            memory_full_us: Some(0),
             io_some_us: Some(5_000),
-            ..Pressure::default()
+            io_full_us: Some(1_000),
         }),
         filesystems: vec![
             Filesystem {
@@ -99,6 +100,7 @@ fn first() -> Snapshot {
         processes: Some(vec![process(1, 5, 0, 10), process(50, 100, 0, 300), process(51, 100, 0, 200)]),
         services: Some(vec![service("active"), service("active"), service("failed"), service("inactive")]),
         users: Some(vec![LoggedInUser::default()]),
+        facts: Some(Facts { reboot_required: Some(true), ..Facts::default() }),
         ..Snapshot::default()
     }
 }
@@ -116,8 +118,9 @@ fn second() -> Snapshot {
     next.pressure = Some(Pressure {
         cpu_some_us: Some(201_000),
         memory_some_us: Some(0),
+        memory_full_us: Some(0),
         io_some_us: Some(9_000_000),
-        ..Pressure::default()
+        io_full_us: Some(501_000),
     });
     next.disks[0].read_bytes += 4096;
     next.disks[0].written_bytes += 2048;
@@ -180,6 +183,8 @@ fn between(change: impl FnOnce(&mut Snapshot)) -> Vec<Sample> {
 #[case("pressure_cpu_percent", "", 10.0)]
 #[case("pressure_memory_percent", "", 0.0)]
 #[case("pressure_io_percent", "", 100.0)]
+#[case("pressure_memory_full_percent", "", 0.0)]
+#[case("pressure_io_full_percent", "", 25.0)]
 #[case("disk_percent", "", 90.0)]
 #[case("filesystem_percent", "/", 100.0 / 3.0)]
 #[case("filesystem_percent", "/var", 90.0)]
@@ -198,6 +203,8 @@ fn between(change: impl FnOnce(&mut Snapshot)) -> Vec<Sample> {
 #[case("interface_errors", "eth0", 1.5)]
 #[case("tcp_established", "", 12.0)]
 #[case("tcp_time_wait", "", 3.0)]
+#[case("tcp_in_use", "", 20.0)]
+#[case("reboot_required", "", 1.0)]
 #[case("temperature_celsius", "cpu", -1.5)]
 #[case("uptime_seconds", "", 1002.0)]
 #[case("processes", "", 60.0)]

@@ -103,6 +103,7 @@ fn instant(out: &mut Samples, next: &Snapshot) {
     if let Some(tcp) = &next.tcp {
         out.count("tcp_established", tcp.established);
         out.count("tcp_time_wait", tcp.time_wait);
+        out.count("tcp_in_use", tcp.in_use);
     }
     for temperature in next.temperatures.iter().filter(|temperature| !temperature.sensor.is_empty()) {
         let thousandths = i32::try_from(temperature.millidegrees_celsius).ok().map(f64::from);
@@ -115,6 +116,7 @@ fn instant(out: &mut Samples, next: &Snapshot) {
     out.count("processes_blocked", next.processes_blocked);
     out.count("file_handles_used", next.file_handles_used);
     out.count("active_users", next.users.as_ref().and_then(|users| u64::try_from(users.len()).ok()));
+    out.count("reboot_required", next.facts.as_ref().and_then(|facts| facts.reboot_required.map(u64::from)));
     if let Some(services) = &next.services {
         let count = |wanted: fn(&Service) -> bool| {
             u64::try_from(services.iter().filter(|service| wanted(service)).count()).ok()
@@ -237,6 +239,8 @@ fn pressure(out: &mut Samples, previous: &Snapshot, next: &Snapshot, elapsed_ms:
     out.plain("pressure_cpu_percent", share(old.cpu_some_us, new.cpu_some_us));
     out.plain("pressure_memory_percent", share(old.memory_some_us, new.memory_some_us));
     out.plain("pressure_io_percent", share(old.io_some_us, new.io_some_us));
+    out.plain("pressure_memory_full_percent", share(old.memory_full_us, new.memory_full_us));
+    out.plain("pressure_io_full_percent", share(old.io_full_us, new.io_full_us));
 }
 
 /// A total over things that come and go: of those that were there both times. `None`: there is none, or one

@@ -91,6 +91,8 @@ pub const CATALOGUE: &[Metric] = &[
     plain("pressure_cpu_percent", "Waiting for CPU", Unit::Percent, 100),
     plain("pressure_memory_percent", "Waiting for memory", Unit::Percent, 100),
     plain("pressure_io_percent", "Waiting for I/O", Unit::Percent, 100),
+    plain("pressure_memory_full_percent", "All waiting for memory", Unit::Percent, 100),
+    plain("pressure_io_full_percent", "All waiting for I/O", Unit::Percent, 100),
     // The fullest real filesystem: the one that runs out first.
     plain("disk_percent", "Fullest filesystem", Unit::Percent, 100),
     each("mount", "filesystem_percent", "Filesystem used", Unit::Percent, 100),
@@ -110,6 +112,7 @@ pub const CATALOGUE: &[Metric] = &[
     each("interface", "interface_errors", "Errors by interface", Unit::PerSecond, 100),
     plain("tcp_established", "TCP connections", Unit::Count, 1),
     plain("tcp_time_wait", "TCP sockets in TIME-WAIT", Unit::Count, 1),
+    plain("tcp_in_use", "TCP sockets in use", Unit::Count, 1),
     each("sensor", "temperature_celsius", "Temperature", Unit::Celsius, 10),
     plain("uptime_seconds", "Uptime", Unit::Seconds, 1),
     plain("processes", "Processes", Unit::Count, 1),
@@ -119,6 +122,8 @@ pub const CATALOGUE: &[Metric] = &[
     plain("context_switches", "Context switches", Unit::PerSecond, 1),
     plain("forks", "Processes started", Unit::PerSecond, 100),
     plain("file_handles_used", "Open file handles", Unit::Count, 1),
+    // 1: pending, 0: not. Read with the facts, and only where the system says.
+    plain("reboot_required", "Reboot pending", Unit::Count, 1),
     plain("active_users", "Logged-in users", Unit::Count, 1),
     plain("active_services", "Services active", Unit::Count, 1),
     plain("failed_services", "Services failed", Unit::Count, 1),

@@ -47,9 +47,9 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0006_seen.sql")),
     M::up(include_str!("migrations/0007_agents.sql")),
     M::up(include_str!("migrations/0008_push.sql")),
-    M::up(include_str!("migrations/0010_custom_metrics.sql")),
-    M::up(include_str!("migrations/0011_groups.sql")),
-    M::up(include_str!("migrations/0012_operation_strategy.sql")),
+    M::up(include_str!("migrations/0009_custom_metrics.sql")),
+    M::up(include_str!("migrations/0010_groups.sql")),
+    M::up(include_str!("migrations/0011_operation_strategy.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.
