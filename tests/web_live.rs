@@ -205,7 +205,7 @@ async fn a_history_that_cannot_be_written_is_told_once_and_so_is_its_return() {
 async fn of_history(events: &mut Socket) -> Value {
     loop {
         let event = message(events).await;
-        if event["type"].as_str().unwrap().starts_with("history.") {
+        if event.get("type").unwrap().as_str().unwrap().starts_with("history.") {
             return event;
         }
     }
