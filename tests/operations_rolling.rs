@@ -1,5 +1,5 @@
 //! Operations over many servers, batch by batch, against real sshd's: limits, gates, pauses, and what is done again.
-#![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
