@@ -386,7 +386,7 @@ mod tests {
         ] {
             assert!(html.contains(text), "{text}");
         }
-        assert_eq!(html.matches("exit status 5").count(), 1, "told once");
+        assert_eq!(html.matches("exit status 5").count(), 2, "told by its server and by its cluster");
         assert!(!html.contains("data-live") && !html.contains("/cancel"));
     }
 
