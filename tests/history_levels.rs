@@ -254,7 +254,8 @@ async fn nothing_expires_before_it_is_rolled_up_and_archived() {
     fixture.advance(30 * DAY_MS);
     let removal = fixture.history.remove_expired().await.unwrap();
     assert!(removal.removed.iter().all(|removed| removed.before <= ms(START_MS + 6 * HOUR_MS)));
-    assert!(fixture.rows("raw") > 0);
+    // The writer may join them at any moment.
+    assert!(fixture.rows("raw") + fixture.rows("long") > 0);
     assert_eq!(fixture.count().await, 2880);
     for _ in 0..50 {
         fixture.history.sync().await.unwrap();
