@@ -2,6 +2,7 @@
 //!
 //! A slow or dead server keeps nobody waiting but its own task.
 
+mod arrival;
 mod probe;
 mod push;
 
@@ -15,19 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::containers::ContainerWatch;
 use super::counts::Counts;
-use super::health::{Verdict, judge};
 use super::logins::LoginBook;
-use super::packed::{PackedProcesses, PackedServices};
-use super::raw::RawReading;
-use super::registry::{Entry, Live, Registry};
-use super::state::{ProcessTable, ServiceTable, UserTable};
+use super::registry::{Entry, Registry};
 use crate::clock::Clock;
 use crate::collect::{LocalProbe, ProbeError, rates};
 use crate::history::History;
-use crate::model::{
-    Event, Gap, Health, Layer, Reachability, Sample, Sections, SeriesKey, Service, Snapshot, Timestamp,
-    Transport,
-};
+use crate::model::{Event, Health, Layer, Reachability, Sections, Snapshot, Timestamp, Transport};
 use crate::ssh::{Connection, Session, SessionState, SshError, Target};
 use probe::{AgentTrust, Probe};
 pub use push::{Delivery, Report, delivery_queue};
@@ -51,10 +45,6 @@ const CONTAINERS_LIMIT: Duration = Duration::from_secs(10);
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
 /// When a jump host is back, those behind it dial again within this, not all at once.
 const JUMP_SPREAD: Duration = Duration::from_secs(3);
-/// Processes kept by CPU and by memory, each.
-const TOP_PROCESSES: usize = 50;
-/// Sections whose gaps stay on the page until the section is read again.
-const DETAIL_SECTIONS: [&str; 5] = ["processes", "services", "users", "facts", "containers"];
 
 /// What all pollers share.
 #[derive(Debug)]
@@ -101,19 +91,6 @@ pub struct Poller {
     facts_at: Option<Instant>,
     readings: u64,
     trust: AgentTrust,
-}
-
-/// When and how a reading came.
-#[derive(Debug, Clone, Copy)]
-struct Arrival {
-    /// The time under which it is kept.
-    at: Timestamp,
-    /// The time of its arrival.
-    now: Timestamp,
-    /// None: nobody asked for it.
-    response_time_ms: Option<f64>,
-    /// False: a newer one came with it.
-    is_newest: bool,
 }
 
 /// Why a run of readings ended.
@@ -384,94 +361,6 @@ impl Poller {
         next_in_phase(self.shared.epoch, interval, number, last)
     }
 
-    fn arrived(&mut self, snapshot: Snapshot, sections: Sections, started: Instant) {
-        let now = self.shared.clock.now();
-        let response_time_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
-        self.take_in(snapshot, sections, Arrival { at: now, now, response_time_ms, is_newest: true });
-    }
-
-    fn take_in(&mut self, mut snapshot: Snapshot, sections: Sections, arrival: Arrival) {
-        let now = arrival.now;
-        let mut samples = rates::samples(self.previous.as_deref(), &snapshot);
-        samples.extend(
-            arrival.response_time_ms.map(|value| Sample { key: SeriesKey::plain("response_time_ms"), value }),
-        );
-        let processes = snapshot.processes.is_some().then(|| {
-            let all = rates::processes(self.previous_processes.as_ref(), &snapshot);
-            let total = all.len();
-            ProcessTable { taken_at: now, total, processes: rates::top(all, TOP_PROCESSES) }
-        });
-        self.containers.take(&mut snapshot, sections, &self.entry, (&mut samples, now));
-        samples.extend(self.entry.live().custom.take());
-        self.readings += 1;
-        self.shared.counts.reading();
-        let number = self.entry.live().server.number;
-        self.shared.history.append(number, arrival.at, &samples);
-        self.previous_processes = rates::ProcessTimes::of(&snapshot).or(self.previous_processes.take());
-        let changed = self.keep(&mut snapshot, sections, &samples, processes, now);
-        let snapshot = Arc::new(snapshot);
-        self.previous = Some(Arc::clone(&snapshot));
-        {
-            let mut live = self.entry.live();
-            live.raw = Some(RawReading::after(live.raw.as_ref(), now, snapshot));
-        }
-        self.tell(samples, &arrival, changed);
-    }
-
-    /// Says what arrived. Of buffered readings only the newest is news.
-    fn tell(&self, samples: Vec<Sample>, arrival: &Arrival, changed: bool) {
-        let organization = self.entry.live().server.organization;
-        if arrival.is_newest {
-            let (server, at) = (self.entry.id, arrival.at);
-            self.publish(Event::Reading { organization, server, at, samples: Arc::from(samples) });
-        }
-        if changed {
-            self.publish_health(arrival.now);
-        }
-        self.entry.checks.send_modify(|count| *count += 1);
-    }
-
-    /// Takes a reading into the live state, and out of the snapshot what the next reading is not compared with.
-    /// True: health or reachability changed.
-    fn keep(
-        &self,
-        snapshot: &mut Snapshot,
-        sections: Sections,
-        samples: &[Sample],
-        processes: Option<ProcessTable>,
-        now: Timestamp,
-    ) -> bool {
-        let mut live = self.entry.live();
-        live.last_seen_at = Some(now);
-        live.last_health_check_at = Some(now);
-        if live.server.transport == Transport::Ssh {
-            live.offered_host_key = None;
-        }
-        live.figures = Arc::new(live.figures.after(samples));
-        live.filesystems = Arc::from(std::mem::take(&mut snapshot.filesystems));
-        live.interfaces = Arc::from(snapshot.interfaces.as_slice());
-        live.gaps = merged_gaps(&live.gaps, &snapshot.gaps, sections);
-        snapshot.processes = None;
-        if let Some(facts) = snapshot.facts.take() {
-            live.facts = Some(Arc::new(facts));
-        }
-        if let Some(table) = processes {
-            live.processes = PackedProcesses::of(table);
-        }
-        if let Some(services) = snapshot.services.take() {
-            live.failed_services = failed(&services);
-            live.services = PackedServices::of(ServiceTable { taken_at: now, services });
-        }
-        if let Some(users) = snapshot.users.take() {
-            live.users = Some(Arc::new(UserTable { taken_at: now, users }));
-        }
-        let verdict = verdict_of(&live);
-        let changed = live.standing.reading(verdict);
-        let was_reachable = live.reachability == Reachability::Reachable;
-        live.reachability = Reachability::Reachable;
-        changed || !was_reachable
-    }
-
     fn set_connecting(&self) {
         let mut live = self.entry.live();
         if live.reachability == Reachability::Unknown {
@@ -607,29 +496,6 @@ fn probe_pause(failures: u32) -> Duration {
     PROBE_PAUSE.0.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(PROBE_PAUSE.1)
 }
 
-fn verdict_of(live: &Live) -> Verdict {
-    judge(&live.figures, &live.filesystems, &live.failed_services)
-}
-
-fn failed(services: &[Service]) -> Vec<String> {
-    services.iter().filter(|service| service.state == "failed").map(|service| service.name.clone()).collect()
-}
-
-fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
-    let was_read = |section: &str| match section {
-        "processes" => read.processes,
-        "services" => read.services,
-        "users" => read.users,
-        "facts" => read.facts,
-        "containers" => read.containers,
-        _ => true,
-    };
-    let kept = before
-        .iter()
-        .filter(|gap| DETAIL_SECTIONS.contains(&gap.section.as_str()) && !was_read(&gap.section));
-    now.iter().chain(kept).cloned().collect()
-}
-
 /// Ends when the connection does; never for a way that has none. A server with a long interval is not noticed as lost
 /// only at its next reading.
 async fn lost(connection: Option<&Connection>) {
@@ -703,14 +569,5 @@ mod tests {
             let interval = Duration::from_secs(seconds);
             assert!(interval + reading_limit(interval) <= interval * 3);
         }
-    }
-
-    #[test]
-    fn a_gap_of_a_section_stays_until_the_section_is_read_again() {
-        let gap = |section: &str| Gap { section: section.to_owned(), reason: "why".to_owned() };
-        let before = [gap("services"), gap("memory")];
-        let base = merged_gaps(&before, &[], Sections::BASE);
-        assert_eq!(base.as_ref(), [gap("services")]);
-        assert!(merged_gaps(&before, &[], Sections::ALL).is_empty());
     }
 }

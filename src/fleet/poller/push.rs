@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Arrival, Poller, verdict_of};
+use super::Poller;
+use super::arrival::{Arrival, verdict_of};
 use crate::fleet::stamp::{Stamped, stamped};
 use crate::history::metric;
 use crate::model::{Gap, Reachability, Sample, Sections, Snapshot};
