@@ -229,17 +229,14 @@ async fn the_script_deploys_is_current_the_second_time_removes_and_refuses_an_un
 
 #[test]
 fn a_directory_that_is_noexec_full_or_somebody_elses_is_passed_over_with_the_reason() {
-    // Not below /tmp, which is covered in the namespace.
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let manage = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/agent/manage.sh");
-    let inside = format!(
-        "set -e; cd {dir}; mkdir home run good; mount -t tmpfs -o noexec none home; mount -t tmpfs -o size=64k none run; \
-         mount --bind good /tmp; mount -t tmpfs none /var/tmp; mkdir /var/tmp/roundsman-0; chown 1:1 /var/tmp/roundsman-0; \
-         HOME={dir}/home XDG_CACHE_HOME= XDG_RUNTIME_DIR={dir}/run exec sh -s -- place abc 1200000",
-        dir = dir.path().display()
-    );
+    // All of it in a namespace of its own, and not below /tmp, which is covered in there.
+    let inside = "set -e; mount -t tmpfs none /mnt; cd /mnt; mkdir home run good; mount -t tmpfs -o noexec none home; \
+                  mount -t tmpfs -o size=64k none run; mount --bind good /tmp; mount -t tmpfs none /var/tmp; \
+                  mkdir /var/tmp/roundsman-0; chown 1:1 /var/tmp/roundsman-0; \
+                  HOME=/mnt/home XDG_CACHE_HOME= XDG_RUNTIME_DIR=/mnt/run exec sh -s -- place abc 1200000";
     let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", &inside])
+        .args(["--mount", "--propagation", "private", "sh", "-c", inside])
         .stdin(fs::File::open(manage).unwrap())
         .output()
         .unwrap();
