@@ -243,6 +243,24 @@ async fn definitions_are_checked_changed_removed_and_audited() {
 }
 
 #[tokio::test]
+async fn a_metric_of_a_group_that_was_deleted_is_meant_for_nobody() {
+    let sshd = Sshd::start().await;
+    let app = TestApp::start().await;
+    let admin = app.token(Role::Admin).await;
+    app.with_server("web", &sshd).await;
+    let group = json!({ "name": "front" });
+    app.post("/api/v1/fleet/groups").json(&group).by(&admin).send().await.expect(201);
+    let member = json!({ "group_id": "front", "server_id": "web" });
+    app.post("/api/v1/fleet/groups/members").json(&member).by(&admin).send().await;
+    let body = json!({ "name": "jobs", "command": "echo jobs_waiting 4", "interval_ms": 5000, "timeout_ms": 5000,
+        "selector": { "groups": ["front"], "status": "active" } });
+    define(&app, &admin, &body).await;
+    assert_eq!(states(&app, &admin, "jobs").await.len(), 1);
+    app.call("DELETE", "/api/v1/fleet/groups/front").by(&admin).send().await.expect(204);
+    assert_eq!(states(&app, &admin, "jobs").await.len(), 0);
+}
+
+#[tokio::test]
 async fn a_command_is_tried_before_it_is_kept() {
     let sshd = Sshd::start().await;
     let app = TestApp::start().await;

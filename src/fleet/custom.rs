@@ -289,7 +289,8 @@ impl Fleet {
         Ok(found)
     }
 
-    /// The servers of a selector; one that it names and that was removed since is left out.
+    /// The servers of a selector; servers and groups that it names and that were removed since are left out. Without its
+    /// last group its other conditions mean nobody: they only narrowed.
     pub(super) fn meant_by(
         &self,
         caller: &Caller,
@@ -297,6 +298,11 @@ impl Fleet {
     ) -> Result<Vec<(ServerId, String)>, FleetError> {
         let mut selector = selector.clone();
         selector.servers.retain(|reference| self.find(caller, reference).is_ok());
+        let by_group = !selector.groups.is_empty();
+        selector.groups.retain(|reference| self.group(caller, reference).is_ok());
+        if by_group && selector.groups.is_empty() {
+            selector = Selector::of_servers(selector.servers);
+        }
         let states = self.select(caller, &selector)?;
         Ok(states.into_iter().map(|state| (state.server.id, state.server.name.to_string())).collect())
     }
