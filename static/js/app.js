@@ -154,9 +154,10 @@ function startClicks() {
 /** A form that must be told the name of what it removes keeps its button shut until then. */
 function startConfirmations() {
   for (const field of document.querySelectorAll("input[data-must-equal]")) {
-    const button = field.form?.querySelector("button[type=submit], button:not([type])");
+    const named = field.form?.querySelectorAll("button[data-when-confirmed]");
+    const buttons = named?.length ? named : [field.form?.querySelector("button[type=submit], button:not([type])")];
     const check = () => {
-      if (button) button.disabled = field.value !== field.dataset.mustEqual;
+      for (const button of buttons) if (button) button.disabled = field.value !== field.dataset.mustEqual;
     };
     field.addEventListener("input", check);
     check();

@@ -18,6 +18,8 @@ pub mod import;
 pub mod keeping;
 pub mod keys;
 pub mod operation;
+pub mod operation_form;
+pub mod operation_kinds;
 pub mod operation_new;
 pub mod operations;
 pub mod remote;
