@@ -70,7 +70,7 @@ impl Row {
             total: view.targets.len(),
             who: view::clean(&operation.initiated_by, 80),
             when: When::new(Some(operation.created_at), now),
-            took: super::operation::duration_ms(operation).map(took),
+            took: super::operation_progress::duration_ms(operation).map(took),
         }
     }
 }

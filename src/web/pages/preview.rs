@@ -22,6 +22,7 @@ use super::keys::{KeyForms, KeyPage, KeysPage};
 use super::operation::OperationPage;
 use super::operation_form::{OperationForm, Step};
 use super::operation_kinds::KINDS;
+use super::operation_look::Look;
 use super::operation_new::{NewOperationPage, Preview};
 use super::operations::OperationsPage;
 use super::remote::Pager;
@@ -248,9 +249,18 @@ fn acting_pages(folder: &Folder) {
         &commands(Acting::Impossible("It is inactive.".to_owned()), CommandForm::default()),
     );
     let every = [Succeeded, Failed, Unreachable, Unknown, Cancelled, Sent, Pending];
-    folder.page("operation", &OperationPage::new(&admin, &operation(&every), now()));
-    folder.page("operation-one", &OperationPage::new(&admin, &operation(&[Succeeded]), now()));
-    folder.page("operation-many", &OperationPage::new(&admin, &operation(&every.repeat(5)), now()));
+    folder.page("operation", &OperationPage::new(&admin, &operation(&every), &Look::default(), now()));
+    folder.page(
+        "operation-one",
+        &OperationPage::new(&admin, &operation(&[Succeeded]), &Look::default(), now()),
+    );
+    let mut many = operation(&every.repeat(5));
+    for (number, target) in (0_u32..).zip(&mut many.targets) {
+        target.target.batch = number / 6;
+    }
+    let mut look = Look::default();
+    look.open([2, 5].into_iter());
+    folder.page("operation-many", &OperationPage::new(&admin, &many, &look, now()));
     folder.page("operations-empty", &OperationsPage::new(&admin, &[], Pager::of(None), now()));
     folder.page("operations", &OperationsPage::new(&admin, &[operation(&every)], Pager::of(None), now()));
 }
