@@ -77,7 +77,9 @@ function startFilters() {
     for (const [key, value] of new FormData(form)) {
       if (value !== "" && !(key === "view" && value === "grid") && !(key === "sort" && value === "name")) query.append(key, value);
     }
-    const address = query.size ? `${form.action.split("?")[0]}?${query}` : form.action.split("?")[0];
+    // A field may be called "action"; then the form's property of that name is the field.
+    const own = new URL(form.getAttribute("action"), location.href).href.split("?")[0];
+    const address = query.size ? `${own}?${query}` : own;
     if (address !== location.href) location.assign(address);
   };
   form.addEventListener("submit", (event) => {

@@ -237,7 +237,8 @@ impl NewOperationPage {
     #[must_use]
     pub fn with_preview(mut self, preview: Preview) -> Self {
         let count = preview.total;
-        if preview.problem.is_none() {
+        // Where they are chosen, the number changes with every choice.
+        if preview.problem.is_none() && self.where_form.is_none() {
             let noun = if count == 1 { "server" } else { "servers" };
             self.said.push(("Where", format!("{} {noun}", view::whole(count as u64))));
         }

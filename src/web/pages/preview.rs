@@ -24,7 +24,7 @@ use super::operation_form::{OperationForm, Step};
 use super::operation_kinds::KINDS;
 use super::operation_look::Look;
 use super::operation_new::{NewOperationPage, Preview};
-use super::operations::OperationsPage;
+use super::operations::{ListQuery, OperationsPage};
 use super::remote::Pager;
 use super::report::ReportPage;
 use super::samples::{
@@ -261,8 +261,8 @@ fn acting_pages(folder: &Folder) {
     let mut look = Look::default();
     look.open([2, 5].into_iter());
     folder.page("operation-many", &OperationPage::new(&admin, &many, &look, now()));
-    folder.page("operations-empty", &OperationsPage::new(&admin, &[], Pager::of(None), now()));
-    folder.page("operations", &OperationsPage::new(&admin, &[operation(&every)], Pager::of(None), now()));
+    folder.page("operations-empty", &OperationsPage::new(&admin, &[], &ListQuery::default(), Pager::of(None), now()));
+    folder.page("operations", &OperationsPage::new(&admin, &[operation(&every)], &ListQuery::default(), Pager::of(None), now()));
 }
 
 fn other_pages(folder: &Folder) {

@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::super::error::{Failure, problem};
 use super::super::pages::operation::{OperationPage, opened_target, operation_fragments};
 use super::super::pages::operation_look::Look;
-use super::super::pages::operations::{OperationsPage, PER_PAGE};
+use super::super::pages::operations::{ListQuery, OperationsPage, PER_PAGE};
 use super::super::pages::remote::Pager;
 use super::super::pages::server::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 use super::super::pages::{Fragment, Notice, Viewer};
@@ -38,8 +38,10 @@ pub fn routes() -> Vec<Route> {
 async fn operations(request: Request, services: Services) -> Result<Response, Failure> {
     let pager = Pager::of(request.query("page"));
     let (limit, offset) = pager.window(PER_PAGE);
+    let query = ListQuery::of(|name| request.query(name));
     let views = services.operations.list(request.caller()?, limit, offset).await?;
-    show(StatusCode::OK, &OperationsPage::new(&viewer(&request)?, &views, pager, services.clock.now()))
+    let page = OperationsPage::new(&viewer(&request)?, &views, &query, pager, services.clock.now());
+    show(StatusCode::OK, &page)
 }
 
 async fn operation(request: Request, services: Services) -> Result<Response, Failure> {

@@ -246,6 +246,9 @@ async fn begun_with(request: Request, services: Services) -> Result<Response, Fa
     let draft = Draft::of(request.caller()?, &services, OperationForm::of(request.query.clone()));
     let asked = request.query("to").and_then(Step::parse).unwrap_or(Step::Parameters);
     let step = draft.stop_before(asked).map_or(asked, |(step, _)| step);
+    if step == Step::Confirm {
+        return confirm(&request, &services, &draft, None);
+    }
     // A name that is not there is told; that nothing was said yet is no mistake.
     let is_named = selector(&draft.form).map_or(true, |selector| !selector.is_empty());
     let wrong = draft.wrong(step).filter(|_| step == Step::Targets && is_named);
@@ -273,10 +276,7 @@ async fn review(request: Request, services: Services) -> Result<Response, Failur
     // Looking which servers these are tells what is wrong with what was said about them, if anything was.
     let is_said = selector(&draft.form).map_or(true, |selector| !selector.is_empty());
     let wrong = draft.wrong(wanted).filter(|_| wanted == Step::Targets && is_said);
-    show(
-        wrong.map_or(StatusCode::OK, |wrong| wrong.status),
-        &page(&request, &services, &draft, wanted, wrong)?,
-    )
+    show(StatusCode::OK, &page(&request, &services, &draft, wanted, wrong)?)
 }
 
 /// The last step; all before it hold.
