@@ -6,6 +6,7 @@ mod aliases;
 mod backup;
 mod containers;
 mod custom_metrics;
+mod diagnostics;
 mod events;
 mod export;
 mod files;
@@ -60,6 +61,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());
     routes.extend(operations::routes());
+    routes.extend(diagnostics::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());

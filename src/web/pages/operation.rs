@@ -31,6 +31,13 @@ pub struct OperationPage {
     progress: Progress,
     targets: Vec<Block>,
     left_out: usize,
+    /// The text of a script; the commands of its targets tell its checksum.
+    script: Option<String>,
+}
+
+/// As it is stored: with what looks like a secret masked.
+fn script_of(operation: &Operation) -> Option<String> {
+    operation.parameters.get("script")?.as_str().map(exact)
 }
 
 impl OperationPage {
@@ -42,8 +49,12 @@ impl OperationPage {
         let shown = shown(view);
         Self {
             chrome: Chrome::new(&progress.title, Section::Operations, live, viewer, now),
+            script: script_of(&view.operation),
             left_out: view.targets.len() - shown.len(),
-            targets: shown.into_iter().map(|target| Block::new(target, view.targets.len(), now)).collect(),
+            targets: shown
+                .into_iter()
+                .map(|target| Block::new(target, view.targets.len(), now).with_archive(viewer, view, target))
+                .collect(),
             progress,
         }
     }
@@ -90,7 +101,7 @@ pub fn operation_fragments(
     let total = view.targets.len();
     for target in shown(view) {
         if changed.is_none_or(|changed| changed.contains(&target.target.server)) {
-            let target = Block::new(target, total, now);
+            let target = Block::new(target, total, now).with_archive(viewer, view, target);
             fragments.extend(Fragment::render(format!("target-{}", target.position), &TargetPart { target }));
         }
     }
@@ -296,6 +307,17 @@ fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
     }
     facts.extend(text("signal").map(|signal| ("Signal", signal)));
     facts.extend(text("name").map(|name| ("Service", name)));
+    if let Some(container) = members.get("container").and_then(|one| one.get("name")?.as_str()) {
+        facts.push(("Container", view::clean(container, view::CELL_CHARS)));
+    }
+    let list = |name: &str| {
+        members.get(name)?.as_array().map(|items| {
+            let texts = items.iter().filter_map(serde_json::Value::as_str);
+            view::clean(&texts.collect::<Vec<_>>().join(" "), view::TEXT_CHARS)
+        })
+    };
+    facts.extend(list("arguments").map(|arguments| ("Arguments", arguments)));
+    facts.extend(list("packages").map(|packages| ("Packages", packages)));
     facts.extend(text("old_key").map(|key| ("Old key", view::clean(&key, view::CELL_CHARS))));
     facts.extend(text("new_key").map(|key| ("New key", view::clean(&key, view::CELL_CHARS))));
     if members.get("sudo").and_then(serde_json::Value::as_bool) == Some(true) {
@@ -326,9 +348,23 @@ struct Block {
     /// It ended by itself and said nothing; of what was given up the last words may be lost.
     is_silent: bool,
     is_folded: bool,
+    /// Where the diagnostics that came from it are downloaded, and the token of the form that removes them.
+    archive: Option<(String, String)>,
 }
 
 impl Block {
+    /// For those who act: what is in it is more than a viewer sees.
+    fn with_archive(mut self, viewer: &Viewer, view: &OperationView, target: &TargetView) -> Self {
+        let is_there = view.operation.kind == "collect_diagnostics"
+            && target.target.status == TargetStatus::Succeeded
+            && viewer.role >= Role::Operator;
+        self.archive = is_there.then(|| {
+            let address = format!("/operations/{}/diagnostics/{}", view.operation.id, target.target.server);
+            (address, viewer.csrf_token.clone())
+        });
+        self
+    }
+
     fn new(view: &TargetView, total: usize, now: Timestamp) -> Self {
         let (target, record) = (&view.target, view.record.as_ref());
         let most =
@@ -356,6 +392,7 @@ impl Block {
             stdout,
             stderr,
             is_folded: total > UNFOLDED,
+            archive: None,
         }
     }
 }
@@ -388,6 +425,19 @@ mod tests {
         }
         assert_eq!(html.matches("exit status 5").count(), 2, "told by its server and by its cluster");
         assert!(!html.contains("data-live") && !html.contains("/cancel"));
+    }
+
+    #[test]
+    fn collected_diagnostics_are_offered_to_those_who_act() {
+        let mut view = operation(&[Succeeded, Failed]);
+        view.operation.kind = "collect_diagnostics".to_owned();
+        let address = |at: usize| {
+            format!("/operations/{}/diagnostics/{}", view.operation.id, view.targets[at].target.server)
+        };
+        let html = page(Role::Operator, &view);
+        assert!(html.contains(&format!("href=\"{}\"", address(0))));
+        assert!(html.contains(&format!("action=\"{}/remove\"", address(0))));
+        assert!(!html.contains(&address(1)) && !page(Role::Viewer, &view).contains("/diagnostics/"));
     }
 
     #[test]

@@ -192,6 +192,7 @@ fn tab_pages(folder: &Folder) {
         &ContainersPage::new(
             &admin,
             &state,
+            &Acting::Possible,
             Ok(&container_table()),
             &ContainerQuery::default(),
             ("", &[]),
