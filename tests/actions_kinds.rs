@@ -112,7 +112,7 @@ async fn with_place() -> (TestApp, Sshd, Place, Who) {
 #[tokio::test]
 async fn a_script_runs_with_arguments_input_and_environment_and_leaves_nothing() {
     let (app, _sshd, place, operator) = with_place().await;
-    let script = "#!/bin/sh\necho \"$# $2 $PLAIN ${#KEY}\"; tr a-z A-Z\nls -l \"$0\" | cut -c 1-10; tr '\\0' ' ' </proc/$PPID/cmdline | grep -c 'h[u]nter' || :; exit 3\n";
+    let script = "#!/bin/sh\necho \"$# $2 $PLAIN ${#KEY}\"; tr a-z A-Z\nls -ld \"${0%/*}\" | cut -c 1-10; tr '\\0' ' ' </proc/$PPID/cmdline | grep -c 'h[u]nter' || :; exit 3\n";
     let parameters = json!({
         "script": script,
         "arguments": ["one", "two \"words\" $HOME"],
@@ -124,7 +124,7 @@ async fn a_script_runs_with_arguments_input_and_environment_and_leaves_nothing()
     let planned = app.post(OPERATIONS).by(&operator).json(&dry).send().await.expect(200);
     let done = run(&app, &operator, "run_script", parameters).await;
     let result = &done["results"][0];
-    assert_eq!(result["stdout"], "2 two \"words\" $HOME seen 7\nSHOUT\n-rw-------\n0\n", "{done}");
+    assert_eq!(result["stdout"], "2 two \"words\" $HOME seen 7\nSHOUT\ndrwx------\n0\n", "{done}");
     assert_eq!((&result["exit_status"], &done["title"]), (&json!(3), &json!("Say it")));
     assert_eq!(result["command"], planned["targets"][0]["command"], "shown before and after");
     assert!(result["command"].as_str().unwrap().contains("SHA-256"));
@@ -301,7 +301,10 @@ async fn a_reboot_that_is_refused_says_why_and_waits_for_nothing() {
 
 #[tokio::test]
 async fn a_health_check_reads_now_and_its_exit_status_is_the_health() {
-    let (app, _sshd, _place, operator) = with_place().await;
+    let (app, sshd) = (TestApp::start().await, Sshd::start().await);
+    app.services.fleet.ensure_local("here").await.unwrap();
+    app.with_server("web-1", &sshd).await;
+    let operator = app.token(Role::Operator).await;
     app.until("web-1", "read", |state| state.last_seen_at.is_some()).await;
     let done = run(&app, &operator, "health_check", json!({})).await;
     let result = &done["results"][0];
@@ -316,7 +319,6 @@ async fn a_health_check_reads_now_and_its_exit_status_is_the_health() {
     assert_eq!(result["exit_status"], status, "{done}");
     assert_eq!(done["status"], if status == 0 { "completed" } else { "failed" });
     assert!(said.contains("Memory: "), "{said}");
-    app.services.fleet.ensure_local("here").await.unwrap();
     let local = json!({ "action": "health_check" });
     app.post("/api/v1/fleet/servers/here/actions").by(&operator).json(&local).send().await.expect(202);
     let reboot = json!({ "action": "reboot" });

@@ -112,7 +112,6 @@ mod tests {
 
     use super::super::tests::{ROOT, USER, given};
     use super::super::{Action, ActionError};
-    use super::*;
 
     fn update(packages: &str) -> Result<Action, ActionError> {
         Action::parse("update_packages", given(&[("packages", packages)]))
@@ -147,6 +146,7 @@ mod tests {
             .args(rest)
             .arg("-c")
             .arg(&plan.command)
+            .env_remove("DEBIAN_FRONTEND")
             .env("PATH", place.path())
             .output()
             .unwrap();
