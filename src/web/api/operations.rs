@@ -257,7 +257,9 @@ async fn act(request: Request, services: Services) -> Result<Response, Failure> 
 #[derive(Debug, serde::Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationInput {
-    /// kill_process, start_service, stop_service, restart_service, reload_service, run_command.
+    /// kill_process; start_, stop_, restart_, reload_, enable_ or disable_service; start_, stop_, restart_, pause_,
+    /// unpause_ or remove_container, container_logs, container_exec; run_command, run_script, update_packages, reboot,
+    /// health_check, collect_diagnostics, deploy_agent, remove_agent. docs/actions.md says what each takes.
     operation_type: String,
     /// Ids or names.
     #[serde(default)]
@@ -274,8 +276,8 @@ pub struct OperationInput {
     #[serde(default)]
     #[schema(value_type = Object)]
     strategy: Option<Strategy>,
-    /// Of the action: pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment (texts, or
-    /// {"secret": text}), stdin, container {engine, name}, label.
+    /// Of the action: pid, start_ticks, signal; service; container {engine, name}, force, lines; command, sudo, timeout_s,
+    /// run_as, environment (texts, or {"secret": text}), stdin, label; script, interpreter, arguments; packages.
     #[serde(default)]
     #[schema(value_type = Object)]
     parameters: Map<String, Value>,
