@@ -3,6 +3,8 @@
 //! Pure: validates and builds text, never runs anything. Every value that a person gave is validated and quoted here.
 
 mod agents;
+mod files;
+mod files_template;
 mod how;
 mod mask;
 mod rotation;
@@ -17,6 +19,8 @@ use crate::quote::quote;
 pub use agents::{
     AgentDeployment, DEFAULT_PORT as AGENT_PORT, SCRIPT as AGENT_SCRIPT, manage as manage_agent,
 };
+pub use files::{CONTENT_LIMIT_BYTES, FileChange, FileKind};
+pub use files_template::TemplateValues;
 pub use how::{ContainerEngine, How, InContainer, STDIN_LIMIT_BYTES, Variable};
 pub use mask::mask;
 pub use rotation::KeyRotation;
@@ -79,6 +83,8 @@ pub enum Action {
     DeployAgent(AgentDeployment),
     /// Ends its use and leaves no file of it.
     RemoveAgent,
+    /// Its command may differ from server to server; [`FileChange::plan`] makes it.
+    File(Box<FileChange>),
 }
 
 /// What of a server decides about the command.
@@ -239,9 +245,12 @@ impl Action {
                 AgentDeployment::parse(mode.as_deref(), port.as_deref()).map(Self::DeployAgent)
             }
             ("remove_agent", _) => Ok(Self::RemoveAgent),
+            (word, _) if let Some(kind) = FileKind::parse(word) => {
+                Ok(Self::File(Box::new(FileChange::parse(kind, parameter)?)))
+            }
             _ => Err(invalid(
                 "operation_type",
-                "use kill_process, start_service, stop_service, restart_service, reload_service, run_command, deploy_agent or remove_agent",
+                "use kill_process, start_service, stop_service, restart_service, reload_service, run_command, upload_file, upload_template, update_configuration, deploy_agent or remove_agent",
             )),
         }
     }
@@ -261,6 +270,7 @@ impl Action {
             Self::RotateKey(_) => "rotate_key",
             Self::DeployAgent(_) => "deploy_agent",
             Self::RemoveAgent => "remove_agent",
+            Self::File(change) => change.kind.name(),
         }
     }
 
@@ -269,7 +279,9 @@ impl Action {
     pub const fn role(&self) -> Role {
         match self {
             Self::RotateKey(_) | Self::DeployAgent(_) | Self::RemoveAgent => Role::Admin,
-            Self::KillProcess { .. } | Self::Service { .. } | Self::RunCommand { .. } => Role::Operator,
+            Self::KillProcess { .. } | Self::Service { .. } | Self::RunCommand { .. } | Self::File(_) => {
+                Role::Operator
+            }
         }
     }
 
@@ -300,6 +312,7 @@ impl Action {
             Self::RotateKey(rotation) => rotation.title(),
             Self::DeployAgent(deployment) => deployment.title(),
             Self::RemoveAgent => "Remove the agent".to_owned(),
+            Self::File(change) => change.title(),
         }
     }
 
@@ -338,6 +351,9 @@ impl Action {
             Self::RotateKey(rotation) => rotation.plan(),
             Self::DeployAgent(deployment) => Ok(deployment.plan()),
             Self::RemoveAgent => Ok(agents::removal_plan()),
+            Self::File(_) => {
+                Err(ActionError::NotHere("a file is planned with what is known of its server".to_owned()))
+            }
         }
     }
 }

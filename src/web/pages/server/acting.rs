@@ -76,7 +76,7 @@ impl ConfirmPage {
         let tab = match asked.map(|asked| asked.action) {
             Some(Action::KillProcess { .. }) => Tab::Processes,
             Some(Action::Service { .. }) => Tab::Services,
-            Some(Action::RunCommand { .. }) => Tab::Commands,
+            Some(Action::RunCommand { .. } | Action::File(_)) => Tab::Commands,
             Some(Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent) => Tab::Configuration,
             None => Tab::Overview,
         };
@@ -133,8 +133,8 @@ impl Question {
                 ];
                 question.carry(how);
             }
-            // Asked for and confirmed on the page of the key.
-            Action::RotateKey(_) => {}
+            // Asked for and confirmed on pages of their own.
+            Action::RotateKey(_) | Action::File(_) => {}
             Action::DeployAgent(deployment) => {
                 question.fields = vec![
                     ("action", asked.action.kind().to_owned()),
