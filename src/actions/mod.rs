@@ -256,7 +256,8 @@ impl Action {
             | Self::CollectDiagnostics(_)
             | Self::RotateKey(_)
             | Self::DeployAgent(_)
-            | Self::RemoveAgent => None,
+            | Self::RemoveAgent
+            | Self::File(_) => None,
         }
     }
 
@@ -304,6 +305,7 @@ impl Action {
                 fields.extend(deployment.port.map(|port| ("port", port.to_string())));
                 fields
             }
+            Self::File(change) => change.fields(),
             Self::HealthCheck | Self::RotateKey(_) | Self::RemoveAgent => Vec::new(),
         }
     }

@@ -15,7 +15,8 @@ use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{
-    Alive, agents, aggregated, backup, containers, custom_metrics, diagnostics, groups, host_keys, keys, metrics, operations, people, tasks,
+    Alive, agents, aggregated, backup, containers, custom_metrics, diagnostics, groups, host_keys, keys,
+    metrics, operations, people, tasks,
 };
 use crate::services::{Services, VERSION};
 
