@@ -235,8 +235,9 @@ impl Action {
                 Ok(Self::run_command(&command, sudo, timeout)?.run_like(How::parse(&parameter)?))
             }
             ("deploy_agent" | "upgrade_agent", _) => {
-                let (mode, port) = (parameter("mode"), parameter("port"));
-                AgentDeployment::parse(mode.as_deref(), port.as_deref()).map(Self::DeployAgent)
+                let (mode, port, url) = (parameter("mode"), parameter("port"), parameter("url"));
+                AgentDeployment::parse(mode.as_deref(), port.as_deref(), url.as_deref())
+                    .map(Self::DeployAgent)
             }
             ("remove_agent", _) => Ok(Self::RemoveAgent),
             _ => Err(invalid(

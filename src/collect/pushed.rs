@@ -34,7 +34,7 @@ const ENTRIES: usize = 1_000;
 const SHOWN_CHARS: usize = 120;
 
 /// Names that older scripts use for figures of the catalogue.
-const OTHER_NAMES: [(&str, &str); 14] = [
+const OTHER_NAMES: [(&str, &str); 15] = [
     ("cpu", "cpu_percent"),
     ("cpu_usage", "cpu_percent"),
     ("cpu_usage_percent", "cpu_percent"),
@@ -43,6 +43,7 @@ const OTHER_NAMES: [(&str, &str); 14] = [
     ("memory_usage_percent", "memory_percent"),
     ("ram_percent", "memory_percent"),
     ("disk", "disk_percent"),
+    ("ram_usage_percent", "memory_percent"),
     ("disk_usage", "disk_percent"),
     ("disk_usage_percent", "disk_percent"),
     ("load_1", "load1"),
@@ -182,6 +183,12 @@ fn most(list: &str) -> usize {
     }
 }
 
+/// Whether a member of this name is no figure even where it holds a number.
+#[must_use]
+pub fn is_word(name: &str) -> bool {
+    WORDS.contains(&name)
+}
+
 /// The plain figures of a heartbeat: those that servers over SSH have under their own names, every other one as a
 /// custom metric. Figures may also stand in a member `metrics`.
 ///
@@ -201,7 +208,7 @@ fn add_figures(samples: &mut Vec<Sample>, members: &Map<String, Value>, path: &s
         let field = format!("{path}{name}");
         let number = match value {
             Value::Null => continue,
-            _ if WORDS.contains(&name.as_str()) => continue,
+            _ if is_word(name) => continue,
             Value::Object(_) if matches!(name.as_str(), "metrics" | "metadata") && path.is_empty() => {
                 continue;
             }

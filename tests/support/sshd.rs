@@ -48,6 +48,8 @@ pub(crate) struct Sshd {
     options: &'static str,
     /// The network namespace that it runs in, by the name that `ip netns` knows.
     namespace: Option<String>,
+    /// What is mounted in a mount namespace of its own before it starts.
+    mounts: Option<String>,
 }
 
 impl Sshd {
@@ -103,6 +105,18 @@ impl Sshd {
         sshd.running().await
     }
 
+    /// OpenSSH in a mount namespace of its own, after a shell has run there what `script` makes of its directory.
+    pub(crate) async fn with_mounts(config: &str, script: impl FnOnce(&Path) -> String) -> Self {
+        let mut sshd = Self::prepare(Program::OpenSsh, false, config);
+        sshd.mounts = Some(script(sshd.dir.path()));
+        sshd.running().await
+    }
+
+    /// The root directory as the daemon sees it, while it runs.
+    pub(crate) fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.child.as_ref().map_or(0, Child::id)))
+    }
+
     fn prepare(program: Program, own_accounts: bool, config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("roundsman-sshd-").tempdir().unwrap();
         let (client_key, client_line) = keys::generate_ed25519("test client").unwrap();
@@ -123,6 +137,7 @@ impl Sshd {
             own_accounts,
             options: "",
             namespace: None,
+            mounts: None,
             dir,
         };
         write(&sshd.config(), &sshd.config_text(config), 0o600);
@@ -222,6 +237,12 @@ impl Sshd {
                 )
             }
         };
+        if let Some(mounts) = &self.mounts {
+            let mut command = Command::new("unshare");
+            let script = format!("{mounts} && exec {program}");
+            command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
+            return command;
+        }
         if !self.own_accounts {
             let entered = match &self.namespace {
                 Some(name) => format!("ip netns exec {name} {program}"),

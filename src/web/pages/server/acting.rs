@@ -141,6 +141,7 @@ impl Question {
                     ("mode", deployment.mode.name().to_owned()),
                 ];
                 question.fields.extend(deployment.port.map(|port| ("port", port.to_string())));
+                question.fields.extend(deployment.url.clone().map(|url| ("url", url)));
                 question.button = format!("Deploy to {}", state.server.name);
             }
             Action::RemoveAgent => {
