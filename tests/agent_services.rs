@@ -96,8 +96,13 @@ impl Machine {
                 fs::set_permissions(tools.join(name), fs::Permissions::from_mode(0o755)).unwrap();
             }
             let own = own.display();
+            // A user of this test's own: userdel refuses one that runs anything, be it in another test.
+            let uid = 20_000 + std::process::id() % 40_000;
+            let users = format!(
+                "printf 'SYS_UID_MIN {uid}\\nSYS_UID_MAX {uid}\\nSYS_GID_MIN {uid}\\nSYS_GID_MAX {uid}\\n' >/etc/login.defs"
+            );
             format!(
-                "mkdir {own}/etc && cp -a /etc/. {own}/etc && mount --bind {own}/etc /etc && mount -t tmpfs none /run && \
+                "mkdir {own}/etc && cp -a /etc/. {own}/etc && mount --bind {own}/etc /etc && {users} && mount -t tmpfs none /run && \
                  mkdir -p /run/sshd && {run} && mount -t tmpfs none /usr/local/bin && \
                  for tool in {own}/tools/*; do [ ! -e \"$tool\" ] || cp \"$tool\" /usr/local/bin; done && mount -t tmpfs none /var/lib"
             )
@@ -409,7 +414,8 @@ async fn an_agent_that_somebody_else_keeps_is_read_through_ssh_and_left_alone() 
         .spawn()
         .unwrap();
     let path = format!("{SERVERS}/web-1/agent");
-    for (body, field) in [(json!({ "port": 0 }), "port"), (json!({ "port": port, "token": "a b" }), "token")] {
+    for (body, field) in [(json!({ "port": 0 }), "port"), (json!({ "port": port, "token": "a b" }), "token")]
+    {
         let refused = app.call("PUT", &path).by(&admin).json(&body).send().await.expect(422);
         assert_eq!(refused["field"], field);
     }
@@ -420,7 +426,8 @@ async fn an_agent_that_somebody_else_keeps_is_read_through_ssh_and_left_alone() 
     assert_eq!((&shown["installed"]["port"], &shown["installed"]["path"]), (&json!(port), &json!("")));
     assert!(!shown.to_string().contains("kept-by-somebody"));
     app.until("web-1", "read by the agent", |state| state.probe == Some(ProbeKind::Agent)).await;
-    let removed = done(&app, &admin, &format!("{SERVERS}/web-1/actions"), &json!({ "action": "remove_agent" })).await;
+    let removed =
+        done(&app, &admin, &format!("{SERVERS}/web-1/actions"), &json!({ "action": "remove_agent" })).await;
     assert_eq!(removed["status"], "succeeded", "{removed}");
     app.until("web-1", "read by the shell", |state| state.probe == Some(ProbeKind::Shell)).await;
     assert!(service.try_wait().unwrap().is_none(), "it is not Roundsman's to end");

@@ -424,7 +424,7 @@ async fn the_form_adds_a_server_whose_token_is_shown_once_and_its_page_waits_for
     let overview = || async { app.get("/servers/edge-1").by(&admin).send().await.text() };
     let waiting = overview().await;
     assert!(waiting.contains("Waiting for its first heartbeat") && !waiting.contains(&token), "{waiting}");
-    assert_eq!(send("edge-1").await.status, 422, "the name is taken");
+    assert_eq!(send("edge-1").await.status, 409, "the name is taken");
     let path = format!("/api/v1/fleet/servers/{}/heartbeat", app.state("edge-1").server.id);
     let beat =
         |token: String| app.post(&path).by(&Who::Token(token)).json(&json!({ "cpu_percent": 12.5 })).send();

@@ -204,7 +204,13 @@ service() {
             sysv_script "$@" >$init && chmod 755 $init || fail "$init cannot be written"
             if command -v update-rc.d >/dev/null 2>&1; then update-rc.d $name defaults >/dev/null
             elif command -v chkconfig >/dev/null 2>&1; then chkconfig --add $name; fi
-            $init restart >/dev/null 2>&1 </dev/null && $init status >/dev/null || fail "the service did not start" ;;
+            $init restart >/dev/null 2>&1 </dev/null
+            # In the moment after its start it is still start-stop-daemon.
+            tries=0
+            until $init status >/dev/null; do
+                tries=$((tries + 1)); [ $tries -lt 5 ] || fail "the service did not start"
+                sleep 1
+            done ;;
         none) fail "there is no systemd, OpenRC or SysV init here that could keep a service" ;;
     esac
     echo "serves $(manager)"

@@ -86,12 +86,12 @@ impl AgentDeployment {
             .to_owned();
         if let Some(port) = self.port {
             text.push_str(&format!(
-                "# As root, with a token of its own in a file:\nsh -s -- serve PLACE {port} PLACE.token <scripts/agent/manage.sh\n"
+                "# As root, with what it is to be asked with in a file:\nsh -s -- serve PLACE {port} PLACE.word <scripts/agent/manage.sh\n"
             ));
         }
         if let Some(url) = &self.url {
             text.push_str(&format!(
-                "# As root, with ROUNDSMAN_URL={url} and the server's own token in a file:\n\
+                "# As root, with {url} and what the server shows there in a file:\n\
                  sh -s -- push PLACE PLACE.env <scripts/agent/manage.sh\n"
             ));
         }

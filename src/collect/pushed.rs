@@ -131,10 +131,10 @@ fn inspect(value: &mut Value, path: &str, name: &str, depth: usize) -> Result<()
             let fits = if SIGNED.contains(&name) {
                 number.as_i64().is_some_and(|number| number.unsigned_abs() <= SIGNED_LARGEST)
             } else {
-                // Sums of two stay inside 64 bits, whatever is counted.
-                number.as_u64().is_some_and(|number| number <= u64::MAX / 4)
+                // Sums of two stay inside 64 bits, whatever is counted; the kernel's own word for no limit is 2^63 - 1.
+                number.as_u64().is_some_and(|number| number <= u64::MAX / 2)
             };
-            let message = "must be a whole number of 0 or more that fits into 62 bits";
+            let message = "must be a whole number of 0 or more that fits into 63 bits";
             if fits { Ok(()) } else { Err(BadField::new(path, message)) }
         }
         Value::String(text) => {
@@ -313,6 +313,8 @@ mod tests {
             deep = json!({ "memory": deep });
         }
         assert!(refused(deep).starts_with("readings[1].memory.memory"));
+        // What fs.file-max is on a kernel of today.
+        assert!(readings(json!([{ "file_handles_max": i64::MAX }])).is_ok());
         assert_eq!(readings(json!({})).unwrap_err().field, "readings");
         assert_eq!(readings(Value::Array(vec![json!({}); READINGS + 1])).unwrap_err().field, "readings");
     }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::acting::Lease;
+use super::poller::ServedAgent;
 use super::registry::Entry;
 use super::ways::{SecretChange, write_secrets};
 use super::{Fleet, FleetError, Hand};
@@ -21,7 +22,7 @@ use crate::actions::{AGENT_SCRIPT, AgentDeployment, manage_agent};
 use crate::auth;
 use crate::collect::{AgentProbe, agent};
 use crate::model::{
-    AgentMode, Caller, InstalledAgent, Role, Secret, SecretKind, Sections, ServerId, Transport,
+    AgentMode, Caller, InstalledAgent, Port, Role, Secret, SecretKind, Sections, ServerId, Transport,
 };
 use crate::quote::quote;
 use crate::ssh::transfer::Upload;
@@ -35,6 +36,9 @@ pub use binaries::{AgentBinaries, AgentBinary};
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// A first reading of a loaded machine takes seconds.
 const READING_LIMIT: Duration = Duration::from_secs(30);
+/// A service listens within a moment of its start; a loaded machine takes seconds.
+const SERVICE_TRIES: u32 = 20;
+const SERVICE_PAUSE: Duration = Duration::from_millis(250);
 /// Answers of the script have a dozen lines.
 const OUTPUT_BYTES: usize = 16 * 1024;
 /// What of a failed command's words goes into the sentence.
@@ -217,7 +221,7 @@ impl Fleet {
             }
             (None, Some(port)) => {
                 let token = fresh_token();
-                let file = format!("{path}.token");
+                let file = format!("{path}.word");
                 lay(connection, &file, Secret::new(format!("{}\n", token.expose()))).await.map_err(stuck)?;
                 let port = port.to_string();
                 let said =
@@ -226,6 +230,7 @@ impl Fleet {
                     "Service: 127.0.0.1:{port}, {}",
                     printable::line(said.as_bytes(), SAID_CHARS)
                 ));
+                report.say(&asked_once(service, deployment.port, &token).await);
                 Ok(Some(token))
             }
             (None, None) => Ok(None),
@@ -335,6 +340,26 @@ struct Service<'a> {
     /// The agent was brought over it.
     connection: &'a Connection,
     path: &'a str,
+}
+
+/// Waits until the service answers through SSH. A sentence either way: without it the same file is started over SSH.
+async fn asked_once(service: &Service<'_>, port: Option<u16>, token: &Secret<String>) -> String {
+    let Some(port) = port.and_then(|port| Port::of(i64::from(port)).ok()) else { return String::new() };
+    let name = service.entry.server().name.to_string();
+    let mut tries = 0;
+    loop {
+        let found = ServedAgent::find(service.connection, &name, port, Some(token.clone())).await;
+        tries += 1;
+        match found {
+            Ok(_) => return "Verification: the service answers through SSH".to_owned(),
+            Err(reason) if tries >= SERVICE_TRIES => {
+                return format!(
+                    "The service is not asked, the agent is started over SSH in its place: {reason}"
+                );
+            }
+            Err(_) => tokio::time::sleep(SERVICE_PAUSE).await,
+        }
+    }
 }
 
 /// Whether a mode makes sense for a server that is read like this.

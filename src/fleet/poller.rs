@@ -28,6 +28,7 @@ use crate::model::{Event, Health, Layer, Reachability, Sections, Snapshot, Times
 use crate::ssh::{Connection, Session, SessionState, SshError, Target};
 use probe::{AgentTrust, Probe};
 pub use push::{Delivery, Report, delivery_queue};
+pub use served::ServedAgent;
 
 /// Details (processes, services, users) are read this often when nobody looks.
 const DETAILS_EVERY: Duration = Duration::from_secs(30);

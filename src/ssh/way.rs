@@ -32,6 +32,7 @@ impl Hop {
     pub(super) fn at_the_start(&self) -> String {
         match self {
             Self::JumpHost(name) => format!("The jump host {name}"),
+            Self::Server(name) => name.clone(),
             Self::Proxy(address) => format!("The proxy {address}"),
         }
     }

@@ -27,7 +27,10 @@ impl Fleet {
             let fits = TOKEN_BYTES.contains(&token.expose().len())
                 && token.expose().bytes().all(|byte| byte.is_ascii_graphic());
             if !fits {
-                return Err(FleetError::invalid("token", "a token has 8 to 512 printable characters without blanks"));
+                return Err(FleetError::invalid(
+                    "token",
+                    "a token has 8 to 512 printable characters without blanks",
+                ));
             }
         }
         let entry = self.find(caller, reference)?;
@@ -45,7 +48,9 @@ impl Fleet {
             port: Some(port.get()),
             deployed_at: self.inner.clock.now(),
         };
-        self.keep_agent(caller, &entry, Some(agent), token).await.map_err(|stuck| FleetError::Unavailable(stuck.0))?;
+        self.keep_agent(caller, &entry, Some(agent), token)
+            .await
+            .map_err(|stuck| FleetError::Unavailable(stuck.0))?;
         let now = self.inner.clock.now();
         let record = AuditEntry::by(caller, "server.use-agent", server.name.as_str())
             .detail(format!("the agent on its 127.0.0.1:{port}"));

@@ -23,8 +23,8 @@ const WORKS_AFTER: u64 = 10;
 pub(super) enum Probe {
     Local(LocalProbe),
     Shell(Box<ShellProbe<Stream>>),
-    /// With the reason why a service is not asked, where there is one.
-    Agent(Box<AgentProbe<Stream>>, Arc<InstalledAgent>, Option<String>),
+    /// Where there is a service: why it is not asked, and when that is tried again.
+    Agent(Box<AgentProbe<Stream>>, Arc<InstalledAgent>, Option<(String, Instant)>),
     /// The agent is a service there.
     Served(Box<ServedAgent>, Arc<InstalledAgent>),
 }
@@ -66,7 +66,10 @@ impl Probe {
                 Ok(found) => return Ok(Ok(Self::Served(Box::new(found), installed))),
                 // Nothing was deployed that could be started in its place.
                 Err(error) if installed.path.is_empty() => return Ok(Err(error)),
-                Err(error) => not_asked = Some(error.to_string()),
+                Err(ProbeError::NoAgent { reason }) => {
+                    not_asked = Some((reason, Instant::now() + AGAIN_AFTER.1));
+                }
+                Err(error) => not_asked = Some((error.to_string(), Instant::now() + AGAIN_AFTER.1)),
             }
         }
         let command = match agent::command(&installed.path, &installed.sha256) {
@@ -111,6 +114,7 @@ impl AgentTrust {
         match (probe, self.choose(installed, now)) {
             (Probe::Local(_), _) | (Probe::Shell(_), None) => false,
             (Probe::Shell(_), Some(_)) => true,
+            (Probe::Agent(.., Some((_, again_at))), Some(_)) if now >= *again_at => true,
             (Probe::Agent(_, running, _) | Probe::Served(_, running), chosen) => {
                 !chosen.is_some_and(|chosen| Arc::ptr_eq(running, &chosen))
             }
@@ -135,7 +139,8 @@ impl AgentTrust {
 
     /// What the page says while the shell probe reads in the agent's place.
     pub(super) fn gap(&self, probe: &Probe, installed: Option<&Arc<InstalledAgent>>) -> Option<Gap> {
-        if let Probe::Agent(.., Some(reason)) = probe {
+        if let Probe::Agent(.., Some((reason, _))) = probe {
+            let reason = reason.trim_end_matches('.');
             let reason = format!("The agent is started over SSH in place of its service: {reason}.");
             return Some(Gap { section: "agent".to_owned(), reason });
         }

@@ -42,9 +42,7 @@ impl ServedAgent {
             if self.connection.is_closed() {
                 return ProbeError::Closed;
             }
-            let reason =
-                format!("its port {} on the server's loopback cannot be reached: {error}", self.port);
-            ProbeError::NoAgent { reason }
+            ProbeError::NoAgent { reason: error.to_string() }
         })
     }
 }

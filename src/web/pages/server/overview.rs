@@ -62,6 +62,8 @@ struct Overview {
     reasons: Vec<String>,
     /// It reports by itself and has not yet.
     awaits_first: bool,
+    /// Its API is asked, which tells no filesystems, interfaces and facts.
+    is_api: bool,
     components: Vec<ComponentRow>,
     components_left_out: usize,
     way: Way,
@@ -149,6 +151,7 @@ impl Overview {
                 .map(|reason| view::clean(reason, view::TEXT_CHARS))
                 .collect(),
             awaits_first: state.server.transport == Transport::Push && state.last_seen_at.is_none(),
+            is_api: state.server.transport == Transport::Http,
             components: state.api.as_ref().map(|api| component_rows(&api.components)).unwrap_or_default(),
             components_left_out: state
                 .api
