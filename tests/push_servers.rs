@@ -539,12 +539,8 @@ async fn times(program: &Program, token: &str, from: i64) -> Vec<i64> {
     points.iter().map(|point| point[0].as_i64().unwrap()).collect()
 }
 
-/// How long the central server is away: the agent tries after 1, 2 and 4 s, so this takes some seconds. Longer where
-/// `ROUNDSMAN_TEST_OUTAGE_S` says so.
-fn outage() -> Duration {
-    let seconds = std::env::var("ROUNDSMAN_TEST_OUTAGE_S").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(6))
-}
+/// How long the central server is away: the agent tries after 1, 2 and 4 s.
+const OUTAGE: Duration = Duration::from_secs(6);
 
 #[tokio::test]
 async fn a_real_agent_loses_no_reading_while_the_central_server_is_stopped() {
@@ -581,10 +577,11 @@ async fn a_real_agent_loses_no_reading_while_the_central_server_is_stopped() {
     assert_eq!(code, Some(0), "{log}");
     let stopped = now().as_millis();
     let refused = Arc::clone(&relay.refused);
-    let away = outage();
     let begun = tokio::time::Instant::now();
-    eventually("the agent tries in vain", || refused.load(Ordering::Relaxed) >= 3 && begun.elapsed() >= away)
-        .await;
+    eventually("the agent tries in vain", || {
+        refused.load(Ordering::Relaxed) >= 3 && begun.elapsed() >= OUTAGE
+    })
+    .await;
     let program = program.restart().await;
     relay.leads_to(Some(program.address));
     let back = now().as_millis();

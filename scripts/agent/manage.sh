@@ -241,6 +241,8 @@ push() {
     make_user
     settle "$1"
     mkdir -p /etc/roundsman && chown root "$2" && chgrp "$(id -g $name)" "$2" && chmod 640 "$2" && mv -f "$2" $settings || fail "$settings cannot be written"
+    # It is to use the token that it was given now.
+    rm -f $state/push.state
     service push
 }
 

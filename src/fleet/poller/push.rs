@@ -152,11 +152,11 @@ fn missed(ever_heard: bool, interval: Duration) -> String {
     if ever_heard {
         format!(
             "no heartbeat arrived for {MISSED} intervals of {seconds} s; see on the server whether the agent runs and can reach \
-             Roundsman"
+             Roundsman."
         )
     } else {
         format!(
-            "no heartbeat has arrived since Roundsman waits for this server (one is due every {seconds} s); start the agent there"
+            "no heartbeat has arrived since Roundsman waits for this server (one is due every {seconds} s); start the agent there."
         )
     }
 }
