@@ -245,17 +245,17 @@ async fn served(manager: Manager) {
 
 #[tokio::test]
 async fn on_systemd_the_agent_is_a_service_of_an_unprivileged_user_that_is_read_through_ssh() {
-    served(Manager::Systemd).await;
+    Box::pin(served(Manager::Systemd)).await;
 }
 
 #[tokio::test]
 async fn on_openrc_the_agent_is_a_service_of_an_unprivileged_user_that_is_read_through_ssh() {
-    served(Manager::OpenRc).await;
+    Box::pin(served(Manager::OpenRc)).await;
 }
 
 #[tokio::test]
 async fn on_sysv_init_the_agent_is_a_service_of_an_unprivileged_user_that_is_read_through_ssh() {
-    served(Manager::SysV).await;
+    Box::pin(served(Manager::SysV)).await;
 }
 
 #[tokio::test]
