@@ -1,5 +1,5 @@
 //! Servers whose API Roundsman asks over HTTPS: figures, health, and every way in which that can fail.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[path = "support/https.rs"]
 mod https;
