@@ -70,7 +70,9 @@ fn take(stream: TcpStream, (status, body): (u16, &str)) -> Got {
     reader.read_exact(&mut sent).unwrap();
     if status > 0 {
         let length = body.len();
-        write!(reader.get_mut(), "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        // In one piece: an agent that has read it all may close before a second one is written.
+        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}");
+        reader.get_mut().write_all(answer.as_bytes()).unwrap();
     }
     Got { line: line.trim().to_owned(), token, body: String::from_utf8(sent).unwrap() }
 }
