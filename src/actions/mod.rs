@@ -156,8 +156,9 @@ impl Action {
             "health_check" => Ok(Self::HealthCheck),
             "collect_diagnostics" => Ok(Self::CollectDiagnostics(Diagnostics::parse(parameter))),
             "deploy_agent" | "upgrade_agent" => {
-                let (mode, port) = (parameter("mode"), parameter("port"));
-                AgentDeployment::parse(mode.as_deref(), port.as_deref()).map(Self::DeployAgent)
+                let (mode, port, url) = (parameter("mode"), parameter("port"), parameter("url"));
+                AgentDeployment::parse(mode.as_deref(), port.as_deref(), url.as_deref())
+                    .map(Self::DeployAgent)
             }
             "remove_agent" => Ok(Self::RemoveAgent),
             word if let Some(kind) = FileKind::parse(word) => {
@@ -303,6 +304,7 @@ impl Action {
             Self::DeployAgent(deployment) => {
                 let mut fields = vec![("mode", deployment.mode.name().to_owned())];
                 fields.extend(deployment.port.map(|port| ("port", port.to_string())));
+                fields.extend(deployment.url.clone().map(|url| ("url", url)));
                 fields
             }
             Self::File(change) => change.fields(),

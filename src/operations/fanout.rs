@@ -149,7 +149,7 @@ impl Leg {
             }
             Action::DeployAgent(deployment) => {
                 let fleet = &self.operations.inner.fleet;
-                Ok(Box::pin(fleet.deploy_agent(&self.caller, self.server, *deployment, tap)).await)
+                Ok(Box::pin(fleet.deploy_agent(&self.caller, self.server, deployment.clone(), tap)).await)
             }
             Action::RemoveAgent => {
                 let fleet = &self.operations.inner.fleet;
