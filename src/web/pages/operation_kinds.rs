@@ -167,7 +167,7 @@ const CONFIGURATION: &[Parameter] = &[
         .hint("Runs with the new file in place; the old one comes back unless it ends with 0."),
     Parameter::line("reload", "Reload", 4096)
         .placeholder("systemctl reload nginx")
-        .hint("As the validation, after it."),
+        .hint("Runs after the validation; the old file comes back where it fails, too, and is reloaded."),
     PERMISSIONS,
     OWNER,
     FILE_SUDO,
