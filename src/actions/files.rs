@@ -178,6 +178,25 @@ impl FileChange {
         }
     }
 
+    /// The parameters as [`Self::parse`] takes them.
+    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let flag = |is_set: bool| is_set.then(|| "true".to_owned());
+        let said = [
+            ("path", Some(self.path.clone())),
+            ("content_base64", Some(BASE64.encode(&self.content.bytes))),
+            ("template", flag(self.is_template && self.kind != FileKind::Template)),
+            ("mode", self.mode.map(|mode| format!("{mode:o}"))),
+            ("owner", self.owner.clone()),
+            ("sudo", flag(self.sudo)),
+            ("validate", self.validate.clone()),
+            ("reload", self.reload.clone()),
+            ("compare", flag(self.compare)),
+            ("show_diff", (!self.shows_diff).then(|| "false".to_owned())),
+            ("timeout_s", Some(self.timeout_ms.div_ceil(1000).to_string())),
+        ];
+        said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
     /// What is sent to one server.
     ///
     /// # Errors

@@ -159,7 +159,28 @@ impl Leg {
                 let request = self.file_request(change, sudo_password)?;
                 hand.exec(request.timeout(self.plan.timeout).tap(tap)).await
             }
-            Action::KillProcess { .. } | Action::Service { .. } | Action::RunCommand { .. } => {
+            Action::Reboot(reboot) => {
+                let fleet = &self.operations.inner.fleet;
+                let (command, limit) = (request(&self.plan, sudo_password), reboot.wait());
+                Ok(Box::pin(fleet.reboot(&self.caller, self.server, command, limit, tap)).await)
+            }
+            Action::HealthCheck => {
+                let fleet = &self.operations.inner.fleet;
+                Ok(Box::pin(fleet.health_report(&self.caller, self.server, tap)).await)
+            }
+            Action::CollectDiagnostics(_) => {
+                // An archive is nothing to follow live.
+                drop(tap);
+                let (archives, now) = (&self.operations.inner.archives, self.operations.inner.clock.now());
+                let request = request(&self.plan, sudo_password).timeout(self.plan.timeout);
+                archives.collect(hand, request, (self.operation.id, self.server), now).await
+            }
+            Action::KillProcess { .. }
+            | Action::Service { .. }
+            | Action::Container(_)
+            | Action::RunCommand { .. }
+            | Action::RunScript(_)
+            | Action::UpdatePackages(_) => {
                 let request = request(&self.plan, sudo_password).timeout(self.plan.timeout).tap(tap);
                 hand.exec(request).await
             }
@@ -372,11 +393,7 @@ impl Ending {
 
     /// Where several steps were done, its own sentence says more than an exit status.
     fn of_steps(mut self, action: &Action) -> Self {
-        let in_steps = matches!(
-            action,
-            Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent | Action::File(_)
-        );
-        if in_steps && !self.output.stderr.is_empty() {
+        if action.is_in_steps() && !self.output.stderr.is_empty() {
             self.error = Some(printable::line(&self.output.stderr, REASON_CHARS));
         }
         self

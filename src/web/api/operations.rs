@@ -262,8 +262,9 @@ async fn act(request: Request, services: Services) -> Result<Response, Failure> 
 #[derive(Debug, serde::Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationInput {
-    /// kill_process, start_service, stop_service, restart_service, reload_service, run_command, upload_file,
-    /// upload_template, update_configuration.
+    /// kill_process; start_, stop_, restart_, reload_, enable_ or disable_service; start_, stop_, restart_, pause_,
+    /// unpause_ or remove_container, container_logs, container_exec; run_command, run_script, update_packages, reboot,
+    /// health_check, collect_diagnostics, upload_file, upload_template, update_configuration, deploy_agent, remove_agent. docs/actions.md says what each takes.
     operation_type: String,
     /// Ids or names.
     #[serde(default)]
@@ -280,9 +281,9 @@ pub struct OperationInput {
     #[serde(default)]
     #[schema(value_type = Object)]
     strategy: Option<Strategy>,
-    /// Of the action: pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment (texts, or
-    /// {"secret": text}), stdin, container {engine, name}, label; of a file: path, content or content_base64, template,
-    /// mode, owner, sudo, validate, reload, compare, show_diff, timeout_s.
+    /// Of the action: pid, start_ticks, signal; service; container {engine, name}, force, lines; command, sudo, timeout_s,
+    /// run_as, environment (texts, or {"secret": text}), stdin, label; script, interpreter, arguments; packages; of a file:
+    /// path, content or content_base64, template, mode, owner, sudo, validate, reload, compare, show_diff, timeout_s.
     #[serde(default)]
     #[schema(value_type = Object)]
     parameters: Map<String, Value>,
