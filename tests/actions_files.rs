@@ -426,6 +426,51 @@ async fn dropbear_hosts_get_files_as_well() {
 }
 
 #[tokio::test]
+async fn a_page_asks_for_a_configuration_shows_the_exact_command_and_stores_it() {
+    let scene = Scene::start().await;
+    let operator = scene.app.login(Role::Operator).await;
+    let path = scene.path("app.conf");
+    let path = path.to_str().unwrap();
+    let fields = [
+        ("operation_type", "update_configuration"),
+        ("server", "web-1"),
+        ("path", path),
+        ("text", "host {{ name }}\r\nport {{ port }}"),
+        ("template", "true"),
+        ("permissions", "0600"),
+        ("validate", "true"),
+    ];
+    let send = async |place: &str, more: &[(&str, &str)]| {
+        scene.app.post(place).by(&operator).form(&[&fields[..], more].concat()).send().await
+    };
+    let asked = send("/operations/review", &[("to", "parameters")]).await.text();
+    for part in ["name=\"path\"", "name=\"text\"", "name=\"template\" value=\"true\" checked", "Only compare"]
+    {
+        assert!(asked.contains(part), "{part}: {asked}");
+    }
+    let wrong =
+        [("operation_type", "upload_template"), ("server", "web-1"), ("path", path), ("text", "{{ name")];
+    let wrong = [&wrong[..], &[("to", "confirm")]].concat();
+    let refused = scene.app.post("/operations/review").by(&operator).form(&wrong).send().await;
+    assert!(
+        refused.status == 422 && refused.text().contains("The template cannot be read"),
+        "{}",
+        refused.text()
+    );
+    let shown = send("/operations/review", &[("to", "confirm")]).await.text();
+    assert!(shown.contains(&format!("sh put.sh --path {path} --bytes")), "{shown}");
+    let seal = shown.split("name=\"seal\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let begun = send("/operations/new", &[("seal", seal)]).await;
+    assert_eq!(begun.status, 303, "{}", begun.text());
+    let id = begun.header("location").strip_prefix("/operations/").unwrap();
+    let done = ended(&scene.app, &scene.admin, &json!({ "id": id })).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    let port = scene.app.state("web-1").server.port;
+    assert_eq!(fs::read_to_string(path).unwrap(), format!("host web-1\nport {port}\n"));
+    assert_eq!(mode(Path::new(path)), 0o600);
+}
+
+#[tokio::test]
 async fn viewers_put_no_files_anywhere_and_operators_do() {
     let scene = Scene::start().await;
     let path = scene.path("file");

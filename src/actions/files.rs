@@ -139,11 +139,11 @@ impl FileChange {
             |name: &str| given(name).map(|text| matches!(text.as_str(), "true" | "on" | "1" | "yes"));
         let path = path(given("path"))?;
         let is_template = kind == FileKind::Template || is_said("template").unwrap_or(false);
-        let content = content(&parameter)?;
+        let (content, field) = content(&parameter)?;
         if is_template {
             let text = std::str::from_utf8(&content.bytes)
-                .map_err(|_| invalid("content", "a template is text in UTF-8"))?;
-            check(text)?;
+                .map_err(|_| invalid(field, "a template is text in UTF-8"))?;
+            check(text).map_err(|error| invalid(field, error.to_string()))?;
         }
         let (validate, reload) =
             (command("validate", given("validate"))?, command("reload", given("reload"))?);
@@ -155,7 +155,10 @@ impl FileChange {
             path,
             content,
             is_template,
-            mode: mode(given("mode").or_else(|| given("permissions")))?,
+            mode: given("mode")
+                .map(|text| mode("mode", &text))
+                .or_else(|| given("permissions").map(|text| mode("permissions", &text)))
+                .transpose()?,
             owner: owner(given("owner"))?,
             sudo: is_said("sudo").unwrap_or(false),
             validate,
@@ -304,19 +307,21 @@ impl Serialize for FileChange {
     }
 }
 
-fn content(parameter: &impl Fn(&str) -> Option<String>) -> Result<Content, ActionError> {
-    let bytes = if let Some(text) = parameter("content") {
-        text.into_bytes()
+/// The content, and the parameter that it came in.
+fn content(parameter: &impl Fn(&str) -> Option<String>) -> Result<(Content, &'static str), ActionError> {
+    let (bytes, field) = if let Some(text) = parameter("content") {
+        (text.into_bytes(), "content")
     } else if let Some(text) = parameter("content_base64") {
         let packed: String = text.split_ascii_whitespace().collect();
-        BASE64.decode(packed).map_err(|_| invalid("content_base64", "this is no Base64"))?
+        let field = "content_base64";
+        (BASE64.decode(packed).map_err(|_| invalid(field, "this is no Base64"))?, field)
     } else if let Some(text) = parameter("text") {
         // Browsers send CR LF, and forms lose the last line end.
         let mut text = text.replace("\r\n", "\n");
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        text.into_bytes()
+        (text.into_bytes(), "text")
     } else {
         return Err(invalid("content", "content is missing: the text of the file, or content_base64"));
     };
@@ -328,7 +333,7 @@ fn content(parameter: &impl Fn(&str) -> Option<String>) -> Result<Content, Actio
             ),
         ));
     }
-    Ok(Content::new(bytes))
+    Ok((Content::new(bytes), field))
 }
 
 fn path(given: Option<String>) -> Result<String, ActionError> {
@@ -347,11 +352,10 @@ fn path(given: Option<String>) -> Result<String, ActionError> {
     }
 }
 
-fn mode(given: Option<String>) -> Result<Option<u32>, ActionError> {
-    let Some(text) = given else { return Ok(None) };
-    let digits = text.len() <= 4 && text.chars().all(|c| c.is_digit(8));
-    let mode = u32::from_str_radix(&text, 8).ok().filter(|_| digits);
-    mode.map(Some).ok_or_else(|| invalid("mode", "the mode is octal, for example 0644"))
+fn mode(field: &'static str, text: &str) -> Result<u32, ActionError> {
+    let is_octal = text.len() <= 4 && text.chars().all(|c| c.is_digit(8));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal);
+    mode.ok_or_else(|| invalid(field, "this is not octal, as 0644 is"))
 }
 
 fn owner(given: Option<String>) -> Result<Option<String>, ActionError> {

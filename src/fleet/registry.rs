@@ -37,6 +37,9 @@ pub struct Live {
     pub standing: Standing,
     pub reachability: Reachability,
     pub last_seen_at: Option<Timestamp>,
+    /// When the newest reading was asked for, and the newest that brought services. None: none yet, or it came unasked.
+    pub asked_at: Option<tokio::time::Instant>,
+    pub services_asked_at: Option<tokio::time::Instant>,
     pub last_health_check_at: Option<Timestamp>,
     pub figures: Arc<Figures>,
     /// The last reading as it came. None: none yet.
@@ -129,6 +132,8 @@ impl Entry {
             standing: Standing::default(),
             reachability: Reachability::Unknown,
             last_seen_at: None,
+            asked_at: None,
+            services_asked_at: None,
             last_health_check_at: None,
             figures: Arc::default(),
             raw: None,

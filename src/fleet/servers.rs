@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::auth;
 use crate::model::{
     Caller, Event, Facts, Health, HttpSource, MetricName, Reachability, Role, SecretKind, Selector, ServerId,
@@ -67,8 +69,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whether a reading after `since`, of its services too, found the server healthy. The health that pages show is
-    /// slower on purpose: services are read now and then, and one bad reading changes nothing. Asking brings such readings.
+    /// Whether a reading that was asked for after `since`, of its services too, found the server healthy. The health that
+    /// pages show is slower on purpose: services are read now and then, and one bad reading changes nothing. Asking here
+    /// brings such readings. Of a server that reports by itself, a reading that arrived since counts.
     ///
     /// # Errors
     /// [`FleetError::NoSuchServer`].
@@ -76,19 +79,18 @@ impl Fleet {
         &self,
         caller: &Caller,
         server: ServerId,
-        since: Timestamp,
+        since: (Timestamp, Instant),
     ) -> Result<bool, FleetError> {
         let entry = self.find(caller, &server.to_string())?;
         entry.look();
         let live = entry.live();
-        if live.reachability != Reachability::Reachable || live.last_seen_at.is_none_or(|seen| seen <= since)
-        {
-            return Ok(false);
-        }
+        let (seen_since, asked_since) = since;
+        let is_fresh = live.last_seen_at.is_some_and(|seen| seen > seen_since)
+            && live.asked_at.is_none_or(|asked| asked >= asked_since)
+            // Where services cannot be read, the rest decides.
+            && live.services_asked_at.is_none_or(|asked| asked >= asked_since);
         let verdict = health::judge(&live.figures, &live.filesystems, &live.failed_services);
-        // Where services cannot be read, the rest decides.
-        let services = live.services.as_ref().and_then(|table| table.open());
-        Ok(verdict.health == Health::Healthy && services.is_none_or(|table| table.taken_at > since))
+        Ok(is_fresh && live.reachability == Reachability::Reachable && verdict.health == Health::Healthy)
     }
 
     /// # Errors

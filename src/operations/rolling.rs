@@ -210,7 +210,8 @@ impl Rolling {
 
     /// Until each of them was read after its command and found healthy, or the limit is over.
     async fn wait_for_health(&self, servers: &[&Planned], limit: Duration) {
-        let (since, until) = (self.operations.inner.clock.now(), Instant::now() + limit);
+        let since = (self.operations.inner.clock.now(), Instant::now());
+        let until = since.1 + limit;
         loop {
             let waited_for: Vec<&str> = servers
                 .iter()
@@ -233,7 +234,7 @@ impl Rolling {
     }
 
     /// A server that was removed meanwhile holds up nobody.
-    fn is_healthy(&self, server: ServerId, since: Timestamp) -> bool {
+    fn is_healthy(&self, server: ServerId, since: (Timestamp, Instant)) -> bool {
         self.operations.inner.fleet.is_well_since(&self.caller, server, since).unwrap_or(true)
     }
 }

@@ -18,7 +18,13 @@ impl Central {
         let token = program.run(&["token", "create", "--role", "admin"]).well().stdout.trim().to_owned();
         // Only fails where another test of this process has done it.
         let _already = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        // Tests look at hosts for a while between two requests; the program closes idle connections meanwhile.
+        let http = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .pool_max_idle_per_host(0)
+            .no_proxy()
+            .build()
+            .unwrap();
         Self { program, token, http }
     }
 

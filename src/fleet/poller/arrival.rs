@@ -37,7 +37,13 @@ impl Poller {
     pub(super) fn arrived(&mut self, snapshot: Snapshot, sections: Sections, started: Instant) {
         let now = self.shared.clock.now();
         let response_time_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+        let has_services = snapshot.services.is_some();
         self.take_in(snapshot, sections, Arrival { at: now, now, response_time_ms, is_newest: true });
+        let mut live = self.entry.live();
+        live.asked_at = Some(started);
+        if has_services {
+            live.services_asked_at = Some(started);
+        }
     }
 
     pub(super) fn take_in(&mut self, mut snapshot: Snapshot, sections: Sections, arrival: Arrival) {

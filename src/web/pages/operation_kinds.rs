@@ -135,6 +135,44 @@ const AGENT: &[Parameter] = &[
     Parameter::number("port", "Port, for a service", 1024, 65_535).placeholder("8083"),
 ];
 
+const FILE_PATH: Parameter = Parameter::line("path", "Path on the servers", 1024)
+    .required()
+    .placeholder("/etc/nginx/conf.d/site.conf")
+    .hint("Absolute; the directory must be there. The file before stays beside it, named .roundsman-old.");
+const FILE_TEXT: Parameter = Parameter::lines("text", "Content", 131_072).required();
+const TEMPLATE_TEXT: Parameter = FILE_TEXT.hint(
+    "Filled in for each server: {{ name }}, {{ address }}, {{ region }}, {{ environment }}, {{ tags }}, {{ metadata.rack }}; \
+     {% if %} and {% for %}. What a server does not have is an error there.",
+);
+const PERMISSIONS: Parameter = Parameter::line("permissions", "Permissions", 4)
+    .placeholder("0644")
+    .hint("Empty: those of the file that is replaced.");
+const OWNER: Parameter = Parameter::line("owner", "Owner", 128)
+    .placeholder("root:www-data")
+    .hint("Empty: that of the file that is replaced.");
+const COMPARE: Parameter =
+    Parameter::new("compare", "Only compare: show what differs, change nothing", Shape::Flag);
+
+const UPLOAD: &[Parameter] = &[FILE_PATH, FILE_TEXT, PERMISSIONS, OWNER, AS_ROOT, COMPARE];
+
+const TEMPLATE: &[Parameter] = &[FILE_PATH, TEMPLATE_TEXT, PERMISSIONS, OWNER, AS_ROOT, COMPARE];
+
+const CONFIGURATION: &[Parameter] = &[
+    FILE_PATH,
+    FILE_TEXT,
+    Parameter::new("template", "Fill it in for each server, as a template", Shape::Flag),
+    Parameter::line("validate", "Validation", 4096)
+        .placeholder("nginx -t")
+        .hint("Runs with the new file in place; the old one comes back unless it ends with 0."),
+    Parameter::line("reload", "Reload", 4096)
+        .placeholder("systemctl reload nginx")
+        .hint("Runs after the validation; the old file comes back where it fails, too, and is reloaded."),
+    PERMISSIONS,
+    OWNER,
+    AS_ROOT,
+    COMPARE,
+];
+
 const CONTAINER: &[Parameter] = &[NAMED, ENGINE, AS_ROOT];
 const CONTAINER_LOG: &[Parameter] =
     &[NAMED, ENGINE, Parameter::number("lines", "Last lines", 1, 10_000).placeholder("200"), AS_ROOT];
@@ -268,6 +306,33 @@ pub const KINDS: &[Kind] = &[
         role: Role::Operator,
         is_dangerous: false,
         parameters: SERVICE,
+    },
+    Kind {
+        word: "update_configuration",
+        family: "Files",
+        title: "Update a configuration file",
+        about: "Stored, validated, reloaded; the old one comes back when either fails.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: CONFIGURATION,
+    },
+    Kind {
+        word: "upload_file",
+        family: "Files",
+        title: "Put a file",
+        about: "The same text on every server.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: UPLOAD,
+    },
+    Kind {
+        word: "upload_template",
+        family: "Files",
+        title: "Put a file made for each server",
+        about: "A template, filled in with the server’s name, address, tags and metadata.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: TEMPLATE,
     },
     Kind {
         word: "restart_container",
