@@ -64,8 +64,12 @@ impl NewOperationPage {
             ("stop_service", "Stop a service"),
             ("reload_service", "Reload a service"),
         ];
-        let busy =
-            [("share", "Run beside it"), ("queue", "Wait until it has ended"), ("refuse", "Begin nothing")];
+        let busy = [
+            ("", "As it is configured"),
+            ("share", "Run beside it"),
+            ("queue", "Wait until it has ended"),
+            ("refuse", "Begin nothing"),
+        ];
         let when_busy = form.text("when_busy").to_owned();
         Self {
             chrome: Chrome::new("New operation", Section::Operations, None, viewer, now),

@@ -12,7 +12,7 @@ use super::super::routes::{Route, see_other};
 use super::{doors, show, tags, viewer};
 use crate::actions::Action;
 use crate::model::Selector;
-use crate::operations::{OperationError, Order, Planned, Strategy, parse_batches};
+use crate::operations::{OperationError, Order, Planned, Strategy, batch_sizes, parse_batches};
 use crate::services::Services;
 
 /// A command, and the names of a fleet.
@@ -48,8 +48,8 @@ fn order(form: &OperationForm) -> Result<Order, Failure> {
         when_busy: filled("when_busy")
             .map(|word| serde_json::from_value(word.into()))
             .transpose()
-            .map_err(|_| invalid("when_busy", "use share, queue or refuse".to_owned()))?
-            .unwrap_or_default(),
+            .map_err(|_| invalid("when_busy", "use share, queue or refuse".to_owned()))?,
+        by_dependencies: form.text("by_dependencies") == "true",
     };
     let selector = Selector {
         all: form.text("all") == "true",
@@ -123,7 +123,7 @@ fn shown(
     planned: &[Planned],
     notice: Option<Notice>,
 ) -> Result<Response, Failure> {
-    let sizes: Vec<usize> = order.strategy.split(planned.len()).iter().map(ExactSizeIterator::len).collect();
+    let sizes = batch_sizes(planned);
     let status = if notice.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
     let mut page = page(request, services, form)?.reviewed(planned, &sizes, seal(order, planned));
     page.chrome.notice = notice;
