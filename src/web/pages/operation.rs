@@ -301,6 +301,9 @@ fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
     if members.get("sudo").and_then(serde_json::Value::as_bool) == Some(true) {
         facts.push(("As", "root, through sudo".to_owned()));
     }
+    if members.get("detached").and_then(serde_json::Value::as_bool) == Some(true) {
+        facts.push(("Runs", "detached from its connection".to_owned()));
+    }
     if let Some(limit) = number("timeout_ms") {
         facts.push(("Time limit", took(limit).text.unwrap_or_default()));
     }
