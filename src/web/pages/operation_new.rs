@@ -466,6 +466,7 @@ mod tests {
             server: ServerId::new(uuid::Uuid::nil()),
             name: (*name).to_owned(),
             plan: Ok(plan.clone()),
+            batch: 0,
         };
         names.iter().map(one).collect()
     }
