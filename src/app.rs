@@ -21,7 +21,7 @@ use crate::export::{Export, Options, Sources};
 use crate::fleet::{Fleet, FleetSettings, Polling};
 use crate::history::History;
 use crate::model::{Caller, OrganizationId};
-use crate::operations::Operations;
+use crate::operations::{Operations, Policy};
 use crate::services::Services;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::{Store, sealed};
@@ -143,11 +143,11 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
         retention: config.retention.clone(),
     };
     let export = Export::new(sources, options).map_err(anyhow::Error::from)?;
-    let (allow_local, archives) = (config.allow_local_actions, config.data.join("diagnostics"));
-    let operations =
-        Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), allow_local, archives)
-            .await
-            .map_err(anyhow::Error::from)?;
+    let policy = Policy { allow_local: config.allow_local_actions, when_busy: config.when_busy };
+    let archives = config.data.join("diagnostics");
+    let operations = Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), policy, archives)
+        .await
+        .map_err(anyhow::Error::from)?;
     let tasks = Tasks::start(store, fleet.clone(), operations.clone(), Arc::clone(&clock), polling)
         .await
         .map_err(anyhow::Error::from)?;

@@ -23,6 +23,7 @@ pub mod settings;
 pub mod tasks;
 pub mod timeline;
 pub mod tokens;
+pub mod unfinished;
 pub mod users;
 
 use std::fmt;
@@ -52,6 +53,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0009_custom_metrics.sql")),
     M::up(include_str!("migrations/0010_groups.sql")),
     M::up(include_str!("migrations/0011_operation_strategy.sql")),
+    M::up(include_str!("migrations/0013_detached.sql")),
     M::up(include_str!("migrations/0014_tasks.sql")),
     M::up(include_str!("migrations/0017_http.sql")),
 ];

@@ -85,7 +85,7 @@ pub struct CommandRecord {
     pub omitted_chars: u64,
 }
 
-fn operation_from_row(row: &Row<'_>) -> Result<Operation, rusqlite::Error> {
+pub(super) fn operation_from_row(row: &Row<'_>) -> Result<Operation, rusqlite::Error> {
     let text = |index: usize| row.get::<_, String>(index);
     let time =
         |index: usize| row.get::<_, Option<i64>>(index).map(|millis| millis.map(Timestamp::from_millis));
@@ -112,7 +112,7 @@ fn operation_from_row(row: &Row<'_>) -> Result<Operation, rusqlite::Error> {
     })
 }
 
-const OPERATION_COLUMNS: &str = "id, organization_id, kind, title, parameters, initiated_by, status, created_at, started_at, completed_at, \
+pub(super) const OPERATION_COLUMNS: &str = "id, organization_id, kind, title, parameters, initiated_by, status, created_at, started_at, completed_at, \
      selector, strategy, retry_of, is_repeatable, paused_at, halted";
 
 /// Writes a new operation with its targets.
@@ -207,14 +207,20 @@ pub fn set_target_sent(
     tx: &Transaction<'_>,
     id: OperationId,
     position: u32,
-    record: RecordId,
-    at: Timestamp,
+    record: &CommandRecord,
+    detached: bool,
 ) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "UPDATE operation_targets SET status = 'sent', record_id = ?3, started_at = ?4
+        "UPDATE operation_targets SET status = 'sent', record_id = ?3, started_at = ?4, detached = ?5
          WHERE operation_id = ?1 AND position = ?2",
     )?
-    .execute(params![id.to_string(), position, record.to_string(), at.as_millis()])?;
+    .execute(params![
+        id.to_string(),
+        position,
+        record.id.to_string(),
+        record.started_at.as_millis(),
+        detached
+    ])?;
     Ok(())
 }
 
@@ -252,6 +258,22 @@ pub fn by_id(
     .optional()?)
 }
 
+/// Which operations are meant; everything that is given has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OperationFilter {
+    /// Any of these.
+    pub statuses: Vec<OperationStatus>,
+    /// As the API spells it: `restart_service`. Any of these.
+    pub kinds: Vec<String>,
+    /// It has this server among its targets. A server that was removed is still found.
+    pub server: Option<ServerId>,
+    pub initiated_by: Option<String>,
+    /// Begun at or after this.
+    pub from: Option<Timestamp>,
+    /// Begun before this.
+    pub to: Option<Timestamp>,
+}
+
 /// Operations of an organization, newest first.
 ///
 /// # Errors
@@ -259,14 +281,44 @@ pub fn by_id(
 pub fn list(
     c: &Connection,
     organization: OrganizationId,
+    filter: &OperationFilter,
     limit: u32,
     offset: u32,
 ) -> Result<Vec<Operation>, StoreError> {
+    let mut conditions = String::from("organization_id = ?");
+    let mut values = vec![Value::Text(organization.to_string())];
+    let mut add = |condition: &str, new: &mut dyn Iterator<Item = Value>| {
+        conditions.push_str(" AND ");
+        conditions.push_str(condition);
+        values.extend(new);
+    };
+    let marks = |count: usize| vec!["?"; count].join(", ");
+    if !filter.statuses.is_empty() {
+        let names = &mut filter.statuses.iter().map(|status| Value::Text(status.name().to_owned()));
+        add(&format!("status IN ({})", marks(filter.statuses.len())), names);
+    }
+    if !filter.kinds.is_empty() {
+        let names = &mut filter.kinds.iter().map(|kind| Value::Text(kind.clone()));
+        add(&format!("kind IN ({})", marks(filter.kinds.len())), names);
+    }
+    if let Some(server) = filter.server {
+        let ids = &mut std::iter::once(Value::Text(server.to_string()));
+        add("id IN (SELECT operation_id FROM operation_targets WHERE server_id = ?)", ids);
+    }
+    if let Some(who) = &filter.initiated_by {
+        add("initiated_by = ?", &mut std::iter::once(Value::Text(who.clone())));
+    }
+    for (condition, time) in [("created_at >= ?", filter.from), ("created_at < ?", filter.to)] {
+        if let Some(time) = time {
+            add(condition, &mut std::iter::once(Value::Integer(time.as_millis())));
+        }
+    }
+    values.extend([Value::Integer(limit.into()), Value::Integer(offset.into())]);
     let mut statement = c.prepare_cached(&format!(
-        "SELECT {OPERATION_COLUMNS} FROM operations WHERE organization_id = ?1
-         ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3"
+        "SELECT {OPERATION_COLUMNS} FROM operations WHERE {conditions}
+         ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?"
     ))?;
-    let rows = statement.query_map(params![organization.to_string(), limit, offset], operation_from_row)?;
+    let rows = statement.query_map(params_from_iter(&values), operation_from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -468,36 +520,4 @@ pub fn records_of_operation(c: &Connection, targets: &[Target]) -> Result<Vec<Co
         }
     }
     Ok(records)
-}
-
-/// Tells the truth about what a stop of Roundsman interrupted: what was sent may have run, what was not was not.
-/// Answers how many operations were unfinished.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn mark_interrupted(tx: &Transaction<'_>, at: Timestamp) -> Result<usize, StoreError> {
-    const SENT: &str = "Roundsman stopped while the command ran; it may have run to its end";
-    const NOT_SENT: &str = "Roundsman stopped before this was sent";
-    tx.execute("UPDATE command_records SET error = ?1 WHERE duration_ms IS NULL AND error IS NULL", [SENT])?;
-    tx.execute("UPDATE operations SET paused_at = NULL WHERE paused_at IS NOT NULL", [])?;
-    let unfinished: Vec<String> = tx
-        .prepare("SELECT id FROM operations WHERE status IN ('pending', 'running')")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for id in &unfinished {
-        tx.execute(
-            "UPDATE operation_targets SET status = 'unknown', error = ?2, completed_at = ?3
-             WHERE operation_id = ?1 AND status = 'sent'",
-            params![id.as_str(), SENT, at.as_millis()],
-        )?;
-        tx.execute(
-            "UPDATE operation_targets SET status = 'cancelled', error = ?2, completed_at = ?3
-             WHERE operation_id = ?1 AND status = 'pending'",
-            params![id.as_str(), NOT_SENT, at.as_millis()],
-        )?;
-        let id: OperationId = parse(id, "operation id")?;
-        let states: Vec<TargetStatus> = targets(tx, id)?.iter().map(|target| target.status).collect();
-        set_status(tx, id, OperationStatus::of(&states), at)?;
-    }
-    Ok(unfinished.len())
 }

@@ -110,9 +110,9 @@ impl Tasks {
         let action = stored_action(&task.kind, &task.parameters)?;
         let mut strategy: Strategy = serde_json::from_value(task.strategy.clone())
             .map_err(|error| TaskError::invalid("strategy", error.to_string()))?;
-        if task.overlap == Overlap::Allow && strategy.when_busy == WhenBusy::Share {
+        if task.overlap == Overlap::Allow && matches!(strategy.when_busy, None | Some(WhenBusy::Share)) {
             // The same is never done twice at once on one server: there it waits.
-            strategy.when_busy = WhenBusy::Queue;
+            strategy.when_busy = Some(WhenBusy::Queue);
         }
         let mut selector = task.selector.clone();
         let named = selector.servers.len();

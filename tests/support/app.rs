@@ -22,7 +22,7 @@ use roundsman::export::{Export, Options, Sources};
 use roundsman::fleet::{Fleet, FleetSettings, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
 use roundsman::model::{Caller, OrganizationId, Rights, Role, Secret, ServerId, UserId};
-use roundsman::operations::Operations;
+use roundsman::operations::{Operations, Policy};
 use roundsman::services::Services;
 use roundsman::store::Store;
 use roundsman::store::users::{self, User};
@@ -145,9 +145,9 @@ impl TestApp {
         let started_at = clock.now();
         let fleet = fleet.await.unwrap();
         let archives = dir.path().join("diagnostics");
-        let operations = Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false, archives)
-            .await
-            .unwrap();
+        let started =
+            Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), Policy::default(), archives);
+        let operations = started.await.unwrap();
         let (tasks, on) = (Arc::clone(&clock), Polling::On);
         let tasks = Tasks::start(store.clone(), fleet.clone(), operations.clone(), tasks, on).await.unwrap();
         let sources = Sources {

@@ -57,7 +57,7 @@ impl Step {
 }
 
 /// What the form asks whatever the action is, and in which step. No parameter of an action may be called like one of these.
-pub const ASKED: [(&str, Step); 15] = [
+pub const ASKED: [(&str, Step); 16] = [
     ("operation_type", Step::Action),
     ("server", Step::Targets),
     ("group", Step::Targets),
@@ -72,6 +72,7 @@ pub const ASKED: [(&str, Step); 15] = [
     ("pause_s", Step::Strategy),
     ("max_failures", Step::Strategy),
     ("health_gate_s", Step::Strategy),
+    ("by_dependencies", Step::Strategy),
     ("when_busy", Step::Strategy),
 ];
 

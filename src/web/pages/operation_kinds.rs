@@ -115,6 +115,11 @@ const COMMAND: &[Parameter] = &[
         .placeholder("postgres")
         .hint("With sudo; empty: the user that Roundsman logs in as."),
     Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60"),
+    Parameter::new(
+        "detached",
+        "Detached: it goes on without its connection and without Roundsman",
+        Shape::Flag,
+    ),
     Parameter::line("label", "Label", 100).hint("What the lists show instead of the command."),
 ];
 

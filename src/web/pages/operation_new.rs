@@ -379,8 +379,12 @@ fn words<'a>(found: impl Iterator<Item = &'a str>, chosen: &'a str) -> Vec<Choic
 
 /// How it goes over its servers; names as [`crate::operations::Strategy`] has them.
 fn strategy_fields(form: &OperationForm) -> Vec<Field> {
-    let busy =
-        [("share", "Run beside it"), ("queue", "Wait until it has ended"), ("refuse", "Begin nothing")];
+    let busy = [
+        ("", "As it is configured"),
+        ("share", "Run beside it"),
+        ("queue", "Wait until it has ended"),
+        ("refuse", "Begin nothing"),
+    ];
     let when_busy = form.text("when_busy");
     vec![
         Field::line("batches", "Batches", form.text("batches"), 200)
@@ -394,6 +398,11 @@ fn strategy_fields(form: &OperationForm) -> Vec<Field> {
         Field::number("pause_s", "Seconds between batches", form.text("pause_s"), 0, 43_200),
         Field::number("health_gate_s", "Seconds to become healthy", form.text("health_gate_s"), 1, 43_200)
             .hint("The next batch waits until the last one’s servers are healthy, at most so long."),
+        Field::flag(
+            "by_dependencies",
+            "In the order of dependencies, which makes the batches",
+            form.text("by_dependencies") == "true",
+        ),
         Field::choice(
             "when_busy",
             "Where another operation runs",
@@ -457,6 +466,7 @@ mod tests {
             server: ServerId::new(uuid::Uuid::nil()),
             name: (*name).to_owned(),
             plan: Ok(plan.clone()),
+            batch: 0,
         };
         names.iter().map(one).collect()
     }

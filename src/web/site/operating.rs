@@ -16,9 +16,9 @@ use super::super::request::{Access, Request};
 use super::super::routes::{Route, download_whole, html, see_other};
 use super::acting::acting;
 use super::{done, doors, show, viewer};
-use crate::fleet::ServerState;
+use crate::fleet::{FleetError, ServerState};
 use crate::model::{Caller, Role, ServerId};
-use crate::operations::{OperationError, OperationView};
+use crate::operations::{OperationError, OperationQuery, OperationView};
 use crate::services::Services;
 
 /// The routes of this file.
@@ -41,9 +41,29 @@ async fn operations(request: Request, services: Services) -> Result<Response, Fa
     let pager = Pager::of(request.query("page"));
     let (limit, offset) = pager.window(PER_PAGE);
     let query = ListQuery::of(|name| request.query(name));
-    let views = services.operations.list(request.caller()?, limit, offset).await?;
-    let page = OperationsPage::new(&viewer(&request)?, &views, &query, pager, services.clock.now());
+    let (views, notice) = match found(&request, request.caller()?, &services, (limit, offset)).await {
+        Ok(views) => (views, None),
+        // What was typed into the filter means nothing: the list says so and stays usable.
+        Err(
+            error
+            @ (OperationError::InvalidQuery { .. } | OperationError::Fleet(FleetError::NoSuchServer(_))),
+        ) => (Vec::new(), Some(Notice::problem(doors::sentence(&problem(&error.into()).detail)))),
+        Err(error) => return Err(error.into()),
+    };
+    let mut page = OperationsPage::new(&viewer(&request)?, &views, &query, pager, services.clock.now());
+    page.chrome.notice = notice;
     show(StatusCode::OK, &page)
+}
+
+/// The operations that the address means.
+async fn found(
+    request: &Request,
+    caller: &Caller,
+    services: &Services,
+    (limit, offset): (u32, u32),
+) -> Result<Vec<OperationView>, OperationError> {
+    let query = OperationQuery::parse(|name| request.query(name))?;
+    services.operations.find(caller, &query, limit, offset).await
 }
 
 async fn operation(request: Request, services: Services) -> Result<Response, Failure> {
