@@ -124,6 +124,7 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
         ssh_agent: config.ssh_agent.clone(),
         agents: config.agents.clone(),
         allow_local_actions: config.allow_local_actions,
+        allow_link_local_servers: config.allow_link_local_servers,
     };
     let fleet = Fleet::start(store.clone(), vault.clone(), history.clone(), Arc::clone(&clock), settings)
         .await

@@ -50,6 +50,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Actions on the machine that Roundsman runs on; whoever acts there owns every key.
     pub allow_local_actions: bool,
+    /// Servers that are asked over HTTPS may have link-local and metadata addresses.
+    pub allow_link_local_servers: bool,
     /// Default time between two readings of a server.
     pub interval: Duration,
     pub log_format: LogFormat,
@@ -88,6 +90,7 @@ struct File {
     listen: Option<Vec<String>>,
     insecure_listen: Option<bool>,
     allow_local_actions: Option<bool>,
+    allow_link_local_servers: Option<bool>,
     interval: Option<String>,
     log_format: Option<LogFormat>,
     ssh_agent: Option<PathBuf>,
@@ -162,6 +165,9 @@ impl Config {
             listen,
             allow_local_actions: boolean(environment, "ROUNDSMAN_ALLOW_LOCAL_ACTIONS")?
                 .or(file.allow_local_actions)
+                .unwrap_or(false),
+            allow_link_local_servers: boolean(environment, "ROUNDSMAN_ALLOW_LINK_LOCAL_SERVERS")?
+                .or(file.allow_link_local_servers)
                 .unwrap_or(false),
             interval,
             log_format,

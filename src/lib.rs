@@ -8,6 +8,7 @@
 //! | 0 | [`clock`] | wall time and new ids |
 //! | 0 | [`quote`] | the one place that quotes for a remote shell |
 //! | 1 | [`config`] | flags, environment, file: one validated configuration |
+//! | 1 | [`outbound`] | which HTTP addresses that people gave may be called |
 //! | 1 | [`vault`] | seals and opens stored secrets |
 //! | 1 | [`store`] | control data in SQLite: servers, people, keys, audit |
 //! | 1 | [`history`] | samples: journal, head in memory, sealed chunks, ranges |
@@ -36,6 +37,7 @@ pub mod fleet;
 pub mod history;
 pub mod model;
 pub mod operations;
+pub mod outbound;
 pub mod quote;
 pub mod services;
 pub mod ssh;

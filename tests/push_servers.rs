@@ -4,13 +4,17 @@
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use roundsman::clock::{Clock, ManualClock, SystemClock};
 use roundsman::model::{Health, Reachability, Role, SeriesKey, Timestamp};
 use serde_json::{Value, json};
 use support::app::{Answer, TestApp, Who};
+use support::program::Program;
+use support::{agent, eventually};
 
 const BOOT: &str = "0d2f8b9e-5b1c-4c53-9d2e-000000000001";
 
@@ -393,4 +397,202 @@ async fn a_pushing_server_with_an_ssh_address_acts_over_ssh_while_its_readings_c
     pusher.read(now());
     pusher.push(&app).await;
     assert_eq!(app.state("web-1").health, Health::Healthy);
+}
+
+#[tokio::test]
+async fn the_form_adds_a_server_whose_token_is_shown_once_and_its_page_waits_for_the_first_heartbeat() {
+    let app = TestApp::start().await;
+    let admin = app.login(Role::Admin).await;
+    let form = app.get("/servers/new/push").by(&admin).send().await;
+    assert!(form.status == 200 && form.text().contains("https://fleet.test"), "{}", form.text());
+    let send = |name: &'static str| {
+        let pairs = [("name", name), ("tags", "edge far"), ("region", "attic"), ("interval_seconds", "1")];
+        app.post("/servers/new/push").by(&admin).form(&pairs).send()
+    };
+    let refused = send("no name").await;
+    assert!(refused.status == 422 && refused.text().contains("is not a server name"), "{}", refused.text());
+    let made = send("edge-1").await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let page = made.text();
+    let (_, rest) = page.split_once("id=\"push-token\">").unwrap();
+    let token = rest.split('<').next().unwrap().to_owned();
+    assert!(
+        token.starts_with("rdm_") && page.contains("deploy-agent.sh") && page.contains("/heartbeat"),
+        "{page}"
+    );
+    assert!(!page.contains("data-live"), "a page that fetches itself again would lose the token");
+    let overview = || async { app.get("/servers/edge-1").by(&admin).send().await.text() };
+    let waiting = overview().await;
+    assert!(waiting.contains("Waiting for its first heartbeat") && !waiting.contains(&token), "{waiting}");
+    assert_eq!(send("edge-1").await.status, 409, "the name is taken");
+    let path = format!("/api/v1/fleet/servers/{}/heartbeat", app.state("edge-1").server.id);
+    let beat =
+        |token: String| app.post(&path).by(&Who::Token(token)).json(&json!({ "cpu_percent": 12.5 })).send();
+    beat(token.clone()).await.expect(200);
+    let heard = overview().await;
+    assert!(!heard.contains("Waiting for its first heartbeat") && heard.contains("12.5"), "{heard}");
+    let id = app.state("edge-1").server.id;
+    let renewed = app.post(&format!("/servers/{id}/push-token")).by(&admin).form(&[]).send().await;
+    let page = renewed.text();
+    assert!(renewed.status == 200 && page.contains("accepted for an hour more"), "{page}");
+    let (_, rest) = page.split_once("id=\"push-token\">").unwrap();
+    let fresh = rest.split('<').next().unwrap().to_owned();
+    assert_ne!(token, fresh);
+    for token in [token, fresh] {
+        assert_eq!(beat(token).await.status, 200, "both are accepted for a while");
+    }
+    let viewer = app.login(Role::Viewer).await;
+    assert_eq!(app.get("/servers/new/push").by(&viewer).send().await.status, 403);
+    assert_eq!(app.post(&format!("/servers/{id}/push-token")).by(&viewer).form(&[]).send().await.status, 403);
+}
+
+#[tokio::test]
+async fn the_token_before_a_rotation_ends_with_its_grace() {
+    let clock = Arc::new(ManualClock::at(now()));
+    let app = TestApp::start_at(Arc::<ManualClock>::clone(&clock)).await;
+    let admin = app.token(Role::Admin).await;
+    let first = Pusher::register(&app, &app.enrol_token().await, "web-1").await;
+    let renewed = app
+        .post(&format!("/api/v1/fleet/servers/{}/token", first.id))
+        .by(&admin)
+        .json(&json!({}))
+        .send()
+        .await;
+    let fresh = Who::Token(renewed.expect(200)["token"].as_str().unwrap().to_owned());
+    let path = format!("/api/v1/fleet/servers/{}/heartbeat", first.id);
+    let beat = |who: &Who| app.post(&path).by(who).json(&json!({ "cpu_percent": 1 })).send();
+    clock.advance(Duration::from_secs(59 * 60));
+    assert_eq!((beat(&first.token).await.status, beat(&fresh).await.status), (200, 200));
+    clock.advance(Duration::from_secs(2 * 60));
+    assert_eq!((beat(&first.token).await.status, beat(&fresh).await.status), (401, 200));
+}
+
+#[tokio::test]
+async fn a_token_is_refused_from_elsewhere_and_when_it_comes_too_often() {
+    let app = TestApp::start().await;
+    let admin = app.token(Role::Admin).await;
+    let make = |more: Value| {
+        let mut body = json!({ "name": "limited", "scope": "enrol" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        app.post("/api/v1/tokens").by(&admin).json(&body).send()
+    };
+    let text = |made: Value| Who::Token(made["token"].as_str().unwrap().to_owned());
+    let register = json!({ "hostname": "web-1" });
+    let elsewhere = text(make(json!({ "allowed_from": ["10.0.0.0/8"] })).await.expect(201));
+    let refused = app.post("/api/v1/fleet/register").by(&elsewhere).json(&register).send().await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    let here =
+        text(make(json!({ "allowed_from": ["127.0.0.0/8"], "requests_per_minute": 2 })).await.expect(201));
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        let answer = app.post("/api/v1/fleet/register").by(&here).json(&register).send().await;
+        statuses.push((answer.status, answer.headers.contains_key("retry-after")));
+    }
+    assert_eq!(statuses, [(200, false), (200, false), (429, true)]);
+}
+
+/// Leads to the central server where it runs, and nowhere while it is stopped: its port is another one after a restart.
+struct Relay {
+    url: String,
+    to: Arc<Mutex<Option<SocketAddr>>>,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Relay {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (to, refused) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Arc::<AtomicUsize>::default());
+        let (target, count) = (Arc::clone(&to), Arc::clone(&refused));
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let to = *target.lock().unwrap();
+                let Some(to) = to else {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                tokio::spawn(async move {
+                    if let Ok(mut far) = tokio::net::TcpStream::connect(to).await {
+                        let _either_may_end = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        });
+        Self { url, to, refused }
+    }
+
+    fn leads_to(&self, to: Option<SocketAddr>) {
+        *self.to.lock().unwrap() = to;
+    }
+}
+
+/// The times of the readings since `from`, in ms.
+async fn times(program: &Program, token: &str, from: i64) -> Vec<i64> {
+    // One range for the whole test: the times of points are those of equal parts of the range.
+    let range = format!("from={from}&to={}&points=5000", from + 600_000);
+    let path = format!("/api/v1/fleet/servers/edge-1/metrics?metric=memory_percent&{range}");
+    let (status, body) = program.get(&path, token).await;
+    if status != 200 {
+        return Vec::new();
+    }
+    let points = body["series"][0]["points"].as_array().cloned().unwrap_or_default();
+    points.iter().map(|point| point[0].as_i64().unwrap()).collect()
+}
+
+/// How long the central server is away: the agent tries after 1, 2 and 4 s.
+const OUTAGE: Duration = Duration::from_secs(6);
+
+#[tokio::test]
+async fn a_real_agent_loses_no_reading_while_the_central_server_is_stopped() {
+    let (mut program, relay) = (Program::start(&["--interval", "1s"]).await, Relay::start().await);
+    relay.leads_to(Some(program.address));
+    let enrol = program.cli(&["token", "create", "--scope", "enrol"]).await;
+    let enrol = String::from_utf8(enrol.stdout).unwrap().trim().to_owned();
+    let admin = program.token("admin").await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut pusher = tokio::process::Command::new(agent::program())
+        .args(["push", "--url", &relay.url, "--name", "edge-1", "--interval", "1", "--state-file"])
+        .arg(dir.path().join("push.state"))
+        .env("ROUNDSMAN_TOKEN", &enrol)
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let from = now().as_millis() - 60_000;
+    let until = async |program: &Program, what: &str, enough: &dyn Fn(&[i64]) -> bool| {
+        support::in_time(what, async {
+            loop {
+                let times = times(program, &admin, from).await;
+                if enough(&times) {
+                    return times;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await
+    };
+    until(&program, "three readings", &|times| times.len() >= 3).await;
+    relay.leads_to(None);
+    let (_, code, log) = program.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+    let stopped = now().as_millis();
+    let refused = Arc::clone(&relay.refused);
+    let begun = tokio::time::Instant::now();
+    eventually("the agent tries in vain", || {
+        refused.load(Ordering::Relaxed) >= 3 && begun.elapsed() >= OUTAGE
+    })
+    .await;
+    let program = program.restart().await;
+    relay.leads_to(Some(program.address));
+    let back = now().as_millis();
+    let kept = until(&program, "readings from after the outage", &|times| {
+        times.last().is_some_and(|last| *last > back + 1500)
+    })
+    .await;
+    let buffered = kept.iter().filter(|at| (stopped..back).contains(*at)).count();
+    let expected = usize::try_from((back - stopped) / 1000).unwrap();
+    assert!(buffered + 1 >= expected, "{buffered} of {expected} readings of the outage: {kept:?}");
+    let gaps: Vec<i64> = kept.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap < 3000), "{gaps:?}");
+    pusher.kill().await.unwrap();
 }

@@ -5,7 +5,8 @@
 #   place SHA256 BYTES    says 'arch NAME', then 'current PATH' where this very file is in place already, else 'place PATH',
 #                         the first private directory that has room and may run programs; 'passed over DIR: why' before it
 #   finish PATH SHA256    proves that the file runs and is the one that was sent; removes what it replaces
-#   serve PATH PORT       as root: a service of an unprivileged user that answers on 127.0.0.1:PORT
+#   serve PATH PORT [TOKENFILE]  as root: a service of an unprivileged user that answers on 127.0.0.1:PORT; takes TOKENFILE
+#                         and removes it: whoever shows what is in it sees command lines too
 #   push PATH ENVFILE     as root: a service that reports to the central server; takes ENVFILE and removes it
 #   remove                every file of the agent and, as root, its service and user; says what it removed
 #
@@ -16,6 +17,8 @@ installed=/usr/local/bin/$name
 unit=/etc/systemd/system/$name.service
 init=/etc/init.d/$name
 settings=/etc/roundsman/agent.env
+token=/etc/roundsman/agent.token
+state=/var/lib/$name
 
 fail() { echo "$*" >&2; exit 1; }
 is_root() { [ "$(id -u)" = 0 ]; }
@@ -122,6 +125,8 @@ Wants=network-online.target
 ExecStart=$installed $*
 EnvironmentFile=-$settings
 User=$name
+StateDirectory=$name
+StateDirectoryMode=0700
 Restart=always
 RestartSec=5
 Nice=10
@@ -149,6 +154,7 @@ openrc_script() {
 #!/sbin/openrc-run
 description="Roundsman agent"
 [ ! -r $settings ] || { set -a; . $settings; set +a; }
+export STATE_DIRECTORY=$state
 command=$installed
 command_args="$*"
 command_user=$name
@@ -172,6 +178,7 @@ sysv_script() {
 ### END INIT INFO
 pid=/var/run/$name.pid
 [ ! -r $settings ] || { set -a; . $settings; set +a; }
+STATE_DIRECTORY=$state; export STATE_DIRECTORY
 case "\$1" in
     start) start-stop-daemon --start --quiet --oknodo --background --make-pidfile --pidfile \$pid --chuid $name --nicelevel 10 --exec $installed -- $* ;;
     stop) start-stop-daemon --stop --quiet --oknodo --retry 5 --pidfile \$pid --exec $installed; rm -f \$pid ;;
@@ -185,6 +192,8 @@ END
 # Makes the service, starts it now and at every boot.
 service() {
     make_user
+    # systemd makes it by itself.
+    [ "$(manager)" = systemd ] || { mkdir -p $state && chown $name $state && chmod 700 $state; } || fail "$state cannot be made"
     case $(manager) in
         systemd)
             systemd_unit "$@" >$unit && systemctl daemon-reload && systemctl enable --quiet $name && systemctl restart $name &&
@@ -195,7 +204,13 @@ service() {
             sysv_script "$@" >$init && chmod 755 $init || fail "$init cannot be written"
             if command -v update-rc.d >/dev/null 2>&1; then update-rc.d $name defaults >/dev/null
             elif command -v chkconfig >/dev/null 2>&1; then chkconfig --add $name; fi
-            $init restart >/dev/null 2>&1 </dev/null && $init status >/dev/null || fail "the service did not start" ;;
+            $init restart >/dev/null 2>&1 </dev/null
+            # In the moment after its start it is still start-stop-daemon.
+            tries=0
+            until $init status >/dev/null; do
+                tries=$((tries + 1)); [ $tries -lt 5 ] || fail "the service did not start"
+                sleep 1
+            done ;;
         none) fail "there is no systemd, OpenRC or SysV init here that could keep a service" ;;
     esac
     echo "serves $(manager)"
@@ -208,8 +223,16 @@ settle() {
 serve() {
     need_root
     case $2 in ''|*[!0-9]*) echo "serve needs a port" >&2; exit 2 ;; esac
+    make_user
     settle "$1"
-    service serve --port "$2"
+    if [ $# = 3 ]; then
+        [ -f "$3" ] || fail "there is no file with the token"
+        mkdir -p /etc/roundsman && chown $name "$3" && chmod 400 "$3" && mv -f "$3" $token || fail "$token cannot be written"
+        service serve --port "$2" --token-file $token
+    else
+        rm -f $token
+        service serve --port "$2"
+    fi
 }
 
 push() {
@@ -218,21 +241,24 @@ push() {
     make_user
     settle "$1"
     mkdir -p /etc/roundsman && chown root "$2" && chgrp "$(id -g $name)" "$2" && chmod 640 "$2" && mv -f "$2" $settings || fail "$settings cannot be written"
+    # It is to use the token that it was given now.
+    rm -f $state/push.state
     service push
 }
 
 remove() {
     found=
-    if [ -e $unit ] || [ -e $init ] || [ -e $installed ] || [ -e $settings ]; then
+    if [ -e $unit ] || [ -e $init ] || [ -e $installed ] || [ -e $settings ] || [ -e $token ]; then
         need_root
         case $(manager) in
             systemd) [ ! -e $unit ] || systemctl disable --quiet --now $name ;;
             openrc) [ ! -e $init ] || { rc-service --quiet $name stop; rc-update del $name >/dev/null; } ;;
             sysv) [ ! -e $init ] || $init stop </dev/null ;;
         esac
-        for file in $unit $init $installed $settings; do
+        for file in $unit $init $installed $settings $token; do
             [ ! -e $file ] || { rm -f $file && echo "removed $file" && found=yes; }
         done
+        rm -f $state/push.state $state/push.new $state/push.body*; rmdir $state 2>/dev/null
         rmdir /etc/roundsman 2>/dev/null
         case $(manager) in
             systemd) systemctl daemon-reload ;;
@@ -253,7 +279,8 @@ main() {
     [ $# -gt 0 ] || { echo "usage: manage.sh place|finish|serve|push|remove" >&2; exit 2; }
     verb=$1; shift
     case $verb in
-        place|finish|serve|push) [ $# = 2 ] || { echo "$verb needs two arguments" >&2; exit 2; }; "$verb" "$@" ;;
+        serve) [ $# = 2 ] || [ $# = 3 ] || { echo "serve needs two or three arguments" >&2; exit 2; }; serve "$@" ;;
+        place|finish|push) [ $# = 2 ] || { echo "$verb needs two arguments" >&2; exit 2; }; "$verb" "$@" ;;
         remove) remove ;;
         *) echo "unknown verb $verb" >&2; exit 2 ;;
     esac

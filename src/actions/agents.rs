@@ -22,35 +22,32 @@ const LOWEST_PORT: u16 = 1024;
 pub const SCRIPT: &str = include_str!("../../scripts/agent/manage.sh");
 
 /// The agent that a server is to have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct AgentDeployment {
     pub mode: AgentMode,
+    /// Where it reports to, for [`AgentMode::Push`]: `https://host[:port][/path]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Where it answers on the server's loopback, for [`AgentMode::Serve`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
 impl AgentDeployment {
-    /// From the words of a form or a request; `stream` where none is given.
+    /// From the words of a form or a request: mode, port and url; `stream` where no mode is given.
     ///
     /// # Errors
     /// [`ActionError::Invalid`] names the word and what would be accepted.
-    pub fn parse(mode: Option<&str>, port: Option<&str>) -> Result<Self, ActionError> {
+    pub fn parse(mode: Option<&str>, port: Option<&str>, url: Option<&str>) -> Result<Self, ActionError> {
         let mode = match mode {
             None | Some("") => AgentMode::Stream,
-            Some("push") => {
-                return Err(invalid(
-                    "mode",
-                    "a push agent needs a token of the server's own; use deploy-agent.sh --mode push",
-                ));
-            }
             Some(word) => word.parse::<AgentMode>().map_err(|error| invalid("mode", error.to_string()))?,
         };
         let given = port.map(str::trim).filter(|text| !text.is_empty());
         let port = match (mode, given) {
-            (AgentMode::Stream, None) => None,
-            (AgentMode::Stream, Some(_)) => {
-                return Err(invalid("port", "an agent in stream mode has no port; leave it out"));
+            (AgentMode::Stream | AgentMode::Push, None) => None,
+            (AgentMode::Stream | AgentMode::Push, Some(_)) => {
+                return Err(invalid("port", "only an agent in serve mode has a port; leave it out"));
             }
             (AgentMode::Serve, None) => Some(DEFAULT_PORT),
             (AgentMode::Serve, Some(text)) => {
@@ -58,28 +55,76 @@ impl AgentDeployment {
                 Some(port.ok_or_else(|| invalid("port", "port must be a number from 1024 to 65535"))?)
             }
         };
-        Ok(Self { mode, port })
+        let given = url.map(str::trim).filter(|text| !text.is_empty());
+        let url = match (mode, given) {
+            (AgentMode::Push, Some(text)) => Some(central(text)?),
+            (AgentMode::Push, None) => {
+                return Err(invalid(
+                    "url",
+                    "url is missing: the address of Roundsman as that server reaches it",
+                ));
+            }
+            (_, None) => None,
+            (_, Some(_)) => return Err(invalid("url", "only an agent in push mode reports to an address")),
+        };
+        Ok(Self { mode, url, port })
     }
 
-    pub(super) fn title(self) -> String {
-        match self.port {
-            None => "Deploy the agent".to_owned(),
-            Some(port) => format!("Deploy the agent as a service on 127.0.0.1:{port}"),
+    pub(super) fn title(&self) -> String {
+        match (self.port, &self.url) {
+            (Some(port), _) => format!("Deploy the agent as a service on 127.0.0.1:{port}"),
+            (None, Some(url)) => format!("Deploy the agent as a service that reports to {url}"),
+            (None, None) => "Deploy the agent".to_owned(),
         }
     }
 
     /// What is sent, for a person.
-    pub(super) fn plan(self) -> Plan {
+    pub(super) fn plan(&self) -> Plan {
         let mut text = "sh -s -- place SHA256 BYTES <scripts/agent/manage.sh\n\
              # Then the agent for the server's processor is uploaded to the place that it named, and:\n\
              sh -s -- finish PLACE SHA256 <scripts/agent/manage.sh\n"
             .to_owned();
         if let Some(port) = self.port {
-            text.push_str(&format!("# As root:\nsh -s -- serve PLACE {port} <scripts/agent/manage.sh\n"));
+            text.push_str(&format!(
+                "# As root, with what it is to be asked with in a file:\nsh -s -- serve PLACE {port} PLACE.word <scripts/agent/manage.sh\n"
+            ));
+        }
+        if let Some(url) = &self.url {
+            text.push_str(&format!(
+                "# As root, with {url} and what the server shows there in a file:\n\
+                 sh -s -- push PLACE PLACE.env <scripts/agent/manage.sh\n"
+            ));
         }
         text.push_str("# At last a reading is taken with it.");
         Plan::of_text(text, TIMEOUT)
     }
+}
+
+/// The address that an agent reports to; what goes into its file of settings holds nothing that a shell reads.
+fn central(text: &str) -> Result<String, ActionError> {
+    const URL_BYTES: usize = 500;
+    let wrong = || invalid("url", "url must be https://HOST[:PORT][/PATH], or http on the server itself");
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
+    let host = rest.split('/').next().unwrap_or_default();
+    if text.len() > URL_BYTES || host.is_empty() || !rest.chars().all(plain) {
+        return Err(wrong());
+    }
+    let is_loopback = ["127.0.0.1", "localhost", "[::1]"]
+        .iter()
+        .any(|here| host.strip_prefix(here).is_some_and(|port| port.is_empty() || port.starts_with(':')));
+    match scheme {
+        "https" => {}
+        "http" if is_loopback => {}
+        "http" => {
+            return Err(invalid(
+                "url",
+                "http to another machine shows the token to everybody on the way; use https",
+            ));
+        }
+        _ => return Err(wrong()),
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 /// What is sent to take the agent away, for a person.
@@ -106,7 +151,23 @@ mod tests {
 
     #[test]
     fn modes_and_ports_are_validated() {
-        let parse = |mode, port| AgentDeployment::parse(mode, port);
+        let parse = |mode, port| AgentDeployment::parse(mode, port, None);
+        let push = |url| AgentDeployment::parse(Some("push"), None, Some(url));
+        assert_eq!(push("https://hub.example.net/").unwrap().url.as_deref(), Some("https://hub.example.net"));
+        assert!(push("http://127.0.0.1:9083").is_ok() && push("http://[::1]:9083").is_ok());
+        for url in [
+            "http://hub",
+            "http://127.0.0.1.evil",
+            "https://",
+            "hub",
+            "ftp://hub",
+            "https://h u",
+            "https://h;id",
+            "https://$(id)",
+        ] {
+            assert!(push(url).is_err(), "{url}");
+        }
+        assert!(AgentDeployment::parse(Some("serve"), None, Some("https://hub")).is_err());
         assert_eq!(parse(None, None).unwrap().mode, AgentMode::Stream);
         assert_eq!(parse(Some("serve"), None).unwrap().port, Some(DEFAULT_PORT));
         assert_eq!(parse(Some("serve"), Some("9000")).unwrap().port, Some(9000));

@@ -7,6 +7,8 @@ mod agents;
 mod commands;
 mod containers;
 mod diagnostics;
+mod files;
+mod files_template;
 mod how;
 mod mask;
 mod packages;
@@ -30,6 +32,8 @@ pub use agents::{
 pub use commands::{COMMAND_LIMIT_BYTES, DEFAULT_TIMEOUT, TIMEOUT_RANGE};
 pub use containers::{ContainerAction, ContainerVerb};
 pub use diagnostics::{ARCHIVE_LIMIT_BYTES, Diagnostics};
+pub use files::{CONTENT_LIMIT_BYTES, FileChange, FileKind};
+pub use files_template::TemplateValues;
 pub use how::{ContainerEngine, How, InContainer, STDIN_LIMIT_BYTES, Variable};
 pub use mask::mask;
 pub use packages::PackageUpdate;
@@ -93,11 +97,13 @@ pub enum Action {
     DeployAgent(AgentDeployment),
     /// Ends its use and leaves no file of it.
     RemoveAgent,
+    /// Its command may differ from server to server; [`FileChange::plan`] makes it.
+    File(Box<FileChange>),
 }
 
 impl Action {
     /// The words for actions that [`Self::parse`] takes, without the older ones.
-    pub const KINDS: [&str; 23] = [
+    pub const KINDS: [&str; 26] = [
         "kill_process",
         "start_service",
         "stop_service",
@@ -119,6 +125,9 @@ impl Action {
         "reboot",
         "health_check",
         "collect_diagnostics",
+        "upload_file",
+        "upload_template",
+        "update_configuration",
         "deploy_agent",
         "remove_agent",
     ];
@@ -147,10 +156,14 @@ impl Action {
             "health_check" => Ok(Self::HealthCheck),
             "collect_diagnostics" => Ok(Self::CollectDiagnostics(Diagnostics::parse(parameter))),
             "deploy_agent" | "upgrade_agent" => {
-                let (mode, port) = (parameter("mode"), parameter("port"));
-                AgentDeployment::parse(mode.as_deref(), port.as_deref()).map(Self::DeployAgent)
+                let (mode, port, url) = (parameter("mode"), parameter("port"), parameter("url"));
+                AgentDeployment::parse(mode.as_deref(), port.as_deref(), url.as_deref())
+                    .map(Self::DeployAgent)
             }
             "remove_agent" => Ok(Self::RemoveAgent),
+            word if let Some(kind) = FileKind::parse(word) => {
+                Ok(Self::File(Box::new(FileChange::parse(kind, parameter)?)))
+            }
             _ => Err(invalid("operation_type", format!("use one of {}", Self::KINDS.join(", ")))),
         }
     }
@@ -171,6 +184,7 @@ impl Action {
             Self::RotateKey(_) => "rotate_key",
             Self::DeployAgent(_) => "deploy_agent",
             Self::RemoveAgent => "remove_agent",
+            Self::File(change) => change.kind.name(),
         }
     }
 
@@ -187,7 +201,8 @@ impl Action {
             | Self::UpdatePackages(_)
             | Self::Reboot(_)
             | Self::HealthCheck
-            | Self::CollectDiagnostics(_) => Role::Operator,
+            | Self::CollectDiagnostics(_)
+            | Self::File(_) => Role::Operator,
         }
     }
 
@@ -207,6 +222,7 @@ impl Action {
             Self::RotateKey(rotation) => rotation.title(),
             Self::DeployAgent(deployment) => deployment.title(),
             Self::RemoveAgent => "Remove the agent".to_owned(),
+            Self::File(change) => change.title(),
         }
     }
 
@@ -241,7 +257,8 @@ impl Action {
             | Self::CollectDiagnostics(_)
             | Self::RotateKey(_)
             | Self::DeployAgent(_)
-            | Self::RemoveAgent => None,
+            | Self::RemoveAgent
+            | Self::File(_) => None,
         }
     }
 
@@ -256,6 +273,7 @@ impl Action {
                 | Self::RotateKey(_)
                 | Self::DeployAgent(_)
                 | Self::RemoveAgent
+                | Self::File(_)
         )
     }
 
@@ -286,8 +304,10 @@ impl Action {
             Self::DeployAgent(deployment) => {
                 let mut fields = vec![("mode", deployment.mode.name().to_owned())];
                 fields.extend(deployment.port.map(|port| ("port", port.to_string())));
+                fields.extend(deployment.url.clone().map(|url| ("url", url)));
                 fields
             }
+            Self::File(change) => change.fields(),
             Self::HealthCheck | Self::RotateKey(_) | Self::RemoveAgent => Vec::new(),
         }
     }
@@ -329,6 +349,9 @@ impl Action {
             Self::RotateKey(rotation) => rotation.plan(),
             Self::DeployAgent(deployment) => Ok(deployment.plan()),
             Self::RemoveAgent => Ok(agents::removal_plan()),
+            Self::File(_) => {
+                Err(ActionError::NotHere("a file is planned with what is known of its server".to_owned()))
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    const fn sudo_words(self) -> &'static str {
+    pub(super) const fn sudo_words(self) -> &'static str {
         if self.sudo_password { "sudo" } else { "sudo -n" }
     }
 }

@@ -14,10 +14,41 @@ use super::{known_hosts, private_key};
 use crate::config::parse_interval;
 use crate::model::{ProxyAddress, Secret};
 
+/// What belongs to servers over SSH only.
+const OF_SSH: [&str; 12] = [
+    "identity",
+    "password_file",
+    "ask_password",
+    "keep_password",
+    "agent_key",
+    "jump",
+    "proxy",
+    "action_user",
+    "ask_sudo_password",
+    "connect_timeout",
+    "accept_new",
+    "passphrase_file",
+];
+
 #[derive(Debug, Args)]
 pub struct Add {
     /// user@host[:port]; root and port 22 where nothing else is said, IPv6 as root@[fd00::5]:22
     address: String,
+    /// ADDRESS is that of an API, https://host[:port][/path], which Roundsman asks for its figures
+    #[arg(long, conflicts_with = "push", conflicts_with_all = OF_SSH)]
+    http: bool,
+    /// File whose first line is the token that the API asks for; - is standard input
+    #[arg(long, value_name = "FILE", requires = "http")]
+    api_token_file: Option<PathBuf>,
+    /// File with the authorities (PEM) that are trusted for it in place of the system's
+    #[arg(long, value_name = "FILE", requires = "http")]
+    api_ca_file: Option<PathBuf>,
+    /// SHA-256 of the only certificate that is taken from it
+    #[arg(long, value_name = "SHA256", requires = "http")]
+    api_pin: Option<String>,
+    /// ADDRESS is the name of a server that reports by itself; its token is printed, once
+    #[arg(long, conflicts_with_all = OF_SSH)]
+    push: bool,
     /// Name of the server [default: its address]
     #[arg(long)]
     name: Option<String>,
@@ -86,6 +117,12 @@ pub struct Add {
 
 impl Add {
     pub(super) async fn run(self: Box<Self>, client: &Client, output: &Output) -> Result<(), CliError> {
+        if self.http {
+            return self.run_http(client, output).await;
+        }
+        if self.push {
+            return self.run_push(client, output).await;
+        }
         let mut body = self.body(output)?;
         let server = match enrol(client, &body).await {
             Err(CliError::Refused { kind, body: problem, .. })
@@ -113,29 +150,12 @@ impl Add {
 
     fn body(&self, output: &Output) -> Result<Map<String, Value>, CliError> {
         let Address { user, host, port } = parse_address(&self.address)?;
-        let mut body = Map::new();
+        let mut body = self.about()?;
         let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
         set("hostname", json!(host));
         set("port", json!(port));
         set("username", json!(user));
-        set("tags", json!(self.tags));
         set("accept_new", json!(self.accept_new));
-        let optional = [
-            ("name", &self.name),
-            ("region", &self.region),
-            ("environment", &self.environment),
-            ("description", &self.description),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                set(name, json!(value));
-            }
-        }
-        if let Some(text) = &self.interval {
-            let span =
-                parse_interval(text).map_err(|message| CliError::usage(format!("--interval: {message}")))?;
-            set("interval_ms", json!(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
-        }
         if let Some(lines) = known_hosts::lines_for(&host) {
             set("known_hosts", json!(lines));
         }
@@ -159,6 +179,75 @@ impl Add {
         }
         self.way(&mut body, &format!("{user}@{host}"))?;
         Ok(body)
+    }
+
+    /// What is said of any server, however it is read.
+    fn about(&self) -> Result<Map<String, Value>, CliError> {
+        let mut body = Map::new();
+        let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
+        set("tags", json!(self.tags));
+        let optional = [
+            ("name", &self.name),
+            ("region", &self.region),
+            ("environment", &self.environment),
+            ("description", &self.description),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                set(name, json!(value));
+            }
+        }
+        if let Some(text) = &self.interval {
+            let span =
+                parse_interval(text).map_err(|message| CliError::usage(format!("--interval: {message}")))?;
+            set("interval_ms", json!(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        }
+        Ok(body)
+    }
+
+    /// A server whose API is asked.
+    async fn run_http(&self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let mut body = self.about()?;
+        let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
+        set("transport", json!("http"));
+        set("api_url", json!(self.address));
+        if let Some(path) = &self.api_token_file {
+            set("api_token", json!(password_file(path)?.expose()));
+        }
+        if let Some(path) = &self.api_ca_file {
+            let pem = std::fs::read_to_string(path)
+                .map_err(|error| CliError::usage(format!("cannot read {}: {error}", path.display())))?;
+            set("api_ca", json!(pem));
+        }
+        if let Some(pin) = &self.api_pin {
+            set("api_pin", json!(pin));
+        }
+        let server = enrol(client, &body).await.map_err(|error| explained(error, output))?;
+        if output.json {
+            return output.value(&server);
+        }
+        output.line(&format!(
+            "Added {name} ({}). Its first figures are there in a moment: roundsman show {name}",
+            text(&server, "api_url"),
+            name = text(&server, "name"),
+        ))
+    }
+
+    /// A server that reports by itself. Its token goes to standard output, alone, so that it can go into a file.
+    async fn run_push(&self, client: &Client, output: &Output) -> Result<(), CliError> {
+        let mut body = self.about()?;
+        body.entry("name").or_insert_with(|| json!(self.address));
+        body.insert("transport".to_owned(), json!("push"));
+        let server = enrol(client, &body).await?;
+        if output.json {
+            return output.value(&server);
+        }
+        output.remark(&format!(
+            "Added {}. Its token is the next line and is not shown again; start the agent there with it in the file that \
+             ROUNDSMAN_TOKEN_FILE names (docs/push.md).",
+            text(&server, "name")
+        ))?;
+        output.line(text(&server, "token"))
     }
 
     /// What leads there, and who acts there.

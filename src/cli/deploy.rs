@@ -24,12 +24,15 @@ pub struct Deploy {
     /// Servers with this tag; may be given several times, then those with all of them
     #[arg(long = "tag", value_name = "TAG", conflicts_with = "servers")]
     tags: Vec<String>,
-    /// How it works there: only while Roundsman reads, or also as a service on the server's loopback
-    #[arg(long, value_name = "stream|serve", default_value = "stream")]
+    /// How it works there: only while Roundsman reads, as a service on the server's loopback, or as one that reports
+    #[arg(long, value_name = "stream|serve|push", default_value = "stream")]
     mode: String,
     /// Where a serve agent answers [default: 8083]
     #[arg(long, value_name = "PORT", conflicts_with = "remove")]
     port: Option<u16>,
+    /// Where a push agent reports to: Roundsman, as the servers reach it
+    #[arg(long, value_name = "URL", conflicts_with_all = ["remove", "port"])]
+    url: Option<String>,
     /// Take the agent away: its service, its user, its files
     #[arg(long)]
     remove: bool,
@@ -47,6 +50,9 @@ impl Deploy {
             let mut parameters = json!({ "mode": self.mode });
             if let (Some(port), Some(members)) = (self.port, parameters.as_object_mut()) {
                 members.insert("port".to_owned(), json!(port));
+            }
+            if let (Some(url), Some(members)) = (&self.url, parameters.as_object_mut()) {
+                members.insert("url".to_owned(), json!(url));
             }
             ("deploy_agent", parameters)
         };

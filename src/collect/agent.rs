@@ -5,6 +5,7 @@
 //! this falls back to the [`ShellProbe`](super::ShellProbe) on any error.
 
 mod checked;
+pub mod served;
 
 use std::time::Duration;
 
@@ -180,11 +181,17 @@ fn garbled(reason: impl Into<String>) -> ProbeError {
     ProbeError::Garbled { reason: reason.into() }
 }
 
-/// Takes one answer apart.
-fn answer(line: &[u8], request: u64, sections: Sections) -> Result<Snapshot, ProbeError> {
+/// Refuses what would take far more memory than bytes, before it is parsed.
+fn bounded(line: &[u8]) -> Result<(), ProbeError> {
     if memchr::memchr_iter(b'{', line).count() > OBJECTS || memchr::memchr_iter(b'"', line).count() > QUOTES {
         return Err(garbled("the agent's answer holds more than a machine can have"));
     }
+    Ok(())
+}
+
+/// Takes one answer apart.
+fn answer(line: &[u8], request: u64, sections: Sections) -> Result<Snapshot, ProbeError> {
+    bounded(line)?;
     let answer: Answer = serde_json::from_slice(line).map_err(|error| {
         garbled(format!(
             "the agent's answer is no snapshot: {}",
@@ -197,7 +204,11 @@ fn answer(line: &[u8], request: u64, sections: Sections) -> Result<Snapshot, Pro
     if let Some(error) = answer.error {
         return Err(garbled(format!("the agent says: {}", clean(error.as_bytes(), SAID_BYTES))));
     }
-    let snapshot = answer.snapshot.ok_or_else(|| garbled("the agent's answer has no snapshot"))?;
+    usable(answer.snapshot.ok_or_else(|| garbled("the agent's answer has no snapshot"))?, sections)
+}
+
+/// The snapshot with what was asked for and can be borne.
+fn usable(snapshot: Snapshot, sections: Sections) -> Result<Snapshot, ProbeError> {
     let snapshot = checked::checked(snapshot, sections);
     if snapshot.cpu.is_none() && snapshot.memory.is_none() && snapshot.uptime_ms.is_none() {
         return Err(garbled("/proc says nothing: is this Linux, and is /proc mounted?"));

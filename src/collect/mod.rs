@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod custom;
+pub mod http;
 pub mod local;
 pub mod pushed;
 pub mod rates;

@@ -34,7 +34,7 @@ const ENTRIES: usize = 1_000;
 const SHOWN_CHARS: usize = 120;
 
 /// Names that older scripts use for figures of the catalogue.
-const OTHER_NAMES: [(&str, &str); 14] = [
+const OTHER_NAMES: [(&str, &str); 15] = [
     ("cpu", "cpu_percent"),
     ("cpu_usage", "cpu_percent"),
     ("cpu_usage_percent", "cpu_percent"),
@@ -43,6 +43,7 @@ const OTHER_NAMES: [(&str, &str); 14] = [
     ("memory_usage_percent", "memory_percent"),
     ("ram_percent", "memory_percent"),
     ("disk", "disk_percent"),
+    ("ram_usage_percent", "memory_percent"),
     ("disk_usage", "disk_percent"),
     ("disk_usage_percent", "disk_percent"),
     ("load_1", "load1"),
@@ -130,10 +131,10 @@ fn inspect(value: &mut Value, path: &str, name: &str, depth: usize) -> Result<()
             let fits = if SIGNED.contains(&name) {
                 number.as_i64().is_some_and(|number| number.unsigned_abs() <= SIGNED_LARGEST)
             } else {
-                // Sums of two stay inside 64 bits, whatever is counted.
-                number.as_u64().is_some_and(|number| number <= u64::MAX / 4)
+                // Sums of two stay inside 64 bits, whatever is counted; the kernel's own word for no limit is 2^63 - 1.
+                number.as_u64().is_some_and(|number| number <= u64::MAX / 2)
             };
-            let message = "must be a whole number of 0 or more that fits into 62 bits";
+            let message = "must be a whole number of 0 or more that fits into 63 bits";
             if fits { Ok(()) } else { Err(BadField::new(path, message)) }
         }
         Value::String(text) => {
@@ -182,6 +183,12 @@ fn most(list: &str) -> usize {
     }
 }
 
+/// Whether a member of this name is no figure even where it holds a number.
+#[must_use]
+pub fn is_word(name: &str) -> bool {
+    WORDS.contains(&name)
+}
+
 /// The plain figures of a heartbeat: those that servers over SSH have under their own names, every other one as a
 /// custom metric. Figures may also stand in a member `metrics`.
 ///
@@ -201,7 +208,7 @@ fn add_figures(samples: &mut Vec<Sample>, members: &Map<String, Value>, path: &s
         let field = format!("{path}{name}");
         let number = match value {
             Value::Null => continue,
-            _ if WORDS.contains(&name.as_str()) => continue,
+            _ if is_word(name) => continue,
             Value::Object(_) if matches!(name.as_str(), "metrics" | "metadata") && path.is_empty() => {
                 continue;
             }
@@ -306,6 +313,8 @@ mod tests {
             deep = json!({ "memory": deep });
         }
         assert!(refused(deep).starts_with("readings[1].memory.memory"));
+        // What fs.file-max is on a kernel of today.
+        assert!(readings(json!([{ "file_handles_max": i64::MAX }])).is_ok());
         assert_eq!(readings(json!({})).unwrap_err().field, "readings");
         assert_eq!(readings(Value::Array(vec![json!({}); READINGS + 1])).unwrap_err().field, "readings");
     }

@@ -274,6 +274,8 @@ const fn layer_word(layer: Option<Layer>) -> &'static str {
         Some(Layer::Authentication) => "authentication",
         Some(Layer::Channel) => "channel",
         Some(Layer::Shell) => "shell",
+        Some(Layer::Tls) => "tls",
+        Some(Layer::Http) => "http",
         None => "other",
     }
 }

@@ -4,22 +4,31 @@
 //! fails, the readings go on with the shell probe.
 
 mod binaries;
+mod found;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::Rng as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::acting::Lease;
+use super::poller::ServedAgent;
 use super::registry::Entry;
 use super::steps::{Report, Stuck};
+use super::ways::{SecretChange, write_secrets};
 use super::{Fleet, FleetError, Hand};
 use crate::actions::{AGENT_SCRIPT, AgentDeployment, manage_agent};
 use crate::auth;
 use crate::collect::{AgentProbe, agent};
-use crate::model::{AgentMode, Caller, InstalledAgent, Role, SecretKind, Sections, ServerId};
+use crate::model::{
+    AgentMode, Caller, InstalledAgent, Port, Role, Secret, SecretKind, Sections, ServerId, Transport,
+};
+use crate::quote::quote;
 use crate::ssh::transfer::Upload;
 use crate::ssh::{Connection, ExecRequest, Output, Piece, Sudo, printable};
+use crate::store::audit::Entry as AuditEntry;
 use crate::store::{StoreError, agents as rows};
 
 pub use binaries::{AgentBinaries, AgentBinary};
@@ -28,6 +37,9 @@ pub use binaries::{AgentBinaries, AgentBinary};
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// A first reading of a loaded machine takes seconds.
 const READING_LIMIT: Duration = Duration::from_secs(30);
+/// A service listens within a moment of its start; a loaded machine takes seconds.
+const SERVICE_TRIES: u32 = 20;
+const SERVICE_PAUSE: Duration = Duration::from_millis(250);
 /// Answers of the script have a dozen lines.
 const OUTPUT_BYTES: usize = 16 * 1024;
 /// What of a failed command's words goes into the sentence.
@@ -107,7 +119,8 @@ impl Fleet {
     ) -> Result<(), Stuck> {
         auth::require(caller, Role::Admin).map_err(|error| Stuck(error.to_string()))?;
         let entry = self.find(caller, &server.to_string()).map_err(|error| Stuck(error.to_string()))?;
-        let connection = readings_of(&entry).await?;
+        fits(entry.server().transport, deployment.mode)?;
+        let (connection, _lease) = self.connection_for_agent(&entry).await?;
         report.say("Connection: there is one, and its host key is the approved one");
         // What it has to be compared with is chosen by its processor, which the first answer tells.
         let machine = run(&connection, ExecRequest::new("uname -m")).await;
@@ -135,17 +148,8 @@ impl Fleet {
         let taken = read_once(&connection, &placed.path, &binary.sha256).await;
         let taken = taken.map_err(|cause| Stuck::at("Taking a reading with the agent", cause))?;
         report.say(&format!("Verification: a reading arrived in {taken} ms"));
-        if let Some(port) = deployment.port.filter(|_| deployment.mode == AgentMode::Serve) {
-            let hand = self
-                .hand(caller, server)
-                .await
-                .map_err(|cause| Stuck::at("Installing the service", cause))?;
-            let words = ["serve", placed.path.as_str(), &port.to_string()];
-            let said = self.run_as_root(&entry, &hand, &words).await;
-            let said = said.map_err(|cause| Stuck::at("Installing the service", cause))?;
-            report
-                .say(&format!("Service: 127.0.0.1:{port}, {}", printable::line(said.as_bytes(), SAID_CHARS)));
-        }
+        let service = Service { entry: &entry, connection: &connection, path: &placed.path };
+        let token = self.install_service(caller, &service, &deployment, report).await?;
         let agent = InstalledAgent {
             mode: deployment.mode,
             path: placed.path,
@@ -155,20 +159,89 @@ impl Fleet {
             port: deployment.port,
             deployed_at: self.inner.clock.now(),
         };
-        self.keep_agent(caller, &entry, Some(agent)).await?;
-        report.say("Readings come from the agent from now on");
+        self.keep_agent(caller, &entry, Some(agent), token).await?;
+        report.say(match deployment.mode {
+            AgentMode::Push => "Readings are on their way; the first heartbeat is seen on the server's page",
+            AgentMode::Stream | AgentMode::Serve => "Readings come from the agent from now on",
+        });
         Ok(())
+    }
+
+    /// Makes the service of a mode that has one. Answers what a serve agent is to be asked with.
+    async fn install_service(
+        &self,
+        caller: &Caller,
+        service: &Service<'_>,
+        deployment: &AgentDeployment,
+        report: &mut Report,
+    ) -> Result<Option<Secret<String>>, Stuck> {
+        let stuck = |cause: String| Stuck::at("Installing the service", cause);
+        let Service { entry, connection, path } = *service;
+        let hand = match deployment.mode {
+            AgentMode::Stream => return Ok(None),
+            AgentMode::Serve | AgentMode::Push => self.hand(caller, entry.id).await.map_err(stuck)?,
+        };
+        match (&deployment.url, deployment.port) {
+            (Some(url), _) => {
+                let record = AuditEntry::by(caller, "server.renew-token", entry.server().name.as_str());
+                let token = self.give_token(entry, caller.actor.to_string(), None, record).await;
+                let token = token.map_err(|error| stuck(error.to_string()))?;
+                let file = format!("{path}.env");
+                let text = format!("ROUNDSMAN_URL={url}\nROUNDSMAN_TOKEN={}\n", token.expose());
+                lay(connection, &file, Secret::new(text)).await.map_err(stuck)?;
+                let said = self.run_as_root(entry, &hand, &["push", path, &file]).await.map_err(stuck)?;
+                report.say(&format!(
+                    "Service: reports to {url}, {}",
+                    printable::line(said.as_bytes(), SAID_CHARS)
+                ));
+                Ok(None)
+            }
+            (None, Some(port)) => {
+                let token = fresh_token();
+                let file = format!("{path}.word");
+                lay(connection, &file, Secret::new(format!("{}\n", token.expose()))).await.map_err(stuck)?;
+                let port = port.to_string();
+                let said =
+                    self.run_as_root(entry, &hand, &["serve", path, &port, &file]).await.map_err(stuck)?;
+                report.say(&format!(
+                    "Service: 127.0.0.1:{port}, {}",
+                    printable::line(said.as_bytes(), SAID_CHARS)
+                ));
+                report.say(&asked_once(service, deployment.port, &token).await);
+                Ok(Some(token))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// What the agent is brought over: it has to run as that login. The lease keeps a connection that is not of the readings.
+    async fn connection_for_agent(&self, entry: &Arc<Entry>) -> Result<(Connection, Option<Lease>), Stuck> {
+        if entry.server().transport == Transport::Ssh {
+            return Ok((readings_of(entry).await?, None));
+        }
+        let (session, lease) = self.acting_session(entry).await.map_err(|error| Stuck(error.to_string()))?;
+        let connection = session.connection().await;
+        Ok((connection.map_err(|error| Stuck(format!("{error} {}", error.advice())))?, Some(lease)))
     }
 
     async fn take_away(&self, caller: &Caller, server: ServerId, report: &mut Report) -> Result<(), Stuck> {
         auth::require(caller, Role::Admin).map_err(|error| Stuck(error.to_string()))?;
         let entry = self.find(caller, &server.to_string()).map_err(|error| Stuck(error.to_string()))?;
-        let connection = readings_of(&entry).await?;
+        let (connection, _lease) = self.connection_for_agent(&entry).await?;
         let before = entry.live().agent.clone();
+        if before.as_ref().is_some_and(|agent| agent.path.is_empty()) {
+            self.keep_agent(caller, &entry, None, None).await?;
+            report.say("Readings come from the shell probe from now on; the service there is not Roundsman's and is left alone");
+            return Ok(());
+        }
         // First the readings change to the shell probe, so that none of them fails.
-        self.keep_agent(caller, &entry, None).await?;
-        report.say("Readings come from the shell probe from now on");
-        let is_service = before.is_some_and(|agent| agent.mode == AgentMode::Serve);
+        self.keep_agent(caller, &entry, None, None).await?;
+        report.say(if entry.server().transport == Transport::Ssh {
+            "Readings come from the shell probe from now on"
+        } else {
+            "The server reports no more from now on"
+        });
+        let is_service = before.is_some_and(|agent| agent.mode != AgentMode::Stream);
         if is_service {
             let hand =
                 self.hand(caller, server).await.map_err(|cause| Stuck::at("Removing the service", cause))?;
@@ -181,20 +254,37 @@ impl Fleet {
         Ok(())
     }
 
-    /// Writes what a server has and tells its poller.
+    /// Writes what a server has, with what its service asks for, and tells its poller.
     async fn keep_agent(
         &self,
         caller: &Caller,
         entry: &Arc<Entry>,
         agent: Option<InstalledAgent>,
+        token: Option<Secret<String>>,
     ) -> Result<(), Stuck> {
+        let stuck = |error: FleetError| Stuck::at("Writing down what was done", error);
         let (server, stored) = (entry.id, agent.clone());
-        let written = self.inner.store.write(move |tx| match &stored {
-            Some(agent) => rows::set(tx, server, agent),
-            None => rows::remove(tx, server),
+        let change = token.clone().map_or(SecretChange::Remove, SecretChange::Set);
+        let sealed = self.seal_secrets(server, &[(SecretKind::AgentToken, change)]).map_err(stuck)?;
+        let written = self.inner.store.write(move |tx| {
+            write_secrets(tx, server, &sealed)?;
+            match &stored {
+                Some(agent) => rows::set(tx, server, agent),
+                None => rows::remove(tx, server),
+            }
         });
-        written.await.map_err(|error: StoreError| Stuck::at("Writing down what was done", error))?;
-        entry.live().agent = agent.map(Arc::new);
+        written.await.map_err(|error: StoreError| stuck(error.into()))?;
+        {
+            let mut live = entry.live();
+            let way = Arc::make_mut(&mut live.way);
+            way.secrets.retain(|kind| *kind != SecretKind::AgentToken);
+            if token.is_some() {
+                way.secrets.push(SecretKind::AgentToken);
+                way.secrets.sort();
+            }
+            live.agent_token = token;
+            live.agent = agent.map(Arc::new);
+        }
         entry.wake.notify_one();
         self.server_changed(caller, server);
         Ok(())
@@ -218,6 +308,64 @@ impl Fleet {
         }
         judged(hand.exec(request).await)
     }
+}
+
+/// What a service is made of.
+#[derive(Clone, Copy)]
+struct Service<'a> {
+    entry: &'a Arc<Entry>,
+    /// The agent was brought over it.
+    connection: &'a Connection,
+    path: &'a str,
+}
+
+/// Waits until the service answers through SSH. A sentence either way: without it the same file is started over SSH.
+async fn asked_once(service: &Service<'_>, port: Option<u16>, token: &Secret<String>) -> String {
+    let Some(port) = port.and_then(|port| Port::of(i64::from(port)).ok()) else { return String::new() };
+    let name = service.entry.server().name.to_string();
+    let mut tries = 0;
+    loop {
+        let found = ServedAgent::find(service.connection, &name, port, Some(token.clone())).await;
+        tries += 1;
+        match found {
+            Ok(_) => return "Verification: the service answers through SSH".to_owned(),
+            Err(reason) if tries >= SERVICE_TRIES => {
+                return format!(
+                    "The service is not asked, the agent is started over SSH in its place: {reason}"
+                );
+            }
+            Err(_) => tokio::time::sleep(SERVICE_PAUSE).await,
+        }
+    }
+}
+
+/// Whether a mode makes sense for a server that is read like this.
+fn fits(transport: Transport, mode: AgentMode) -> Result<(), Stuck> {
+    let refused = |reason: &str| Err(Stuck(reason.to_owned()));
+    match (transport, mode) {
+        (Transport::Ssh, AgentMode::Stream | AgentMode::Serve) | (Transport::Push, AgentMode::Push) => Ok(()),
+        (Transport::Ssh, AgentMode::Push) => refused(
+            "Roundsman reads this server itself; a push agent belongs to a server that was added as one that reports",
+        ),
+        (Transport::Push, _) => refused("this server reports by itself; deploy the agent to it in push mode"),
+        (Transport::Http, _) => refused("this server's API is asked over HTTPS, so no agent would be read"),
+        (Transport::Local, _) => refused("this machine is read without an agent"),
+    }
+}
+
+/// Writes a file of the login's own with a secret in it, which goes over standard input.
+async fn lay(connection: &Connection, path: &str, content: Secret<String>) -> Result<(), String> {
+    let place = quote(path).map_err(|error| error.to_string())?;
+    let request =
+        ExecRequest::new(format!("umask 077; cat >{place}")).stdin(content.expose().clone().into_bytes());
+    run(connection, request.timeout(COMMAND_LIMIT)).await.map(drop)
+}
+
+/// 32 bytes by chance, in hexadecimal.
+fn fresh_token() -> Secret<String> {
+    let mut bytes = [0_u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn no_agent_for(architecture: &str, agents: &AgentBinaries) -> String {

@@ -2,8 +2,8 @@
 
 use crate::auth;
 use crate::model::{
-    Caller, Findings, Login, OrganizationId, Port, Role, Secret, SecretKind, Server, ServerId, ServerName,
-    ServerNumber, Status, Transport, WayIn,
+    Caller, Findings, HttpSource, Login, OrganizationId, Port, Role, Secret, SecretKind, Server, ServerId,
+    ServerName, ServerNumber, Status, Transport, WayIn,
 };
 use crate::ssh::enrol::install_public_key;
 use crate::ssh::known_hosts;
@@ -11,6 +11,7 @@ use crate::ssh::preflight::{Outcome, Preflight, Step, preflight};
 use crate::ssh::{Connection, HostKey, Identity, Target};
 use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
+use crate::store::http as http_servers;
 use crate::store::servers::{self, StoredServer};
 
 use super::findings::{findings, look_for_checksums, look_for_readings};
@@ -137,6 +138,9 @@ impl Fleet {
     pub async fn test(&self, caller: &Caller, reference: &str) -> Result<Checked, FleetError> {
         auth::require(caller, Role::Operator)?;
         let entry = self.find(caller, reference)?;
+        if entry.server().transport == Transport::Http && entry.server().ssh_host().is_none() {
+            return self.test_http(&entry).await;
+        }
         let target = self.target_of(&entry, Purpose::Readings).await?.ok_or_else(|| {
             FleetError::Unavailable(
                 "this server is not reached over SSH, so there is nothing to test".to_owned(),
@@ -211,7 +215,7 @@ impl Fleet {
             decided.way.login =
                 Login { key: Some(self.keep_key(caller, brought).await?.id), ..Login::default() };
         }
-        let stored = self.insert(caller, server, decided, host_key, reached.findings).await?;
+        let stored = self.insert(caller, server, decided, host_key, reached.findings, None).await?;
         let entry = Arc::new(self.entry_of(stored)?);
         self.inner.registry.insert(Arc::clone(&entry));
         self.count_logins(&entry, reached.more_logins);
@@ -238,7 +242,7 @@ impl Fleet {
         server.transport = Transport::Local;
         "The machine that Roundsman runs on".clone_into(&mut server.description);
         let way = DecidedWay::default();
-        let stored = self.insert(&caller, server, way, None, Findings::default()).await?;
+        let stored = self.insert(&caller, server, way, None, Findings::default(), None).await?;
         let entry = Arc::new(self.entry_of(stored)?);
         self.inner.registry.insert(Arc::clone(&entry));
         self.poll(&entry, None).await
@@ -288,8 +292,7 @@ impl Fleet {
             metadata: Some(new.metadata.clone()),
             status: new.status,
             interval_ms: new.interval_ms,
-            login: LoginEdit::default(),
-            way: WayEdit::default(),
+            ..ServerEdit::default()
         };
         edit.apply(&self.blank(caller.organization)?)
     }
@@ -441,13 +444,14 @@ impl Fleet {
         Ok(self.look_at(&candidate.target, None).await)
     }
 
-    async fn insert(
+    pub(super) async fn insert(
         &self,
         caller: &Caller,
         mut server: Server,
         decided: DecidedWay,
         host_key: Option<HostKey>,
         findings: Findings,
+        http: Option<HttpSource>,
     ) -> Result<StoredServer, FleetError> {
         // The jump host may have been removed since it was named.
         let _stays = self.inner.wiring.lock().await;
@@ -461,6 +465,7 @@ impl Fleet {
         let host_key = host_key.map(|key| key.to_string());
         let mut detail = vec![super::servers::changes(&WayIn::default(), &decided)];
         detail.extend(host_key.as_deref().map(|line| format!("host key {line}")));
+        detail.extend(super::http::changes(None, http.as_ref()));
         detail.retain(|part| !part.is_empty());
         let entry = AuditEntry::by(caller, "server.add", name.as_str()).detail(detail.join("; "));
         let sealed = self.seal_secrets(server.id, &decided.secrets)?;
@@ -472,6 +477,9 @@ impl Fleet {
                 servers::save(tx, &stored)?;
                 servers::set_findings(tx, stored.server.id, &stored.findings)?;
                 write_secrets(tx, stored.server.id, &sealed)?;
+                if let Some(source) = &http {
+                    http_servers::save(tx, stored.server.id, source)?;
+                }
                 audit::append(tx, now, &entry)?;
                 Ok::<_, StoreError>(stored)
             })

@@ -5,12 +5,14 @@
 //!   itself missed three heartbeats;
 //! - critical: the host key changed; a filesystem is 97 % full or more; memory in use is 99 % or more;
 //! - degraded: a filesystem is 90 % full or more; memory in use is 95 % or more; a service failed;
+//! - of a server that is asked over HTTPS also what its API says: critical where it calls itself that or answers with a status
+//!   of 500 or more, degraded where it calls itself that or one of its components is not well;
 //! - healthy: none of these.
 //!
 //! A change between healthy, degraded and critical needs [`CONSECUTIVE`] readings in a row that say the same.
 //! Becoming unreachable, and what the first reading afterwards says, counts at once.
 
-use crate::model::{Filesystem, Health};
+use crate::model::{ApiHealth, Component, Filesystem, Health};
 
 use super::state::Figures;
 
@@ -90,6 +92,41 @@ pub fn judge(figures: &Figures, filesystems: &[Filesystem], failed_services: &[S
         say(Health::Degraded, reason);
     }
     Verdict { health, reasons }
+}
+
+/// The verdict with what the server's own API says of itself.
+#[must_use]
+pub fn with_api(mut verdict: Verdict, api: &ApiHealth) -> Verdict {
+    if !matches!(api.health, Health::Degraded | Health::Critical) {
+        return verdict;
+    }
+    verdict.health = worst(verdict.health, api.health);
+    let word = if api.status.is_empty() { api.health.name() } else { api.status.as_str() };
+    let mut reason = format!("its API says {word}");
+    if api.http_status >= 500 {
+        reason.push_str(&format!(" (status {})", api.http_status));
+    }
+    let unwell = |component: &&Component| matches!(component.health, Health::Degraded | Health::Critical);
+    let named: Vec<String> = api
+        .components
+        .iter()
+        .filter(unwell)
+        .take(NAMED)
+        .map(|component| match &component.error_message {
+            Some(message) => format!("{} is {} ({message})", component.name, component.status),
+            None => format!("{} is {}", component.name, component.status),
+        })
+        .collect();
+    if !named.is_empty() {
+        reason.push_str(": ");
+        reason.push_str(&named.join(", "));
+        let more = api.components.iter().filter(unwell).count().saturating_sub(NAMED);
+        if more > 0 {
+            reason.push_str(&format!(" and {more} more"));
+        }
+    }
+    verdict.reasons.push(reason);
+    verdict
 }
 
 fn failed_reason(failed: &[String]) -> Option<String> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::FleetError;
+use super::http::HttpEdit;
 use crate::config::INTERVAL_RANGE;
 use crate::model::{InvalidServer, LoginMethod, Port, Secret, Server, ServerName, Status, Tag, Transport};
 
@@ -38,6 +39,8 @@ pub struct ServerEdit {
     pub interval_ms: Option<u64>,
     pub login: LoginEdit,
     pub way: WayEdit,
+    /// Of a server that is asked over HTTPS.
+    pub http: HttpEdit,
 }
 
 /// Changes to an identity. Where only one of the last three is given, it says the method too.
@@ -90,7 +93,7 @@ impl From<InvalidServer> for FleetError {
 }
 
 impl ServerEdit {
-    /// The server with these changes; `login` and `way` are the fleet's business.
+    /// The server with these changes; `login`, `way` and `http` are the fleet's business.
     ///
     /// # Errors
     /// [`FleetError::Invalid`] names the field and what would be accepted.

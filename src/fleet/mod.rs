@@ -21,6 +21,7 @@ mod hands;
 mod health;
 mod health_check;
 mod hostkeys;
+mod http;
 pub mod import;
 mod input;
 mod key_view;
@@ -70,6 +71,7 @@ pub use groups::{GroupInput, GroupView};
 pub use hands::{ActionTarget, Hand};
 pub use health::{Thresholds, thresholds, used_percent};
 pub use hostkeys::{HostKeyReport, HostKeyState};
+pub use http::{HttpEdit, NewHttpServer};
 pub use input::{ActionLoginEdit, LoginEdit, Metadata, ServerEdit, WayEdit};
 pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity};
 pub use keys::ImportedKey;
@@ -85,8 +87,9 @@ pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, S
 
 use crate::auth::AuthError;
 use crate::clock::Clock;
+use crate::collect::http::HttpRules;
 use crate::history::{History, HistoryError};
-use crate::model::{Caller, Event, ServerId};
+use crate::model::{Caller, Event, HttpSource, ServerId};
 use crate::ssh::preflight::Step;
 use crate::store::servers::StoredServer;
 use crate::store::{self, Store, StoreError};
@@ -190,6 +193,8 @@ pub struct FleetSettings {
     pub agents: PathBuf,
     /// Commands may run on the machine that Roundsman runs on.
     pub allow_local_actions: bool,
+    /// Servers that are asked over HTTPS may have link-local and metadata addresses.
+    pub allow_link_local_servers: bool,
 }
 
 /// A handle; clones share the fleet.
@@ -223,6 +228,7 @@ struct Inner {
     imports: import::Jobs,
     agents: AgentBinaries,
     push: push::Desk,
+    http: HttpRules,
     custom: custom_run::CustomMetrics,
 }
 
@@ -279,6 +285,7 @@ impl Fleet {
                 imports: import::Jobs::default(),
                 agents,
                 push: push::Desk::default(),
+                http: HttpRules::new(settings.allow_link_local_servers),
                 custom: custom_run::CustomMetrics::new(settings.allow_local_actions),
             }),
         };
@@ -287,7 +294,7 @@ impl Fleet {
         fleet.load_groups().await?;
         fleet.load_dependencies().await?;
         let now = fleet.inner.clock.now();
-        let (stored, logins, seen, mut deployed, pushing) = fleet
+        let (stored, logins, seen, mut deployed, pushing, sources) = fleet
             .inner
             .store
             .read(move |c| {
@@ -297,10 +304,12 @@ impl Fleet {
                     store::seen::all(c)?,
                     store::agents::all(c)?,
                     store::push::all(c)?,
+                    store::http::all(c)?,
                 ))
             })
             .await?;
         let mut pushing: HashMap<ServerId, store::push::Pushing> = pushing.into_iter().collect();
+        let mut sources: HashMap<ServerId, HttpSource> = sources.into_iter().collect();
         let mut entries = Vec::with_capacity(stored.len());
         for server in stored {
             let entry = Arc::new(fleet.entry_of(server)?);
@@ -308,6 +317,7 @@ impl Fleet {
             entry.live().logins.add(logins.get(&entry.id).copied().unwrap_or(0), now);
             entry.live().last_seen_at = seen.get(&entry.id).copied();
             entry.live().push = pushing.remove(&entry.id).map(Arc::new);
+            entry.live().http = sources.remove(&entry.id).map(Arc::new);
             fleet.inner.registry.insert(Arc::clone(&entry));
             entries.push(entry);
         }

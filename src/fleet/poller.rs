@@ -3,8 +3,10 @@
 //! A slow or dead server keeps nobody waiting but its own task.
 
 mod arrival;
+mod http;
 mod probe;
 mod push;
+mod served;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +21,14 @@ use super::counts::Counts;
 use super::logins::LoginBook;
 use super::registry::{Entry, Registry};
 use crate::clock::Clock;
+use crate::collect::http::{HttpFailure, HttpProbe};
 use crate::collect::{LocalProbe, ProbeError, rates};
 use crate::history::History;
-use crate::model::{Event, Health, Layer, Reachability, Sections, Snapshot, Timestamp, Transport};
+use crate::model::{Event, Health, Layer, Reachability, Sections, Snapshot, Timestamp};
 use crate::ssh::{Connection, Session, SessionState, SshError, Target};
 use probe::{AgentTrust, Probe};
 pub use push::{Delivery, Report, delivery_queue};
+pub use served::ServedAgent;
 
 /// Details (processes, services, users) are read this often when nobody looks.
 const DETAILS_EVERY: Duration = Duration::from_secs(30);
@@ -68,6 +72,11 @@ pub enum Way {
     /// The server reports by itself.
     Push {
         inbox: tokio::sync::mpsc::Receiver<Delivery>,
+    },
+    /// Its API is asked.
+    Http {
+        /// Or why it cannot even be asked.
+        probe: Result<Box<HttpProbe>, HttpFailure>,
     },
     /// `adopted` is a connection that enrolment has made already, so that a server sees one login.
     Ssh {
@@ -132,6 +141,7 @@ impl Poller {
             match way {
                 Way::Local => self.run_local().await,
                 Way::Push { inbox } => self.run_push(inbox).await,
+                Way::Http { probe } => self.run_http(probe).await,
                 Way::Ssh { target, adopted, jump } => self.run_ssh(*target, adopted, jump).await,
             }
         };
@@ -526,12 +536,6 @@ fn next_in_phase(epoch: Instant, interval: Duration, number: u32, last: Instant)
     let since = earliest.saturating_duration_since(epoch + phase);
     let periods = since.as_nanos().div_ceil(interval.as_nanos().max(1));
     epoch + phase + interval.saturating_mul(u32::try_from(periods).unwrap_or(u32::MAX))
-}
-
-/// Whether a task of ours follows servers of this transport.
-#[must_use]
-pub const fn is_polled(transport: Transport) -> bool {
-    matches!(transport, Transport::Ssh | Transport::Local | Transport::Push)
 }
 
 #[cfg(test)]

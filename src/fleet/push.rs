@@ -397,7 +397,7 @@ impl Fleet {
     }
 
     /// Another secret for the server's token, or a token where it has none, together with a change of the server.
-    async fn give_token(
+    pub(super) async fn give_token(
         &self,
         entry: &Entry,
         made_by: String,

@@ -16,8 +16,8 @@ use super::raw::RawReading;
 use super::state::{Figures, HostKeyView, ServerState, UserTable};
 use crate::history::History;
 use crate::model::{
-    Caller, Facts, Filesystem, Findings, Gap, InstalledAgent, Interface, OrganizationId, ProbeKind,
-    Reachability, SeriesKey, Server, ServerId, Timestamp, WayIn,
+    ApiHealth, Caller, Facts, Filesystem, Findings, Gap, HttpSource, InstalledAgent, Interface,
+    OrganizationId, ProbeKind, Reachability, Secret, SeriesKey, Server, ServerId, Timestamp, WayIn,
 };
 use crate::ssh::{HostKey, Session};
 use crate::store::push::Pushing;
@@ -58,10 +58,16 @@ pub struct Live {
     pub channels_allowed: Option<usize>,
     /// What was deployed there.
     pub agent: Option<Arc<InstalledAgent>>,
+    /// What a serve agent there asks for before it shows command lines. None: there is none.
+    pub agent_token: Option<Secret<String>>,
     /// What the last reading came from. None: there was none.
     pub probe: Option<ProbeKind>,
     /// Of a server that reports by itself.
     pub push: Option<Arc<Pushing>>,
+    /// Of a server that is asked over HTTPS: where its API is.
+    pub http: Option<Arc<HttpSource>>,
+    /// What its API said of itself last.
+    pub api: Option<Arc<ApiHealth>>,
 }
 
 /// Logins counted by day, UTC.
@@ -139,8 +145,11 @@ impl Entry {
             logins: LoginsOfDay::default(),
             channels_allowed: None,
             agent: None,
+            agent_token: None,
             probe: None,
             push: None,
+            http: None,
+            api: None,
         };
         Self {
             id: live.server.id,
@@ -255,6 +264,8 @@ impl Entry {
             agent: live.agent.clone(),
             probe: live.probe,
             push: live.push.clone(),
+            http: live.http.clone(),
+            api: live.api.clone(),
             host_key: live.host_key.as_ref().map(HostKeyView::of),
             offered_host_key: live.offered_host_key.as_ref().map(HostKeyView::of),
             cpu_recent: recent("cpu_percent"),

@@ -5,21 +5,22 @@ use std::time::Duration;
 
 use crate::auth;
 use crate::model::{
-    Caller, Event, Facts, MetricName, Reachability, Role, SecretKind, Selector, ServerNumber, Status,
-    Transport, WayIn,
+    Caller, Event, Facts, Health, HttpSource, MetricName, Reachability, Role, SecretKind, Selector, ServerId,
+    ServerNumber, Status, Timestamp, Transport, WayIn,
 };
 use crate::ssh::{Connection, HostKey};
 use crate::store::StoreError;
 use crate::store::audit::{self, Entry as AuditEntry};
+use crate::store::http as http_servers;
 use crate::store::servers::{self, StoredServer};
 use crate::store::settings;
 
 use super::input::ServerEdit;
-use super::poller::{Way, delivery_queue, is_polled};
+use super::poller::{Way, delivery_queue};
 use super::registry::Entry;
 use super::state::{ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 use super::ways::{DecidedWay, Purpose, SealedSecrets, write_secrets};
-use super::{Fleet, FleetError, ServerFilter};
+use super::{Fleet, FleetError, ServerFilter, health};
 
 /// How long a check that was asked for may take before its caller is told what is known so far.
 const CHECK_LIMIT: Duration = Duration::from_secs(15);
@@ -64,6 +65,30 @@ impl Fleet {
         auth::require(caller, Role::Viewer)?;
         self.find(caller, reference)?.look();
         Ok(())
+    }
+
+    /// Whether a reading after `since`, of its services too, found the server healthy. The health that pages show is
+    /// slower on purpose: services are read now and then, and one bad reading changes nothing. Asking brings such readings.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`].
+    pub fn is_well_since(
+        &self,
+        caller: &Caller,
+        server: ServerId,
+        since: Timestamp,
+    ) -> Result<bool, FleetError> {
+        let entry = self.find(caller, &server.to_string())?;
+        entry.look();
+        let live = entry.live();
+        if live.reachability != Reachability::Reachable || live.last_seen_at.is_none_or(|seen| seen <= since)
+        {
+            return Ok(false);
+        }
+        let verdict = health::judge(&live.figures, &live.filesystems, &live.failed_services);
+        // Where services cannot be read, the rest decides.
+        let services = live.services.as_ref().and_then(|table| table.open());
+        Ok(verdict.health == Health::Healthy && services.is_none_or(|table| table.taken_at > since))
     }
 
     /// # Errors
@@ -174,9 +199,9 @@ impl Fleet {
         let _alone = entry.changing.lock().await;
         // It may have been removed while another change was waited for.
         self.find(caller, &entry.id.to_string())?;
-        let (server, way, host_key) = {
+        let (server, way, host_key, source) = {
             let live = entry.live();
-            (Arc::clone(&live.server), Arc::clone(&live.way), live.host_key.clone())
+            (Arc::clone(&live.server), Arc::clone(&live.way), live.host_key.clone(), live.http.clone())
         };
         let mut next = edit.apply(&server)?;
         if server.transport == Transport::Local && next.hostname != server.hostname {
@@ -188,7 +213,8 @@ impl Fleet {
             })?;
         }
         next.updated_at = self.inner.clock.now();
-        let decided = self.decide_way(caller, Some(entry.id), &way, &edit.login, &edit.way).await?;
+        let mut decided = self.decide_way(caller, Some(entry.id), &way, &edit.login, &edit.way).await?;
+        let source_next = self.decide_http(&server, source.as_deref(), &edit.http, &mut decided)?;
         if server.transport == Transport::Local && decided.way != *way {
             return Err(FleetError::invalid(
                 "login_method",
@@ -202,18 +228,25 @@ impl Fleet {
         let same_way = !moved
             && next.username == server.username
             && reads_the_same_way(&way, &decided)
+            && source_next.is_none()
             && (next.status == Status::Inactive) == (server.status == Status::Inactive);
         let same_actions = same_way && acts_the_same_way(&way, &decided);
-        let detail = changes(&way, &decided);
+        let mut detail = vec![changes(&way, &decided)];
+        detail.extend(super::http::changes(source.as_deref(), source_next.as_ref()));
+        detail.retain(|part| !part.is_empty());
+        let detail = detail.join("; ");
         let stored = StoredServer {
             server: next.clone(),
             way: decided.way.clone(),
             host_key: host_key.as_ref().map(ToString::to_string),
             findings: (*entry.live().findings).clone(),
         };
-        self.save(caller, "server.edit", stored, sealed, detail).await?;
+        self.save(caller, "server.edit", stored, sealed, source_next.clone(), detail).await?;
         {
             let mut live = entry.live();
+            if let Some(source) = source_next {
+                live.http = Some(Arc::new(source));
+            }
             live.server = Arc::new(next);
             live.way = Arc::new(decided.way);
             live.host_key = host_key;
@@ -299,7 +332,7 @@ impl Fleet {
             Some(before) => format!("host key {} in place of {before}", approved.fingerprint()),
             None => format!("host key {}", approved.fingerprint()),
         };
-        self.save(caller, "server.approve-host-key", stored, SealedSecrets::new(), detail).await?;
+        self.save(caller, "server.approve-host-key", stored, SealedSecrets::new(), None, detail).await?;
         {
             let mut live = entry.live();
             live.host_key = Some(approved);
@@ -319,6 +352,7 @@ impl Fleet {
         action: &str,
         stored: StoredServer,
         secrets: SealedSecrets,
+        source: Option<HttpSource>,
         detail: String,
     ) -> Result<(), FleetError> {
         let now = self.inner.clock.now();
@@ -329,6 +363,9 @@ impl Fleet {
             .write(move |tx| {
                 servers::save(tx, &stored)?;
                 write_secrets(tx, stored.server.id, &secrets)?;
+                if let Some(source) = &source {
+                    http_servers::save(tx, stored.server.id, source)?;
+                }
                 audit::append(tx, now, &entry)
             })
             .await
@@ -387,14 +424,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// How a server is reached now. None: not at all (inactive, or not read by a poller).
+    /// How a server is reached now. None: not at all (inactive).
     pub(super) async fn way_to(
         &self,
         entry: &Entry,
         adopted: Option<Connection>,
     ) -> Result<Option<Way>, FleetError> {
         let server = entry.server();
-        if server.status == Status::Inactive || !is_polled(server.transport) {
+        if server.status == Status::Inactive {
             let mut live = entry.live();
             live.reachability = Reachability::Unknown;
             live.standing = super::health::Standing::default();
@@ -408,6 +445,17 @@ impl Fleet {
             let (sender, inbox) = delivery_queue();
             entry.set_inbox(Some(sender));
             return Ok(Some(Way::Push { inbox }));
+        }
+        if server.transport == Transport::Http {
+            return Ok(Some(Way::Http { probe: self.http_probe(entry).await?.map(Box::new) }));
+        }
+        let asks = {
+            let live = entry.live();
+            live.agent_token.is_none() && live.way.keeps(SecretKind::AgentToken)
+        };
+        if asks {
+            let token = self.kept_secret(entry.id, SecretKind::AgentToken).await?;
+            entry.live().agent_token = token;
         }
         let jump = entry.live().way.jump.and_then(|id| self.inner.registry.get(id));
         let target = self.target_of(entry, Purpose::Readings).await?;
@@ -428,6 +476,7 @@ fn reads_the_same_way(before: &WayIn, decided: &DecidedWay) -> bool {
         && before.connect_timeout_ms == after.connect_timeout_ms
         && !changed_secret(decided, SecretKind::Password)
         && !changed_secret(decided, SecretKind::ProxyPassword)
+        && !changed_secret(decided, SecretKind::ApiToken)
 }
 
 /// Whether the connection of the second identity can stay.

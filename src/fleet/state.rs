@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::model::{
-    Facts, Filesystem, Findings, Gap, Group, Health, InstalledAgent, Interface, LoggedInUser, ProbeKind,
-    ProcessUsage, Reachability, Sample, Server, ServerName, Service, Status, Timestamp, WayIn,
+    ApiHealth, Facts, Filesystem, Findings, Gap, Group, Health, HttpSource, InstalledAgent, Interface,
+    LoggedInUser, ProbeKind, ProcessUsage, Reachability, Sample, Server, ServerName, Service, Status,
+    Timestamp, WayIn,
 };
 use crate::ssh::HostKey;
 use crate::store::push::Pushing;
@@ -135,6 +136,10 @@ pub struct ServerState {
     pub probe: Option<ProbeKind>,
     /// Of a server that reports by itself.
     pub push: Option<Arc<Pushing>>,
+    /// Of a server that is asked over HTTPS: where its API is.
+    pub http: Option<Arc<HttpSource>>,
+    /// What its API said of itself last.
+    pub api: Option<Arc<ApiHealth>>,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

@@ -7,7 +7,7 @@ use super::words::words;
 
 /// A word that names no way of working.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a mode of the agent; use stream or serve")]
+#[error("'{0}' is not a mode of the agent; use stream, serve or push")]
 pub struct UnknownAgentMode(pub String);
 
 words! {
@@ -15,8 +15,10 @@ words! {
     AgentMode, UnknownAgentMode {
         /// Only while Roundsman reads, over SSH; no process and no port between.
         Stream = "stream",
-        /// Also a service that answers on the server's loopback; Roundsman reads as with `Stream`.
+        /// A service that answers on the server's loopback, where Roundsman reads it through SSH.
         Serve = "serve",
+        /// A service that reports by itself.
+        Push = "push",
     }
 }
 

@@ -8,6 +8,7 @@ mod custom_metric;
 mod dependency;
 mod event;
 mod group;
+mod http;
 mod ids;
 mod operation;
 mod reading;
@@ -27,6 +28,7 @@ pub use custom_metric::CustomMetric;
 pub use dependency::{Dependency, cycle_through, layers};
 pub use event::{Direction, Event, TaskChange};
 pub use group::{Colour, Group, GroupName, InvalidGroup};
+pub use http::{ApiHealth, ApiUrl, CertificatePin, Component, HttpSource, InvalidHttpServer, ca_pem};
 pub use ids::{
     CustomMetricId, DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId,
     RecordId, ServerId, SessionId, TaskId, TaskRunId, TokenId, UserId,

@@ -211,10 +211,30 @@ pub enum Layer {
     Authentication,
     Channel,
     Shell,
+    /// Of an http server: its certificate, or that it speaks TLS at all.
+    Tls,
+    /// Of an http server: what it answers.
+    Http,
 }
 
 impl Layer {
-    pub const ALL: [Self; 8] = [
+    /// In the order of the way over SSH, then what is of HTTPS only.
+    pub const ALL: [Self; 10] = [
+        Self::Name,
+        Self::Tcp,
+        Self::Banner,
+        Self::KeyExchange,
+        Self::HostKey,
+        Self::Authentication,
+        Self::Channel,
+        Self::Shell,
+        Self::Tls,
+        Self::Http,
+    ];
+    /// The way to an API over HTTPS.
+    pub const HTTPS: [Self; 5] = [Self::Name, Self::Tcp, Self::Tls, Self::Authentication, Self::Http];
+    /// The way over SSH.
+    pub const SSH: [Self; 8] = [
         Self::Name,
         Self::Tcp,
         Self::Banner,
@@ -237,6 +257,8 @@ impl Layer {
             Self::Authentication => "authentication",
             Self::Channel => "channel",
             Self::Shell => "shell",
+            Self::Tls => "TLS",
+            Self::Http => "answer",
         }
     }
 }

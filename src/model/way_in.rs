@@ -23,6 +23,10 @@ words! {
         /// What sudo asks the user of the actions for.
         SudoPassword = "sudo_password",
         ProxyPassword = "proxy_password",
+        /// What an http server's API asks for.
+        ApiToken = "api_token",
+        /// What a serve agent asks for before it shows command lines.
+        AgentToken = "agent_token",
     }
 }
 

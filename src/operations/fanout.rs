@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::rolling;
 use super::{Operations, Running};
-use crate::actions::{Action, ContainerEngine, Plan, Variable, mask};
+use crate::actions::{Action, ContainerEngine, FileChange, Plan, Variable, mask};
 use crate::fleet::Hand;
 use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
 use crate::ssh::{ContainerExec, Engine, ExecRequest, Output, Piece, SshError, Sudo, printable};
@@ -149,11 +149,15 @@ impl Leg {
             }
             Action::DeployAgent(deployment) => {
                 let fleet = &self.operations.inner.fleet;
-                Ok(Box::pin(fleet.deploy_agent(&self.caller, self.server, *deployment, tap)).await)
+                Ok(Box::pin(fleet.deploy_agent(&self.caller, self.server, deployment.clone(), tap)).await)
             }
             Action::RemoveAgent => {
                 let fleet = &self.operations.inner.fleet;
                 Ok(Box::pin(fleet.remove_agent(&self.caller, self.server, tap)).await)
+            }
+            Action::File(change) => {
+                let request = self.file_request(change, sudo_password)?;
+                hand.exec(request.timeout(self.plan.timeout).tap(tap)).await
             }
             Action::Reboot(reboot) => {
                 let fleet = &self.operations.inner.fleet;
@@ -181,6 +185,24 @@ impl Leg {
                 hand.exec(request).await
             }
         }
+    }
+
+    fn file_request(
+        &self,
+        change: &FileChange,
+        sudo_password: Option<Secret<String>>,
+    ) -> Result<ExecRequest, SshError> {
+        let refused = |cause: String| SshError::InvalidCommand { cause };
+        let values = self
+            .operations
+            .template_values(&self.caller, self.server)
+            .map_err(|error| refused(error.to_string()))?;
+        let (text, content) = change.sent(&self.plan, &values).map_err(|error| refused(error.to_string()))?;
+        let request = ExecRequest::new(text).stdin(content);
+        if self.plan.sudo {
+            return Ok(request.sudo(sudo_password.map_or(Sudo::NonInteractive, Sudo::Password)));
+        }
+        Ok(request)
     }
 
     /// What sudo is told, where the command needs sudo and something is kept.

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::actions::{Action, ActionError, Plan, mask};
+use crate::actions::{Action, ActionError, Plan, TemplateValues, mask};
 use crate::auth::{self, AuthError};
 use crate::clock::Clock;
 use crate::fleet::{ActionTarget, Fleet, FleetError};
@@ -280,6 +280,9 @@ impl Operations {
             Transport::Local if matches!(action, Action::HealthCheck) => {
                 action.plan(target.surroundings).map_err(|error| error.to_string())
             }
+            Transport::Local if matches!(action, Action::File(_)) => {
+                Err("files of this machine are changed on it, not through Roundsman".to_owned())
+            }
             Transport::Local if !self.inner.allow_local => {
                 Err("this is the machine that Roundsman runs on; whoever acts on it owns every key, so set \
                  allow_local_actions = true in the configuration file first"
@@ -291,9 +294,13 @@ impl Operations {
             Transport::Ssh | Transport::Http | Transport::Push if target.impediment.is_some() => {
                 Err(target.impediment.clone().unwrap_or_default())
             }
-            Transport::Local | Transport::Ssh | Transport::Http | Transport::Push => {
-                action.plan(target.surroundings).map_err(|error| error.to_string())
-            }
+            Transport::Local | Transport::Ssh | Transport::Http | Transport::Push => match action {
+                Action::File(change) => self
+                    .template_values(caller, target.id)
+                    .and_then(|values| Ok(change.plan(target.surroundings, &values)?))
+                    .map_err(|error| error.to_string()),
+                _ => action.plan(target.surroundings).map_err(|error| error.to_string()),
+            },
         };
         let plan = plan.and_then(|plan| match target.transport {
             Transport::Local if !plan.how.is_plain() => Err(
@@ -303,6 +310,11 @@ impl Operations {
             _ => Ok(plan),
         });
         Planned { server: target.id, name: target.name.to_string(), plan }
+    }
+
+    /// What a template may name of a server.
+    fn template_values(&self, caller: &Caller, server: ServerId) -> Result<TemplateValues, OperationError> {
+        Ok(TemplateValues::from(&*self.inner.fleet.get(caller, &server.to_string())?.server))
     }
 
     /// Begins an operation and answers at once; what becomes of it is followed with [`Self::get`] and the events.

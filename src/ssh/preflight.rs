@@ -36,9 +36,14 @@ pub enum Stage {
     Proc,
     Sudo,
     Docker,
+    /// Of a server that is asked over HTTPS.
+    Tls,
+    /// Of a server that is asked over HTTPS.
+    Answer,
 }
 
 impl Stage {
+    /// Those of the way over SSH.
     pub const ALL: [Self; 11] = [
         Self::Route,
         Self::Name,
@@ -68,6 +73,8 @@ impl Stage {
             Self::Proc => "/proc",
             Self::Sudo => "sudo",
             Self::Docker => "Docker",
+            Self::Tls => "Certificate",
+            Self::Answer => "Answer",
         }
     }
 
@@ -80,6 +87,8 @@ impl Stage {
             Layer::HostKey => Self::HostKey,
             Layer::Authentication => Self::Authentication,
             Layer::Channel | Layer::Shell => Self::Shell,
+            Layer::Tls => Self::Tls,
+            Layer::Http => Self::Answer,
         }
     }
 
@@ -99,7 +108,7 @@ impl Stage {
             Self::KeyExchange => "Both sides have algorithms in common.",
             Self::HostKey => "The host key is approved, or a known authority vouches for it.",
             Self::Authentication => "The login is accepted.",
-            Self::Shell | Self::Proc | Self::Sudo | Self::Docker => "It works.",
+            Self::Shell | Self::Proc | Self::Sudo | Self::Docker | Self::Tls | Self::Answer => "It works.",
         }
     }
 }

@@ -11,6 +11,8 @@ use super::error::Endpoint;
 pub enum Hop {
     /// A server, by the name that people know it by.
     JumpHost(String),
+    /// The server itself, whose own ports are meant.
+    Server(String),
     /// `socks5://10.0.0.1:1080`, without a login.
     Proxy(String),
 }
@@ -19,6 +21,7 @@ impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::JumpHost(name) => write!(f, "the jump host {name}"),
+            Self::Server(name) => f.write_str(name),
             Self::Proxy(address) => write!(f, "the proxy {address}"),
         }
     }
@@ -29,6 +32,7 @@ impl Hop {
     pub(super) fn at_the_start(&self) -> String {
         match self {
             Self::JumpHost(name) => format!("The jump host {name}"),
+            Self::Server(name) => name.clone(),
             Self::Proxy(address) => format!("The proxy {address}"),
         }
     }
@@ -104,7 +108,7 @@ impl Refusal {
             None => ("HOST", "PORT".to_owned()),
         };
         match (self, by) {
-            (Self::Forbidden, Hop::JumpHost(name)) => format!(
+            (Self::Forbidden, Hop::JumpHost(name) | Hop::Server(name)) => format!(
                 "On {name} set `AllowTcpForwarding yes` (or `local`) in /etc/ssh/sshd_config, with `PermitOpen {host}:{port}` if only \
                  some servers are allowed, then `systemctl reload ssh`. The key's line in authorized_keys must not say \
                  `restrict` or `no-port-forwarding` without `port-forwarding`; dropbear must not run with `-j`."
@@ -123,7 +127,7 @@ impl Refusal {
                      sshd listens, and that a firewall lets TCP port {port} through."
                 )
             }
-            (Self::Full, Hop::JumpHost(name)) => {
+            (Self::Full, Hop::JumpHost(name) | Hop::Server(name)) => {
                 format!(
                     "Look at the limits of processes and memory on {name}, and at `journalctl -u ssh` there."
                 )

@@ -9,6 +9,7 @@ pub mod backup;
 pub mod custom_metrics;
 pub mod export;
 pub mod groups;
+pub mod http;
 pub mod keys;
 pub mod known_hosts;
 pub mod logins;
@@ -52,6 +53,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0010_groups.sql")),
     M::up(include_str!("migrations/0011_operation_strategy.sql")),
     M::up(include_str!("migrations/0014_tasks.sql")),
+    M::up(include_str!("migrations/0017_http.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

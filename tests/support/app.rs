@@ -139,6 +139,7 @@ impl TestApp {
                 ssh_agent: ssh_agent.clone(),
                 agents: dir.path().join("agents"),
                 allow_local_actions: false,
+                allow_link_local_servers: false,
             },
         );
         let started_at = clock.now();

@@ -48,8 +48,8 @@ pub(crate) struct Sshd {
     options: &'static str,
     /// The network namespace that it runs in, by the name that `ip netns` knows.
     namespace: Option<String>,
-    /// Its sessions see the file `boot_id` of its directory as the kernel's.
-    own_boot_id: bool,
+    /// What is mounted in a mount namespace of its own before it starts.
+    mounts: Option<String>,
 }
 
 impl Sshd {
@@ -108,7 +108,8 @@ impl Sshd {
     /// OpenSSH with more lines of sshd_config(5), on a machine whose boot id is this until [`Sshd::set_boot_id`].
     pub(crate) async fn with_boot_id(config: &str, boot_id: &str) -> Self {
         let mut sshd = Self::prepare(Program::OpenSsh, false, config);
-        sshd.own_boot_id = true;
+        sshd.mounts =
+            Some(format!("mount --bind {} /proc/sys/kernel/random/boot_id", sshd.path("boot_id").display()));
         sshd.set_boot_id(boot_id);
         sshd.running().await
     }
@@ -116,6 +117,18 @@ impl Sshd {
     /// As after a boot. The file stays the same one, which is mounted.
     pub(crate) fn set_boot_id(&self, boot_id: &str) {
         write(&self.path("boot_id"), &format!("{boot_id}\n"), 0o644);
+    }
+
+    /// OpenSSH in a mount namespace of its own, after a shell has run there what `script` makes of its directory.
+    pub(crate) async fn with_mounts(config: &str, script: impl FnOnce(&Path) -> String) -> Self {
+        let mut sshd = Self::prepare(Program::OpenSsh, false, config);
+        sshd.mounts = Some(script(sshd.dir.path()));
+        sshd.running().await
+    }
+
+    /// The root directory as the daemon sees it, while it runs.
+    pub(crate) fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.child.as_ref().map_or(0, Child::id)))
     }
 
     fn prepare(program: Program, own_accounts: bool, config: &str) -> Self {
@@ -138,7 +151,7 @@ impl Sshd {
             own_accounts,
             options: "",
             namespace: None,
-            own_boot_id: false,
+            mounts: None,
             dir,
         };
         write(&sshd.config(), &sshd.config_text(config), 0o600);
@@ -238,12 +251,9 @@ impl Sshd {
                 )
             }
         };
-        if self.own_boot_id {
-            let script = format!(
-                "mount --bind {} /proc/sys/kernel/random/boot_id && exec {program}",
-                self.path("boot_id").display()
-            );
+        if let Some(mounts) = &self.mounts {
             let mut command = Command::new("unshare");
+            let script = format!("{mounts} && exec {program}");
             command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
             return command;
         }

@@ -1,7 +1,7 @@
 //! `push`: registers this machine with a central server and sends its readings there, buffering through outages.
 //!
 //! One thread reads on time whatever the network does; another sends, oldest first. A reading is given up only when
-//! the buffer is full (the oldest goes, and is counted) or the central server refuses it as too large by itself.
+//! the buffer is full (the oldest goes, and is counted) or the central server refuses it by itself.
 
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
@@ -384,6 +384,14 @@ impl Courier {
             413 => {
                 self.most = self.shared.ring().too_large();
                 Next::GoOn
+            }
+            // One that cannot be taken must not hold up those behind it for ever.
+            422 => {
+                let mut ring = self.shared.ring();
+                let alone = ring.sending <= 1;
+                self.most = ring.too_large();
+                drop(ring);
+                if alone { Next::Wait(refused("heartbeat", &answer)) } else { Next::GoOn }
             }
             // The token was taken back, or the server removed: an enrol token may bring both back.
             401 | 404 => {

@@ -26,7 +26,7 @@ const HEAD_TIME_LIMIT: Duration = Duration::from_secs(5);
 const WRITE_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// A reading this young answers again, so that a loop of requests costs the machine little.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_millis(500);
 
 /// After a failed accept (out of descriptors) the next one waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

@@ -1,5 +1,5 @@
 //! `push` against a central server that says what a test wants.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 
@@ -70,7 +70,9 @@ fn take(stream: TcpStream, (status, body): (u16, &str)) -> Got {
     reader.read_exact(&mut sent).unwrap();
     if status > 0 {
         let length = body.len();
-        write!(reader.get_mut(), "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        // In one piece: an agent that has read it all may close before a second one is written.
+        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}");
+        reader.get_mut().write_all(answer.as_bytes()).unwrap();
     }
     Got { line: line.trim().to_owned(), token, body: String::from_utf8(sent).unwrap() }
 }
@@ -177,6 +179,24 @@ fn a_heartbeat_that_is_too_large_is_halved() {
     let half = next(&got).readings();
     assert_eq!(half.len(), (large.len() / 2).max(1));
     assert!(large.len() == 1 || half.first() == large.first());
+}
+
+#[test]
+fn a_reading_that_is_refused_holds_up_none_behind_it() {
+    let (url, got) =
+        central(vec![REGISTERED, NOTHING, NOTHING, (422, "{}"), (422, "{}"), (422, "{}"), (422, "{}")]);
+    let _pushing = Pushing::new("refused").start(&url);
+    for _ in 0..3 {
+        next(&got);
+    }
+    let mut batches: Vec<Vec<u64>> = (0..4).map(|_| next(&got).readings()).collect();
+    let first = batches[0][0];
+    while batches.last().unwrap().contains(&first) {
+        assert!(batches.len() < 20, "{batches:?}");
+        batches.push(next(&got).readings());
+    }
+    let alone = batches.iter().rposition(|batch| batch.contains(&first)).unwrap();
+    assert_eq!(batches[alone].len(), 1, "it was tried alone before it was given up: {batches:?}");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //! Listens to the events of the fleet and delays no reading: what the store does not take waits in a bounded queue,
 //! whose oldest entries give way. Only the administrator's configuration file says where to.
 
-mod address;
 mod encode;
 mod queue;
 
@@ -21,8 +20,8 @@ use super::node::NodeView;
 use crate::config::{RemoteAuth, RemoteWrite};
 use crate::fleet::{Fleet, RawState};
 use crate::model::{Event, Health, Server, ServerId, Timestamp};
+use crate::outbound::{Guarded, is_refused};
 use crate::ssh::printable;
-use address::{Guarded, is_refused};
 use encode::Block;
 use queue::{Batch, Queue};
 

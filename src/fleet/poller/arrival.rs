@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Poller;
 use crate::collect::rates;
-use crate::fleet::health::{Verdict, judge};
+use crate::fleet::health::{Verdict, judge, with_api};
 use crate::fleet::packed::{PackedProcesses, PackedServices};
 use crate::fleet::raw::RawReading;
 use crate::fleet::registry::Live;
@@ -124,7 +124,11 @@ impl Poller {
 }
 
 pub(super) fn verdict_of(live: &Live) -> Verdict {
-    judge(&live.figures, &live.filesystems, &live.failed_services)
+    let verdict = judge(&live.figures, &live.filesystems, &live.failed_services);
+    match &live.api {
+        Some(api) => with_api(verdict, api),
+        None => verdict,
+    }
 }
 
 fn failed(services: &[Service]) -> Vec<String> {

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::served::ServedAgent;
 use super::{Ended, Poller};
 use crate::collect::{AgentProbe, LocalProbe, ProbeError, ShellProbe, agent, shell};
-use crate::model::{Gap, InstalledAgent, ProbeKind, Sections, Snapshot};
+use crate::model::{AgentMode, Gap, InstalledAgent, Port, ProbeKind, Secret, Sections, Snapshot};
 use crate::ssh::{Connection, SshError, Stream};
 
 /// An agent that failed is tried again after this, twice as long each time: one that was removed by hand stays away.
@@ -22,7 +23,10 @@ const WORKS_AFTER: u64 = 10;
 pub(super) enum Probe {
     Local(LocalProbe),
     Shell(Box<ShellProbe<Stream>>),
-    Agent(Box<AgentProbe<Stream>>, Arc<InstalledAgent>),
+    /// Where there is a service: why it is not asked, and when that is tried again.
+    Agent(Box<AgentProbe<Stream>>, Arc<InstalledAgent>, Option<(String, Instant)>),
+    /// The agent is a service there.
+    Served(Box<ServedAgent>, Arc<InstalledAgent>),
 }
 
 impl Probe {
@@ -30,7 +34,8 @@ impl Probe {
         match self {
             Self::Local(probe) => probe.read(sections).await,
             Self::Shell(probe) => probe.read(sections).await,
-            Self::Agent(probe, _) => probe.read(sections).await,
+            Self::Agent(probe, ..) => probe.read(sections).await,
+            Self::Served(probe, _) => probe.read(sections).await,
         }
     }
 
@@ -38,7 +43,7 @@ impl Probe {
         match self {
             Self::Local(_) => ProbeKind::Local,
             Self::Shell(_) => ProbeKind::Shell,
-            Self::Agent(..) => ProbeKind::Agent,
+            Self::Agent(..) | Self::Served(..) => ProbeKind::Agent,
         }
     }
 
@@ -47,18 +52,33 @@ impl Probe {
         Ok(ShellProbe::start(stream).await.map(|probe| Self::Shell(Box::new(probe))))
     }
 
-    /// Starts the agent that was deployed.
+    /// Asks the service where there is one, or starts the agent that was deployed.
     pub(super) async fn agent(
         connection: &Connection,
         installed: Arc<InstalledAgent>,
+        name: &str,
+        token: Option<Secret<String>>,
     ) -> Result<Result<Self, ProbeError>, SshError> {
+        let mut not_asked = None;
+        let port = installed.port.filter(|_| installed.mode == AgentMode::Serve).map(i64::from);
+        if let Some(port) = port.and_then(|port| Port::of(port).ok()) {
+            match ServedAgent::find(connection, name, port, token).await {
+                Ok(found) => return Ok(Ok(Self::Served(Box::new(found), installed))),
+                // Nothing was deployed that could be started in its place.
+                Err(error) if installed.path.is_empty() => return Ok(Err(error)),
+                Err(ProbeError::NoAgent { reason }) => {
+                    not_asked = Some((reason, Instant::now() + AGAIN_AFTER.1));
+                }
+                Err(error) => not_asked = Some((error.to_string(), Instant::now() + AGAIN_AFTER.1)),
+            }
+        }
         let command = match agent::command(&installed.path, &installed.sha256) {
             Ok(command) => command,
             Err(error) => return Ok(Err(ProbeError::NoAgent { reason: error.to_string() })),
         };
         let stream = connection.open_readings(&command).await?;
         let started = AgentProbe::start(stream, &installed.sha256).await;
-        Ok(started.map(|probe| Self::Agent(Box::new(probe), installed)))
+        Ok(started.map(|probe| Self::Agent(Box::new(probe), installed, not_asked)))
     }
 }
 
@@ -94,7 +114,10 @@ impl AgentTrust {
         match (probe, self.choose(installed, now)) {
             (Probe::Local(_), _) | (Probe::Shell(_), None) => false,
             (Probe::Shell(_), Some(_)) => true,
-            (Probe::Agent(_, running), chosen) => !chosen.is_some_and(|chosen| Arc::ptr_eq(running, &chosen)),
+            (Probe::Agent(.., Some((_, again_at))), Some(_)) if now >= *again_at => true,
+            (Probe::Agent(_, running, _) | Probe::Served(_, running), chosen) => {
+                !chosen.is_some_and(|chosen| Arc::ptr_eq(running, &chosen))
+            }
         }
     }
 
@@ -116,6 +139,11 @@ impl AgentTrust {
 
     /// What the page says while the shell probe reads in the agent's place.
     pub(super) fn gap(&self, probe: &Probe, installed: Option<&Arc<InstalledAgent>>) -> Option<Gap> {
+        if let Probe::Agent(.., Some((reason, _))) = probe {
+            let reason = reason.trim_end_matches('.');
+            let reason = format!("The agent is started over SSH in place of its service: {reason}.");
+            return Some(Gap { section: "agent".to_owned(), reason });
+        }
         let (failed, reason, _) = self.failed.as_ref()?;
         let applies = matches!(probe, Probe::Shell(_))
             && installed.is_some_and(|installed| Arc::ptr_eq(failed, installed));
@@ -134,7 +162,11 @@ impl Poller {
         agent: Arc<InstalledAgent>,
     ) -> Result<Option<Ended>, SshError> {
         let before = self.readings;
-        let reason = match Probe::agent(connection, Arc::clone(&agent)).await {
+        let (name, token) = {
+            let live = self.entry.live();
+            (live.server.name.to_string(), live.agent_token.clone())
+        };
+        let reason = match Probe::agent(connection, Arc::clone(&agent), &name, token).await {
             // A channel that is refused is no fault of the agent's, but that of a server or connection.
             Err(error @ SshError::NoShell { .. }) => error.to_string(),
             Err(error) => return Err(error),
@@ -157,7 +189,7 @@ impl Poller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AgentMode, Timestamp};
+    use crate::model::Timestamp;
 
     fn installed() -> Arc<InstalledAgent> {
         Arc::new(InstalledAgent {

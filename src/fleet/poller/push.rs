@@ -116,9 +116,14 @@ impl Poller {
         })
     }
 
-    /// Plain figures replace what was shown; a report of custom metrics alone leaves it as it is.
     fn take_figures(&mut self, samples: Vec<Sample>) {
         let now = self.shared.clock.now();
+        self.take_values(samples, &Arrival { at: now, now, response_time_ms: None, is_newest: true });
+    }
+
+    /// Plain figures replace what was shown; custom metrics alone leave it as it is.
+    pub(super) fn take_values(&mut self, samples: Vec<Sample>, arrival: &Arrival) {
+        let now = arrival.now;
         self.readings += 1;
         self.shared.counts.reading();
         let number = self.entry.live().server.number;
@@ -138,7 +143,7 @@ impl Poller {
             live.reachability = Reachability::Reachable;
             changed || !was_reachable
         };
-        self.tell(samples, &Arrival { at: now, now, response_time_ms: None, is_newest: true }, changed);
+        self.tell(samples, arrival, changed);
     }
 }
 
@@ -147,11 +152,11 @@ fn missed(ever_heard: bool, interval: Duration) -> String {
     if ever_heard {
         format!(
             "no heartbeat arrived for {MISSED} intervals of {seconds} s; see on the server whether the agent runs and can reach \
-             Roundsman"
+             Roundsman."
         )
     } else {
         format!(
-            "no heartbeat has arrived since Roundsman waits for this server (one is due every {seconds} s); start the agent there"
+            "no heartbeat has arrived since Roundsman waits for this server (one is due every {seconds} s); start the agent there."
         )
     }
 }

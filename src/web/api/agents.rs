@@ -1,6 +1,6 @@
 //! The agent of a server: what it has, what can be deployed, and deploying it.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -12,7 +12,7 @@ use super::super::routes::{Route, json as json_reply};
 use super::operations::{OperationJson, planned};
 use crate::actions::{Action, AgentDeployment};
 use crate::fleet::AgentOffer;
-use crate::model::{InstalledAgent, ProbeKind};
+use crate::model::{InstalledAgent, ProbeKind, Secret};
 use crate::operations::NewOperation;
 use crate::services::Services;
 
@@ -24,6 +24,10 @@ pub fn routes() -> Vec<Route> {
             .takes("DeployInput")
             .gives("Operation")
             .status(202),
+        Route::new(Method::PUT, "/api/v1/fleet/servers/{id}/agent", Access::ADMIN, use_agent)
+            .summary("Reads the server by the serve agent that runs there already, through SSH")
+            .takes("AgentOnPort")
+            .gives("ServerAgent"),
         Route::get("/api/v1/fleet/servers/{id}/agent", Access::VIEWER, agent)
             .summary("What the readings come from, the agent that is there, and whether there is one for the server")
             .gives("ServerAgent"),
@@ -34,13 +38,27 @@ pub fn routes() -> Vec<Route> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployInput {
-    /// stream (only while Roundsman reads; the default) or serve (also a service on the server's loopback).
+    /// stream (only while Roundsman reads; the default), serve (a service on the server's loopback) or push (a service that
+    /// reports; for a server with the transport push and an SSH address).
     mode: Option<String>,
     /// Where a serve agent answers, 8083 by default.
     port: Option<u16>,
+    /// Where a push agent reports to: this Roundsman, as the server reaches it.
+    url: Option<String>,
     /// Only say what would be sent.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// A serve agent that somebody else has started.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentOnPort {
+    /// On the server's loopback.
+    port: i64,
+    /// What its token file holds; kept, sealed. Without it there are no command lines.
+    #[schema(value_type = Option<String>)]
+    token: Option<Secret<String>>,
 }
 
 /// The agent of a server.
@@ -60,9 +78,10 @@ pub struct ServerAgent {
 }
 
 async fn deploy(request: Request, services: Services) -> Result<Response, Failure> {
-    let DeployInput { mode, port, dry_run } = request.json()?;
+    let DeployInput { mode, port, url, dry_run } = request.json()?;
     let port = port.map(|port| port.to_string());
-    let action = Action::DeployAgent(AgentDeployment::parse(mode.as_deref(), port.as_deref())?);
+    let action =
+        Action::DeployAgent(AgentDeployment::parse(mode.as_deref(), port.as_deref(), url.as_deref())?);
     let (caller, new) =
         (request.caller()?, NewOperation { action, servers: vec![request.param(0).to_owned()] });
     if dry_run {
@@ -71,6 +90,12 @@ async fn deploy(request: Request, services: Services) -> Result<Response, Failur
     }
     let view = services.operations.begin(caller, new).await?;
     json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
+}
+
+async fn use_agent(request: Request, services: Services) -> Result<Response, Failure> {
+    let AgentOnPort { port, token } = request.json()?;
+    services.fleet.use_agent_on_port(request.caller()?, request.param(0), port, token).await?;
+    agent(request, services).await
 }
 
 async fn agent(request: Request, services: Services) -> Result<Response, Failure> {

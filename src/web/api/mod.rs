@@ -11,6 +11,7 @@ mod events;
 mod export;
 mod files;
 mod groups;
+mod health;
 pub(super) mod host_keys;
 mod import;
 mod keeping;
@@ -52,6 +53,7 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(health::routes());
     routes.extend(agents::routes());
     routes.extend(files::routes());
     routes.extend(groups::routes());

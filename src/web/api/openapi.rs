@@ -11,8 +11,9 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::files::StoredFile;
+use super::health::ServerHealth;
 use super::import::{ImportInput, ImportKey};
-use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
+use super::servers::{HostKeyApproval, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{
     Alive, agents, aggregated, backup, containers, custom_metrics, diagnostics, groups, host_keys, keys,
@@ -226,6 +227,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ),
         ("KnownHostList", list_of("KnownHost")),
         ("DeployInput", schema::<agents::DeployInput>()?),
+        ("AgentOnPort", schema::<agents::AgentOnPort>()?),
         ("ServerAgent", schema::<agents::ServerAgent>()?),
         ("RotationInput", schema::<keys::RotationInput>()?),
         ("CertificateInput", schema::<keys::CertificateInput>()?),

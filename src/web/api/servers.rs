@@ -15,8 +15,8 @@ use super::selection::chosen;
 use super::ways::{ActionLoginInput, WayJson, given, key};
 use super::{page, push};
 use crate::fleet::{
-    Checked, Figures, Identification, LoginEdit, NewServer, Registration, ServerEdit, ServerState,
-    SshAddress, WayEdit,
+    Checked, Figures, HttpEdit, Identification, LoginEdit, NewHttpServer, NewServer, Registration,
+    ServerEdit, ServerState, SshAddress, WayEdit,
 };
 use crate::model::{LoginMethod, Reachability, Secret, Status, Timestamp};
 use crate::services::Services;
@@ -60,12 +60,6 @@ pub fn routes() -> Vec<Route> {
         Route::new(Method::DELETE, ONE, Access::ADMIN, remove)
             .summary("Removes a server and its samples")
             .status(204),
-        Route::get("/api/v1/fleet/servers/{id}/health", Access::VIEWER, health)
-            .summary("Health and reachability now")
-            .gives("ServerHealth"),
-        Route::post("/api/v1/fleet/servers/{id}/check", Access::OPERATOR, check)
-            .summary("Reads the server now and answers its health")
-            .gives("ServerHealth"),
         Route::post("/api/v1/fleet/servers/{id}/test", Access::OPERATOR, test)
             .summary("Goes through the stages of a connection, with one login of its own")
             .gives("Preflight"),
@@ -173,7 +167,7 @@ impl ServerJson {
             transport: server.transport.to_string(),
             username: server.username.clone(),
             port: ssh.then(|| server.port.get()),
-            api_url: None,
+            api_url: state.http.as_ref().map(|source| source.url.to_string()),
             region: server.region.clone(),
             environment: server.environment.clone(),
             tags: server.tags.iter().map(ToString::to_string).collect(),
@@ -216,8 +210,22 @@ pub struct ServerInput {
     /// Name or address.
     #[serde(alias = "host", alias = "ssh_host")]
     hostname: Option<String>,
-    /// `ssh`, or `push` for a server that reports by itself.
+    /// `ssh`, `push` for a server that reports by itself, `http` for one whose API is asked (also where api_url is given).
     transport: Option<String>,
+    /// `https://host[:port][/path]`: what stands before /health and /api/v1/metrics/current.
+    api_url: Option<String>,
+    /// What the API asks for; kept, sealed.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    api_token: Option<Option<Secret<String>>>,
+    /// Authorities in PEM, in place of the system's.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    api_ca: Option<Option<String>>,
+    /// SHA-256 of the only certificate that is taken.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    api_pin: Option<Option<String>>,
     /// 22 by default.
     #[serde(alias = "ssh_port")]
     port: Option<i64>,
@@ -295,7 +303,7 @@ impl ServerInput {
             }
             Some(other) => {
                 return Err(Failure::invalid(format!(
-                    "transport '{other}' cannot be enrolled here; use ssh or push"
+                    "transport '{other}' cannot be enrolled here; use ssh, push or http"
                 )));
             }
         }
@@ -339,6 +347,32 @@ impl ServerInput {
             accept_new: self.accept_new,
             unchecked: self.unchecked,
             known_hosts: self.known_hosts,
+        })
+    }
+
+    /// A server whose API is asked; with a user it has an SSH address for actions too.
+    fn http_server(self) -> Result<NewHttpServer, Failure> {
+        let api_url = self.api_url.ok_or_else(|| Failure::Field {
+            field: "api_url".to_owned(),
+            message: "api_url is missing: the https address of its API".to_owned(),
+        })?;
+        Ok(NewHttpServer {
+            name: self.name,
+            hostname: self.hostname,
+            api_url,
+            api_token: self.api_token.flatten(),
+            api_ca: self.api_ca.flatten(),
+            api_pin: self.api_pin.flatten(),
+            port: self.port,
+            username: self.username,
+            description: self.description,
+            region: self.region,
+            environment: self.environment,
+            tags: self.tags,
+            metadata: self.metadata,
+            status: self.status,
+            interval_ms: self.interval_ms,
+            unchecked: self.unchecked,
         })
     }
 
@@ -401,6 +435,7 @@ impl ServerInput {
                 action: self.action_login.map(|action| action.map(Into::into)),
                 sudo_password: self.sudo_password,
             },
+            http: HttpEdit { url: self.api_url, token: self.api_token, ca: self.api_ca, pin: self.api_pin },
         })
     }
 }
@@ -493,6 +528,20 @@ pub struct ServerPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     sudo_password: Option<Option<Secret<String>>>,
+    /// Of an http server; another address needs the token once more.
+    api_url: Option<String>,
+    /// `null` removes it, as in the two that follow.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    api_token: Option<Option<Secret<String>>>,
+    /// Authorities in PEM.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    api_ca: Option<Option<String>>,
+    /// SHA-256 of the certificate.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    api_pin: Option<Option<String>>,
 }
 
 impl From<ServerPatch> for ServerEdit {
@@ -522,6 +571,12 @@ impl From<ServerPatch> for ServerEdit {
                 action: patch.action_login.map(|action| action.map(Into::into)),
                 sudo_password: patch.sudo_password,
             },
+            http: HttpEdit {
+                url: patch.api_url,
+                token: patch.api_token,
+                ca: patch.api_ca,
+                pin: patch.api_pin,
+            },
         }
     }
 }
@@ -534,39 +589,6 @@ pub struct HostKeyApproval {
     host_key: String,
 }
 
-/// Health of one server.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ServerHealth {
-    server_id: String,
-    name: String,
-    status: String,
-    health_status: String,
-    #[schema(value_type = Object)]
-    reachability: Reachability,
-    reasons: Vec<String>,
-    #[schema(value_type = Option<String>)]
-    last_seen_at: Option<Timestamp>,
-    #[schema(value_type = Option<String>)]
-    last_health_check_at: Option<Timestamp>,
-    response_time_ms: Option<f64>,
-}
-
-impl ServerHealth {
-    fn of(state: &ServerState) -> Self {
-        Self {
-            server_id: state.server.id.to_string(),
-            name: state.server.name.to_string(),
-            status: state.server.status.to_string(),
-            health_status: state.health.to_string(),
-            reachability: state.reachability.clone(),
-            reasons: state.health_reasons.clone(),
-            last_seen_at: state.last_seen_at,
-            last_health_check_at: state.last_health_check_at,
-            response_time_ms: state.figures.response_time_ms,
-        }
-    }
-}
-
 async fn list(request: Request, services: Services) -> Result<Response, Failure> {
     page(&request, chosen(&request, &services)?.iter().map(ServerJson::of).collect())
 }
@@ -577,8 +599,13 @@ async fn add(request: Request, services: Services) -> Result<Response, Failure> 
         let registered = services.fleet.add_push(request.caller()?, input.registration()).await?;
         return push::with_token(StatusCode::CREATED, &registered);
     }
-    let new = input.new_server()?;
-    let state = services.fleet.add(request.caller()?, new).await?;
+    let state = if input.transport.as_deref() == Some("http")
+        || (input.transport.is_none() && input.api_url.is_some())
+    {
+        services.fleet.add_http(request.caller()?, input.http_server()?).await?
+    } else {
+        services.fleet.add(request.caller()?, input.new_server()?).await?
+    };
     json_reply(StatusCode::CREATED, &ServerJson::of(&state))
 }
 
@@ -602,16 +629,6 @@ async fn patch(request: Request, services: Services) -> Result<Response, Failure
 async fn remove(request: Request, services: Services) -> Result<Response, Failure> {
     services.fleet.remove(request.caller()?, request.param(0)).await?;
     Ok(no_content())
-}
-
-async fn health(request: Request, services: Services) -> Result<Response, Failure> {
-    let state = services.fleet.get(request.caller()?, request.param(0))?;
-    json_reply(StatusCode::OK, &ServerHealth::of(&state))
-}
-
-async fn check(request: Request, services: Services) -> Result<Response, Failure> {
-    let state = services.fleet.check(request.caller()?, request.param(0)).await?;
-    json_reply(StatusCode::OK, &ServerHealth::of(&state))
 }
 
 fn checked(done: &Checked) -> Result<Response, Failure> {

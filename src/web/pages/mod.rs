@@ -4,6 +4,7 @@
 //! and loops. A part that changes while a page is open renders alone as a [`Fragment`], from the same
 //! partial as the page. Nothing here reads a clock, asks a service or knows HTTP.
 
+pub mod adding;
 pub mod bulk;
 pub mod charts;
 pub mod custom_metrics;

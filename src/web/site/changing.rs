@@ -12,8 +12,8 @@ use super::super::request::{Access, Form, Request};
 use super::super::routes::{Route, see_other};
 use super::looking::{host_keys, overview_page};
 use super::{done, field_problems, kept_keys, show, tags, viewer, ways};
-use crate::fleet::{FleetError, LoginEdit, Metadata, ServerEdit, ServerState, WayEdit};
-use crate::model::Transport;
+use crate::fleet::{FleetError, HttpEdit, LoginEdit, Metadata, ServerEdit, ServerState, WayEdit};
+use crate::model::{Secret, Transport};
 use crate::services::Services;
 use crate::ssh::preflight::Outcome;
 
@@ -41,8 +41,12 @@ async fn answer(
     let keys = host_keys(state);
     let (offer, now) =
         (services.fleet.agent_offer(request.caller()?, request.param(0))?, services.clock.now());
-    let mut page = ConfigurationPage::new(&viewer, state, &keys, &kept, form, problems, now)
-        .offering(state, &offer, now);
+    let mut page = ConfigurationPage::new(&viewer, state, &keys, &kept, form, problems, now).offering(
+        state,
+        &offer,
+        &super::adding::central(request),
+        now,
+    );
     page.chrome.notice = done(request);
     show(status, &page)
 }
@@ -69,7 +73,7 @@ fn metadata(text: &str) -> Result<Metadata, FleetError> {
 }
 
 /// Seconds, with decimals, as milliseconds.
-fn interval_ms(text: &str) -> Result<u64, FleetError> {
+pub(super) fn interval_ms(text: &str) -> Result<u64, FleetError> {
     crate::config::parse_interval(text)
         .or_else(|message| match text.trim().parse::<f64>() {
             Ok(seconds) if (1.0..=3600.0).contains(&seconds) => {
@@ -105,7 +109,21 @@ fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
             LoginEdit::default()
         },
         way: if ssh { way(form, state)? } else { WayEdit::default() },
+        http: http(form, state),
     })
+}
+
+/// Where the API is. An empty token stays the one that is kept.
+fn http(form: &Form, state: &ServerState) -> HttpEdit {
+    if state.server.transport != Transport::Http {
+        return HttpEdit::default();
+    }
+    HttpEdit {
+        url: Some(form.text("api_url").to_owned()),
+        token: form.optional("api_token").map(|token| Some(Secret::new(token))),
+        ca: Some(form.optional("api_ca")),
+        pin: Some(form.optional("api_pin")),
+    }
 }
 
 /// Every field is on the page, so an empty one means that there is to be none; only passwords that are not typed stay.
@@ -120,7 +138,7 @@ fn way(form: &Form, state: &ServerState) -> Result<WayEdit, FleetError> {
     })
 }
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 16] = [
     "name",
     "description",
     "hostname",
@@ -134,6 +152,9 @@ const FIELDS: [&str; 13] = [
     "interval_seconds",
     "identity",
     "kept_key",
+    "api_url",
+    "api_ca",
+    "api_pin",
 ];
 
 async fn save(request: Request, services: Services) -> Result<Response, Failure> {

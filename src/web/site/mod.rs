@@ -1,6 +1,7 @@
 //! The handlers of the pages: fetch from a service, fill the page's struct, answer.
 
 mod acting;
+mod adding;
 mod bulk;
 mod changing;
 mod charts;
@@ -49,6 +50,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(containers::routes());
     routes.extend(custom_metrics::routes());
     routes.extend(enrolling::routes());
+    routes.extend(adding::routes());
     routes.extend(import::routes());
     routes.extend(acting::routes());
     routes.extend(operating::routes());

@@ -85,11 +85,31 @@ fn newer<T: DeserializeOwned>(mut members: Map<String, Value>) -> Result<T, Fail
     })
 }
 
+/// The port of an agent that an older program knows of.
+fn agent_port(members: &Map<String, Value>) -> Result<Option<i64>, Failure> {
+    match members.get("agent_port") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let wrong = || Failure::Field {
+                field: "agent_port".to_owned(),
+                message: "agent_port must be a number from 1 to 65535".to_owned(),
+            };
+            value.as_i64().filter(|port| (1..=65_535).contains(port)).map(Some).ok_or_else(wrong)
+        }
+    }
+}
+
 async fn add(request: Request, services: Services) -> Result<Response, Failure> {
-    let mut new = newer::<ServerInput>(request.json()?)?.new_server()?;
+    let members: Map<String, Value> = request.json()?;
+    let port = agent_port(&members)?;
+    let mut new = newer::<ServerInput>(members)?.new_server()?;
     // Older programs do not ask about host keys: the server is stored, and contacted once its key is approved.
     new.unchecked = true;
-    let state = services.fleet.add(request.caller()?, new).await?;
+    let mut state = services.fleet.add(request.caller()?, new).await?;
+    if let Some(port) = port {
+        let id = state.server.id.to_string();
+        state = services.fleet.use_agent_on_port(request.caller()?, &id, port, None).await?;
+    }
     json_reply(StatusCode::CREATED, &server(&state))
 }
 

@@ -117,6 +117,8 @@ impl Sample {
             agent: None,
             probe: None,
             push: None,
+            http: None,
+            api: None,
             host_key: None,
             offered_host_key: None,
             server: Arc::new(server.clone()),

@@ -82,7 +82,8 @@ impl ConfirmPage {
                 | Action::RunScript(_)
                 | Action::UpdatePackages(_)
                 | Action::Reboot(_)
-                | Action::CollectDiagnostics(_),
+                | Action::CollectDiagnostics(_)
+                | Action::File(_),
             ) => Tab::Commands,
             Some(Action::HealthCheck) => Tab::Overview,
             Some(Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent) => Tab::Configuration,
@@ -135,7 +136,7 @@ impl Question {
             }
             Action::Service { name, verb } => question.about_service(asked.service, name, *verb, now),
             // Asked for and confirmed on the page of the key.
-            Action::RotateKey(_) => {}
+            Action::RotateKey(_) | Action::File(_) => {}
             other => question.about(other, state),
         }
         question

@@ -19,11 +19,22 @@ pub(super) struct AgentPanel {
     pub(super) may_deploy: bool,
     pub(super) may_remove: bool,
     pub(super) deploy: &'static str,
+    /// It reports by itself, so no other mode makes sense.
+    pub(super) reports: bool,
+    /// Where to.
+    pub(super) report_to: Option<String>,
 }
 
 impl AgentPanel {
-    pub(super) fn new(state: &ServerState, offer: &AgentOffer, now: Timestamp) -> Option<Self> {
-        if state.server.transport != Transport::Ssh {
+    /// `central`: where a server that reports by itself reaches Roundsman.
+    pub(super) fn new(
+        state: &ServerState,
+        offer: &AgentOffer,
+        central: Option<&str>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let reports = state.server.transport == Transport::Push && state.server.ssh_host().is_some();
+        if state.server.transport != Transport::Ssh && !reports {
             return None;
         }
         let installed = state.agent.as_deref();
@@ -38,7 +49,13 @@ impl AgentPanel {
             _ => None,
         };
         Some(Self {
-            now: sentence(state.probe, installed.is_some()),
+            now: if reports {
+                "The agent on this server reports by itself. Roundsman can install it there over SSH, as a service with a new token."
+            } else {
+                sentence(state.probe, installed.is_some())
+            },
+            report_to: central.filter(|_| reports).map(ToOwned::to_owned),
+            reports,
             facts: installed.map(facts).unwrap_or_default(),
             deployed: installed.map(|agent| When::new(Some(agent.deployed_at), now)),
             reason: reason.map(|reason| view::clean(&reason, view::TEXT_CHARS)),
@@ -56,7 +73,7 @@ impl AgentPanel {
 const fn sentence(probe: Option<ProbeKind>, is_installed: bool) -> &'static str {
     match (probe, is_installed) {
         (Some(ProbeKind::Agent), _) => {
-            "Readings come from the agent: it runs while Roundsman reads, opens no port to the network and ends with the connection."
+            "Readings come from the agent over the SSH connection; it opens no port to the network."
         }
         (_, true) => "The agent is deployed, but readings come from the shell probe now.",
         (_, false) => {
@@ -71,6 +88,9 @@ fn facts(agent: &InstalledAgent) -> Vec<(&'static str, String)> {
         (AgentMode::Serve, Some(port)) => format!("service on 127.0.0.1:{port}"),
         (mode, _) => mode.name().to_owned(),
     };
+    if agent.path.is_empty() {
+        return vec![("Mode", format!("{mode}, which somebody else keeps"))];
+    }
     vec![
         (
             "Version",

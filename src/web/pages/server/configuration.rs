@@ -36,6 +36,11 @@ pub struct ConfigurationForm {
     pub identity: String,
     /// Id of the kept key to log in with; `default` for the default one.
     pub kept_key: String,
+    /// Where the API of an http server is.
+    pub api_url: String,
+    /// PEM.
+    pub api_ca: String,
+    pub api_pin: String,
     pub ways: WaysForm,
 }
 
@@ -62,6 +67,14 @@ impl ConfigurationForm {
             interval_seconds: (f64::from(server.interval_ms) / 1000.0).to_string(),
             identity: identity_word(&state.way.login).to_owned(),
             kept_key: kept_key(&state.way.login),
+            api_url: state.http.as_ref().map(|http| http.url.to_string()).unwrap_or_default(),
+            api_ca: state.http.as_ref().and_then(|http| http.ca_pem.clone()).unwrap_or_default(),
+            api_pin: state
+                .http
+                .as_ref()
+                .and_then(|http| http.pin)
+                .map(|pin| pin.to_string())
+                .unwrap_or_default(),
             ways: WaysForm::of(state),
         }
     }
@@ -88,6 +101,9 @@ impl ConfigurationForm {
                 "interval_seconds" => &mut form.interval_seconds,
                 "identity" => &mut form.identity,
                 "kept_key" => &mut form.kept_key,
+                "api_url" => &mut form.api_url,
+                "api_ca" => &mut form.api_ca,
+                "api_pin" => &mut form.api_pin,
                 _ => continue,
             };
             value.as_ref().trim().clone_into(field);
@@ -105,6 +121,10 @@ pub struct ConfigurationPage {
     server_id: String,
     about: Vec<Field>,
     metadata: Field,
+    /// Of a server that is asked over HTTPS.
+    api: Vec<Field>,
+    /// It reports by itself, so it has a token.
+    reports: bool,
     reach: Vec<Field>,
     statuses: Vec<Choice>,
     is_ssh: bool,
@@ -153,7 +173,9 @@ impl ConfigurationPage {
                     .placeholder("owner=ops")
                     .hint("One key=value a line."),
             ),
-            reach: reach(form, is_ssh).into_iter().map(judged).collect(),
+            api: api(form, state).into_iter().map(judged).collect(),
+            reports: state.server.transport == Transport::Push,
+            reach: reach(form, state.server.transport).into_iter().map(judged).collect(),
             statuses: Status::ALL
                 .iter()
                 .map(|status| Choice::of(status.name(), status_words(*status), &form.status))
@@ -178,14 +200,20 @@ impl ConfigurationPage {
                 || state.way.keeps(SecretKind::SudoPassword)
                 || !problems.is_empty(),
             keys: keys.clone(),
-            agent: AgentPanel::new(state, &AgentOffer::Unknown, now),
+            agent: AgentPanel::new(state, &AgentOffer::Unknown, None, now),
         }
     }
 
-    /// With what can be deployed to the server.
+    /// With what can be deployed to the server, and where one that reports is to report to.
     #[must_use]
-    pub fn offering(mut self, state: &ServerState, offer: &AgentOffer, now: Timestamp) -> Self {
-        self.agent = AgentPanel::new(state, offer, now);
+    pub fn offering(
+        mut self,
+        state: &ServerState,
+        offer: &AgentOffer,
+        central: &str,
+        now: Timestamp,
+    ) -> Self {
+        self.agent = AgentPanel::new(state, offer, Some(central), now);
         self
     }
 
@@ -216,12 +244,42 @@ fn about(form: &ConfigurationForm) -> Vec<Field> {
     ]
 }
 
-fn reach(form: &ConfigurationForm, is_ssh: bool) -> Vec<Field> {
+fn api(form: &ConfigurationForm, state: &ServerState) -> Vec<Field> {
+    if state.server.transport != Transport::Http {
+        return Vec::new();
+    }
+    let token = Field::password("api_token", "Token");
+    vec![
+        Field::line("api_url", "Address of its API", &form.api_url, FIELD_MAX_CHARS).required(),
+        if state.way.keeps(SecretKind::ApiToken) {
+            token.hint("One is kept; leave this empty to keep it. Another address needs it once more.")
+        } else {
+            token.hint("Sent as a bearer token; kept encrypted and never shown.")
+        },
+        Field::lines("api_ca", "Certificate authority", &form.api_ca, 64 * 1024)
+            .placeholder("-----BEGIN CERTIFICATE-----")
+            .hint("Empty: those of the machine that Roundsman runs on."),
+        Field::line("api_pin", "Pinned certificate", &form.api_pin, 120)
+            .hint("Its SHA-256; no other is taken then."),
+    ]
+}
+
+fn reach(form: &ConfigurationForm, transport: Transport) -> Vec<Field> {
     let interval = Field::line("interval_seconds", "Read every … seconds", &form.interval_seconds, 10)
         .required()
         .hint("From 1 to 3600.");
-    if !is_ssh {
-        return vec![interval];
+    let (address, user) = (
+        Field::line("hostname", "Address", &form.hostname, 255),
+        Field::line("username", "User", &form.username, 63),
+    );
+    match transport {
+        Transport::Local => return vec![interval],
+        Transport::Ssh => {}
+        // Readings come another way; SSH is for actions, where there is a user for it.
+        Transport::Http | Transport::Push => {
+            let user = user.hint("With one, actions go over SSH; empty: there is no SSH address.");
+            return vec![address, Field::number("port", "Port", &form.port, 1, 65_535), user, interval];
+        }
     }
     vec![
         Field::line("hostname", "Address", &form.hostname, 255).required(),

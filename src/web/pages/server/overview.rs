@@ -4,12 +4,12 @@ use askama::Template;
 
 use crate::fleet::{ServerState, blind_spots};
 use crate::model::{
-    Facts, Filesystem, Interface, Layer, Login, LoginMethod, Reachability, Role, ServiceManager, Timestamp,
-    Transport,
+    Component, Facts, Filesystem, Interface, Layer, Login, LoginMethod, Reachability, Role, ServiceManager,
+    Timestamp, Transport,
 };
 use crate::web::view::{self, Share, Spark, Value, When};
 
-use super::super::{Chrome, Fragment, Viewer, capital};
+use super::super::{Badge, Chrome, Fragment, Viewer, capital};
 use super::{Head, HostKeys, Tab, head_fragment};
 
 /// Rows that a page shows of what a server can have any number of; the rest is counted.
@@ -35,7 +35,8 @@ impl OverviewPage {
             head: Head::new(state, Tab::Overview, now),
             overview: Overview::new(state, keys, now),
             server_id: state.server.id.to_string(),
-            may_test: viewer.role >= Role::Operator && state.server.ssh_host().is_some(),
+            may_test: viewer.role >= Role::Operator
+                && (state.server.ssh_host().is_some() || state.server.transport == Transport::Http),
         }
     }
 }
@@ -59,6 +60,12 @@ struct Overview {
     shares: Vec<ShareFigure>,
     figures: Vec<Figure>,
     reasons: Vec<String>,
+    /// It reports by itself and has not yet.
+    awaits_first: bool,
+    /// Its API is asked, which tells no filesystems, interfaces and facts.
+    is_api: bool,
+    components: Vec<ComponentRow>,
+    components_left_out: usize,
     way: Way,
     mounts: Vec<Mount>,
     mounts_left_out: usize,
@@ -143,7 +150,18 @@ impl Overview {
                 .take(ROWS_MAX)
                 .map(|reason| view::clean(reason, view::TEXT_CHARS))
                 .collect(),
-            way: Way::new(&state.reachability, now),
+            awaits_first: state.server.transport == Transport::Push && state.last_seen_at.is_none(),
+            is_api: state.server.transport == Transport::Http,
+            components: state.api.as_ref().map(|api| component_rows(&api.components)).unwrap_or_default(),
+            components_left_out: state
+                .api
+                .as_ref()
+                .map_or(0, |api| api.components.len().saturating_sub(ROWS_MAX)),
+            way: Way::new(
+                &state.reachability,
+                if state.server.transport == Transport::Http { &Layer::HTTPS } else { &Layer::SSH },
+                now,
+            ),
             mounts: mounts(&state.filesystems),
             mounts_left_out: state.filesystems.len().saturating_sub(ROWS_MAX),
             links: state.interfaces.iter().take(ROWS_MAX).map(Link::new).collect(),
@@ -340,6 +358,40 @@ fn fact_list(facts: &Facts) -> Vec<Fact> {
     ]
 }
 
+/// One part of a server as its API tells of it.
+#[derive(Debug, Clone)]
+struct ComponentRow {
+    name: String,
+    badge: Badge,
+    status: String,
+    took: Value,
+    /// May be empty.
+    error: String,
+    details: String,
+}
+
+fn component_rows(components: &[Component]) -> Vec<ComponentRow> {
+    let row = |component: &Component| ComponentRow {
+        name: view::clean(&component.name, view::CELL_CHARS),
+        badge: Badge::health(component.health),
+        status: view::clean(&component.status, view::CELL_CHARS),
+        took: view::milliseconds(
+            component.response_time_ms.and_then(|ms| u32::try_from(ms).ok()).map(f64::from),
+        ),
+        error: component
+            .error_message
+            .as_deref()
+            .map(|text| view::clean(text, view::TEXT_CHARS))
+            .unwrap_or_default(),
+        details: component
+            .error_details
+            .as_deref()
+            .map(|text| view::clean(text, view::TEXT_CHARS))
+            .unwrap_or_default(),
+    };
+    components.iter().take(ROWS_MAX).map(row).collect()
+}
+
 fn connection(state: &ServerState) -> Vec<Fact> {
     let fact = |title: &str, value: Value| Fact { title: title.to_owned(), value };
     let transport = match state.server.transport {
@@ -358,6 +410,16 @@ fn connection(state: &ServerState) -> Vec<Fact> {
     }
     if let Some(proxy) = &way.proxy {
         facts.push(fact("Through the proxy", Value::foreign(Some(&proxy.to_string()))));
+    }
+    if let Some(http) = &state.http {
+        facts.push(fact("API", Value::foreign(Some(&http.url.to_string()))));
+        let authority =
+            if http.ca_pem.is_some() { "an authority of its own" } else { "the system's authorities" };
+        facts.push(fact("Certificate by", Value::of(authority.to_owned())));
+        facts.extend(http.pin.map(|pin| fact("Pinned certificate", Value::of(pin.to_string()))));
+    }
+    if let Some(version) = state.push.as_ref().and_then(|push| push.agent_version.as_deref()) {
+        facts.push(fact("Agent", Value::foreign(Some(version))));
     }
     if state.server.transport == Transport::Ssh {
         facts.push(fact("Logs in with", Value::of(login_words(&way.login).to_owned())));
@@ -408,7 +470,7 @@ struct Step {
 }
 
 impl Way {
-    fn new(reachability: &Reachability, now: Timestamp) -> Self {
+    fn new(reachability: &Reachability, way: &[Layer], now: Timestamp) -> Self {
         let plain = |title: &str| Self {
             title: title.to_owned(),
             advice: String::new(),
@@ -428,20 +490,22 @@ impl Way {
                 advice: view::clean(reason, view::TEXT_CHARS),
                 since: Some(When::new(Some(*since), now)),
                 is_broken: true,
-                steps: layer.map(steps).unwrap_or_default(),
+                steps: layer.map(|layer| steps(way, layer)).unwrap_or_default(),
             },
         }
     }
 }
 
-fn steps(failed: Layer) -> Vec<Step> {
-    let step = |layer: Layer| {
-        let (class, icon, outcome) = match layer.cmp(&failed) {
+/// The stages of the way up to the one that failed, and those behind it.
+fn steps(way: &[Layer], failed: Layer) -> Vec<Step> {
+    let place = way.iter().position(|layer| *layer == failed).unwrap_or(way.len());
+    let step = |(at, layer): (usize, &Layer)| {
+        let (class, icon, outcome) = match at.cmp(&place) {
             std::cmp::Ordering::Less => ("is-done", "check", "works"),
             std::cmp::Ordering::Equal => ("is-failed", "x", "fails"),
             std::cmp::Ordering::Greater => ("is-untried", "circle-dashed", "not tried"),
         };
         Step { title: layer.title(), class, icon, outcome }
     };
-    Layer::ALL.into_iter().map(step).collect()
+    way.iter().enumerate().map(step).collect()
 }

@@ -48,16 +48,41 @@ pub struct Guarded;
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let kept: Vec<SocketAddr> = found.filter(|address| !is_refused(address.ip())).collect();
-            if kept.is_empty() {
-                let text = format!("{} has no address that may be called", name.as_str());
-                return Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, text).into());
-            }
-            Ok(Box::new(kept.into_iter()) as Addrs)
-        })
+        Box::pin(resolved(name, |address| !is_refused(address)))
     }
+}
+
+/// Resolves names with the system and takes every address.
+#[derive(Debug)]
+pub struct Open;
+
+impl Resolve for Open {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(resolved(name, |_| true))
+    }
+}
+
+/// Why a name leads nowhere; to be found among the causes of the request's error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAddress {
+    #[error("{name} has no address: {cause}")]
+    Unknown { name: String, cause: String },
+    #[error("{name} leads to a link-local or metadata address, which is not called")]
+    Refused { name: String },
+}
+
+async fn resolved(
+    name: Name,
+    may: impl Fn(IpAddr) -> bool,
+) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
+    let text = name.as_str().to_owned();
+    let found = tokio::net::lookup_host((text.as_str(), 0)).await;
+    let found = found.map_err(|error| NoAddress::Unknown { name: text.clone(), cause: error.to_string() })?;
+    let kept: Vec<SocketAddr> = found.filter(|address| may(address.ip())).collect();
+    if kept.is_empty() {
+        return Err(NoAddress::Refused { name: text }.into());
+    }
+    Ok(Box::new(kept.into_iter()))
 }
 
 #[cfg(test)]
