@@ -5,6 +5,7 @@
 #   scripts/bench.sh start [--servers 1000] [--starts 5]
 #   scripts/bench.sh fanout [--servers 128] [--times 3] [--rounds 12]
 #   scripts/bench.sh sessions [--servers 1000] [--readings 100] [--seconds 30]
+#   scripts/bench.sh operations [--servers 1000] [--times 5]
 #   scripts/bench.sh history [--servers 1000] [--hours 24] [--interval 10s] [--input FILE.csv]
 #   scripts/bench.sh agent [--counts 60 500 2000]
 #
@@ -18,10 +19,10 @@ root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 cd "$root"
 
 usage() {
-    sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 case ${1:-} in
-    fleet | start | fanout | sessions | history | agent) ;;
+    fleet | start | fanout | sessions | operations | history | agent) ;;
     -h | --help)
         usage
         exit 0

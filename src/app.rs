@@ -21,7 +21,7 @@ use crate::export::{Export, Options, Sources};
 use crate::fleet::{Fleet, FleetSettings, Polling};
 use crate::history::History;
 use crate::model::{Caller, OrganizationId};
-use crate::operations::Operations;
+use crate::operations::{Operations, Policy};
 use crate::services::Services;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::{Store, sealed};
@@ -141,7 +141,8 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
         retention: config.retention.clone(),
     };
     let export = Export::new(sources, options).map_err(anyhow::Error::from)?;
-    let operations = Operations::start(store, fleet.clone(), Arc::clone(&clock), config.allow_local_actions)
+    let policy = Policy { allow_local: config.allow_local_actions, when_busy: config.when_busy };
+    let operations = Operations::start(store, fleet.clone(), Arc::clone(&clock), policy)
         .await
         .map_err(anyhow::Error::from)?;
     let started_at = clock.now();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::{Retention, Secret};
+use crate::model::{Retention, Secret, WhenBusy};
 pub use remote_write::{RemoteAuth, RemoteWrite};
 
 /// Where the file is looked for when `--config` does not name one.
@@ -50,6 +50,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Actions on the machine that Roundsman runs on; whoever acts there owns every key.
     pub allow_local_actions: bool,
+    /// What an operation does where another one is under way on a server, unless it says so itself.
+    pub when_busy: WhenBusy,
     /// Default time between two readings of a server.
     pub interval: Duration,
     pub log_format: LogFormat,
@@ -88,6 +90,7 @@ struct File {
     listen: Option<Vec<String>>,
     insecure_listen: Option<bool>,
     allow_local_actions: Option<bool>,
+    when_busy: Option<WhenBusy>,
     interval: Option<String>,
     log_format: Option<LogFormat>,
     ssh_agent: Option<PathBuf>,
@@ -163,6 +166,7 @@ impl Config {
             allow_local_actions: boolean(environment, "ROUNDSMAN_ALLOW_LOCAL_ACTIONS")?
                 .or(file.allow_local_actions)
                 .unwrap_or(false),
+            when_busy: when_busy(environment)?.or(file.when_busy).unwrap_or_default(),
             interval,
             log_format,
             admin_password: secret(environment, "ROUNDSMAN_ADMIN_PASSWORD")?,
@@ -338,6 +342,16 @@ fn boolean(environment: Environment<'_>, name: &str) -> Result<Option<bool>, Con
     }
 }
 
+fn when_busy(environment: Environment<'_>) -> Result<Option<WhenBusy>, ConfigError> {
+    match environment("ROUNDSMAN_WHEN_BUSY").as_deref() {
+        None | Some("") => Ok(None),
+        Some("share") => Ok(Some(WhenBusy::Share)),
+        Some("queue") => Ok(Some(WhenBusy::Queue)),
+        Some("refuse") => Ok(Some(WhenBusy::Refuse)),
+        Some(other) => Err(value("ROUNDSMAN_WHEN_BUSY", format!("'{other}' is not share, queue or refuse"))),
+    }
+}
+
 /// The variable itself, or the first line of the file that `NAME_FILE` names.
 ///
 /// # Errors
@@ -423,6 +437,21 @@ mod tests {
             );
             assert!(error.to_string().contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_happens_on_a_busy_server_stands_in_file_or_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "when_busy = \"queue\"\n").unwrap();
+        let file = ("ROUNDSMAN_CONFIG", path.to_str().unwrap());
+        let found = |table: &[(&str, &str)]| load(&Flags::default(), table).map(|config| config.when_busy);
+        assert_eq!(found(&[]), Ok(WhenBusy::Share));
+        assert_eq!(found(&[file]), Ok(WhenBusy::Queue));
+        assert_eq!(found(&[file, ("ROUNDSMAN_WHEN_BUSY", "refuse")]), Ok(WhenBusy::Refuse));
+        assert!(found(&[("ROUNDSMAN_WHEN_BUSY", "wait")]).unwrap_err().to_string().contains("queue"));
+        std::fs::write(&path, "when_busy = \"wait\"\n").unwrap();
+        assert!(found(&[file]).unwrap_err().to_string().contains("line 1"));
     }
 
     #[test]

@@ -7,8 +7,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use roundsman::actions::Action;
+use roundsman::fleet::DependencyInput;
 use roundsman::model::{Caller, OperationStatus, Role, Selector, TargetStatus};
-use roundsman::operations::{OperationError, OperationView, Order, Strategy, WhenBusy};
+use roundsman::operations::{OperationError, OperationView, Operations, Order, Policy, Strategy, WhenBusy};
 use serde_json::json;
 use support::app::TestApp;
 use support::in_time;
@@ -203,7 +204,7 @@ async fn another_operation_on_the_same_server_waits_or_is_refused_as_it_is_told(
     let go = shared.path().join("go");
     let text = format!("until [ -e {} ]; do sleep 0.05; done", go.display());
     let first = begin(&app, order(command(&text), Strategy::default())).await;
-    let busy = |when_busy| Strategy { when_busy, ..Strategy::default() };
+    let busy = |when_busy| Strategy { when_busy: Some(when_busy), ..Strategy::default() };
     let refused =
         app.services.operations.begin(&admin(), order(command("true"), busy(WhenBusy::Refuse))).await;
     assert!(matches!(refused.unwrap_err(), OperationError::Busy { .. }));
@@ -295,4 +296,174 @@ async fn a_page_shows_what_would_be_sent_and_begins_exactly_that() {
     assert!(page.contains("2 identical") && page.contains("2 batches"), "{page}");
     let wrong = post("/operations/review", filled("", String::new())).await;
     assert_eq!(wrong.status, 422);
+}
+
+#[tokio::test]
+async fn a_server_removed_while_its_command_runs_leaves_unknown_with_the_reason() {
+    let (app, _daemons) = fleet(2).await;
+    let shared = TempDir::new().unwrap();
+    let go = shared.path().join("go");
+    let text = format!("until [ -e {} ]; do sleep 0.05; done", go.display());
+    let id = begin(&app, order(command(&text), Strategy::default())).await;
+    let all_sent = |view: &OperationView| statuses(view).iter().all(|status| *status == TargetStatus::Sent);
+    until(&app, &id, "both are sent", all_sent).await;
+    app.services.fleet.remove(&admin(), "web-1").await.unwrap();
+    until(&app, &id, "it is let go", |view| statuses(view)[1].is_final()).await;
+    std::fs::write(&go, "").unwrap();
+    let view = ended(&app, &id).await;
+    assert_eq!(statuses(&view), [Succeeded, TargetStatus::Unknown]);
+    let why = view.targets[1].target.error.clone().unwrap();
+    assert!(why.contains("removed from Roundsman while it ran"), "{why}");
+}
+
+/// Makes web-0 need web-1, and web-1 need web-2.
+async fn chained(app: &TestApp) {
+    for (server, needs_server) in [("web-0", "web-1"), ("web-1", "web-2")] {
+        let input = DependencyInput {
+            server: server.to_owned(),
+            service: "app".to_owned(),
+            needs_server: needs_server.to_owned(),
+            needs_service: "db".to_owned(),
+        };
+        app.services.fleet.add_dependency(&admin(), &input).await.unwrap();
+    }
+}
+
+fn names(view: &OperationView) -> Vec<&str> {
+    view.targets.iter().map(|one| one.target.server_name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_a_server_needs_goes_before_it_and_where_that_fails_it_gets_nothing() {
+    let (app, daemons) = fleet(4).await;
+    chained(&app).await;
+    let strategy = || Strategy { by_dependencies: true, ..Strategy::default() };
+    let id = begin(&app, order(command("sleep 0.2"), strategy())).await;
+    let view = ended(&app, &id).await;
+    assert_eq!(names(&view), ["web-2", "web-3", "web-1", "web-0"]);
+    assert_eq!(view.targets.iter().map(|one| one.target.batch).collect::<Vec<_>>(), [0, 0, 1, 2]);
+    for (before, after) in [(0, 2), (1, 2), (2, 3)] {
+        let (before, after) = (&view.targets[before].target, &view.targets[after].target);
+        assert!(after.started_at >= before.completed_at, "{before:?} {after:?}");
+    }
+
+    let fails = format!("case \"$SSH_CONNECTION\" in *' {}') exit 3;; esac", daemons[2].port());
+    let id = begin(&app, order(command(&fails), strategy())).await;
+    let view = ended(&app, &id).await;
+    assert_eq!(statuses(&view), [Failed, Succeeded, Skipped, Skipped]);
+    let why = |index: usize| view.targets[index].target.error.clone().unwrap();
+    assert!(why(2).contains("it needs web-2, which did not succeed"), "{}", why(2));
+    assert!(why(3).contains("it needs web-1, which got nothing either"), "{}", why(3));
+    assert!(view.targets[2].record.is_none());
+    // What was skipped can be gone on with, and keeps its order.
+    let rest = app.services.operations.resume(&admin(), &id).await.unwrap();
+    let rest = ended(&app, &rest.operation.id.to_string()).await;
+    assert_eq!((names(&rest), statuses(&rest)), (vec!["web-1", "web-0"], vec![Succeeded, Succeeded]));
+}
+
+#[tokio::test]
+async fn the_order_of_dependencies_is_shown_before_and_goes_with_no_other_batches() {
+    let (app, _daemons) = fleet(3).await;
+    chained(&app).await;
+    let token = app.token(Role::Operator).await;
+    let body = |strategy: serde_json::Value| {
+        json!({
+            "operation_type": "run_command",
+            "parameters": { "command": "true" },
+            "filter_criteria": { "all": true },
+            "strategy": strategy,
+            "dry_run": true,
+        })
+    };
+    let post =
+        async |strategy| app.post("/api/v1/fleet/operations").by(&token).json(&body(strategy)).send().await;
+    let plan = post(json!({ "by_dependencies": true })).await.expect(200);
+    assert_eq!(plan["batches"], json!([1, 1, 1]));
+    assert_eq!(plan["targets"][0]["server_name"], "web-2");
+    let refused = post(json!({ "by_dependencies": true, "batches": [1] })).await.expect(422);
+    assert_eq!(refused["field"], "by_dependencies");
+    let fields =
+        [("operation_type", "run_command"), ("command", "id"), ("all", "true"), ("by_dependencies", "true")];
+    let who = app.login(Role::Operator).await;
+    let page = app.post("/operations/review").by(&who).form(&fields).send().await.text();
+    assert!(page.contains("batches of 1, then 1, then 1"), "{page}");
+}
+
+#[tokio::test]
+async fn a_pause_that_cannot_be_written_has_no_effect() {
+    let (app, _daemons) = fleet(2).await;
+    let shared = TempDir::new().unwrap();
+    let go = shared.path().join("go");
+    let text = format!("until [ -e {} ]; do sleep 0.05; done", go.display());
+    let id = begin(&app, order(command(&text), one_by_one())).await;
+    until(&app, &id, "the first is sent", |view| statuses(view)[0] == TargetStatus::Sent).await;
+    let breaks = "CREATE TRIGGER full BEFORE UPDATE OF paused_at ON operations WHEN NEW.paused_at IS NOT NULL \
+                  BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    let broken = app.store.write(move |tx| Ok::<_, roundsman::store::StoreError>(tx.execute_batch(breaks)?));
+    broken.await.unwrap();
+    let refused = app.services.operations.pause(&admin(), &id).await.unwrap_err();
+    assert!(matches!(refused, OperationError::Store(_)), "{refused:?}");
+    std::fs::write(&go, "").unwrap();
+    let view = ended(&app, &id).await;
+    assert_eq!(statuses(&view), [Succeeded, Succeeded]);
+    let audit = app.services.auth.audit(&admin(), 20, 0).await.unwrap();
+    assert!(!audit.iter().any(|entry| entry.action == "operation.pause"));
+}
+
+#[tokio::test]
+async fn what_happens_on_a_busy_server_is_what_is_configured_unless_it_is_said() {
+    let (app, _daemons) = fleet(1).await;
+    let policy = Policy { when_busy: WhenBusy::Refuse, ..Policy::default() };
+    let clock = std::sync::Arc::clone(&app.services.clock);
+    let operations =
+        Operations::start(app.store.clone(), app.services.fleet.clone(), clock, policy).await.unwrap();
+    let first = operations.begin(&admin(), order(command("sleep 60"), Strategy::default())).await.unwrap();
+    assert_eq!(first.operation.strategy["when_busy"], "refuse");
+    let refused = operations.begin(&admin(), order(command("true"), Strategy::default())).await;
+    assert!(matches!(refused.unwrap_err(), OperationError::Busy { .. }));
+    let shares = Strategy { when_busy: Some(WhenBusy::Share), ..Strategy::default() };
+    let second = operations.begin(&admin(), order(command("true"), shares)).await.unwrap();
+    ended(&app, &second.operation.id.to_string()).await;
+    operations.stop().await;
+    ended(&app, &first.operation.id.to_string()).await;
+}
+
+#[tokio::test]
+async fn operations_are_found_by_state_action_server_person_and_time() {
+    let (app, _daemons) = fleet(2).await;
+    let token = app.token(Role::Operator).await;
+    let run = async |server: &str, text: &str| {
+        let order = Order {
+            selector: Selector::of_servers(vec![server.to_owned()]),
+            ..order(command(text), Strategy::default())
+        };
+        let id = begin(&app, order).await;
+        ended(&app, &id).await.operation
+    };
+    let (good, bad) = (run("web-0", "true").await, run("web-1", "false").await);
+    let (good_id, bad_id) = (good.id.to_string(), bad.id.to_string());
+    let found = async |query: &str| {
+        let path = format!("/api/v1/fleet/operations?{query}");
+        let page = app.get(&path).by(&token).send().await.expect(200);
+        let ids =
+            page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned());
+        ids.map(|id| if id == good_id { "good" } else { "bad" }).collect::<Vec<_>>().join(" ")
+    };
+    assert_ne!(good_id, bad_id);
+    assert_eq!(found("").await, "bad good");
+    assert_eq!(found("status=failed,partial").await, "bad");
+    assert_eq!(found("action=restart_service").await, "");
+    assert_eq!(found("action=run_command&server=web-0").await, "good");
+    assert_eq!(found("initiated_by=roundsman&limit=1").await, "bad");
+    assert_eq!(found("initiated_by=anna").await, "");
+    let at = bad.created_at.as_millis() + 1;
+    assert_eq!(found(&format!("from={at}")).await, "");
+    assert_eq!(found(&format!("to={at}&status=completed")).await, "good");
+    // What was done to a server that is gone is found by its id.
+    let id = app.state("web-0").server.id;
+    app.services.fleet.remove(&admin(), "web-0").await.unwrap();
+    assert_eq!(found(&format!("server={id}")).await, "good");
+    let refused = app.get("/api/v1/fleet/operations?status=done").by(&token).send().await.expect(422);
+    assert_eq!(refused["field"], "status");
+    app.get("/api/v1/fleet/operations?server=nobody").by(&token).send().await.expect(404);
 }

@@ -62,12 +62,14 @@ pub struct How {
     pub container: Option<InContainer>,
     /// What a person calls it.
     pub label: Option<String>,
+    /// It goes on without its connection, and without Roundsman.
+    pub detached: bool,
 }
 
 /// Values stay out of it: equal ones hash equally all the same.
 impl Hash for How {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.run_as, &self.container, &self.label).hash(state);
+        (&self.run_as, &self.container, &self.label, self.detached).hash(state);
         self.environment.keys().for_each(|name| name.hash(state));
     }
 }
@@ -75,7 +77,7 @@ impl Hash for How {
 impl How {
     /// From parameters as forms and the API name them: `run_as`, `environment` and `secret_environment` (lines
     /// `NAME=value`, or a JSON object whose values are texts or `{"secret": "…"}`), `stdin`, `container` (a name, or a JSON
-    /// object with engine and name), `container_engine`, `label`.
+    /// object with engine and name), `container_engine`, `label`, `detached`.
     ///
     /// # Errors
     /// [`ActionError::Invalid`] names the parameter and what would be accepted.
@@ -117,6 +119,8 @@ impl How {
             stdin: stdin.map(Secret::new),
             container: container(given("container"), given("container_engine"))?,
             label,
+            detached: given("detached")
+                .is_some_and(|word| matches!(word.trim(), "true" | "on" | "1" | "yes")),
         })
     }
 
@@ -239,6 +243,9 @@ impl Serialize for How {
         }
         if let Some(label) = &self.label {
             map.serialize_entry("label", label)?;
+        }
+        if self.detached {
+            map.serialize_entry("detached", &true)?;
         }
         map.end()
     }

@@ -60,6 +60,9 @@ pub struct Exec {
     /// Give the command what stands on roundsman's own standard input, up to 256 KiB
     #[arg(long)]
     stdin: bool,
+    /// Let it go on when the connection is lost or Roundsman restarts
+    #[arg(long)]
+    detach: bool,
     /// What to call it in lists and records
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
@@ -96,6 +99,9 @@ struct Rolling {
     /// Wait for what other operations do on a server
     #[arg(long)]
     queue: bool,
+    /// First the servers that others need; those whose needs did not succeed get nothing. Makes the batches
+    #[arg(long)]
+    by_dependencies: bool,
 }
 
 /// Sizes of batches, as one argument.
@@ -119,7 +125,8 @@ impl Rolling {
             pause_s: seconds(&self.pause)?.unwrap_or(0),
             max_failures: self.max_failures,
             health_gate_s: seconds(&self.health_gate)?,
-            when_busy: if self.queue { WhenBusy::Queue } else { WhenBusy::default() },
+            when_busy: self.queue.then_some(WhenBusy::Queue),
+            by_dependencies: self.by_dependencies,
         };
         strategy.check().map_err(|error| CliError::usage(error.to_string()))?;
         Ok(strategy)
@@ -174,6 +181,9 @@ impl Exec {
             if let Some(value) = value {
                 set(name, json!(value));
             }
+        }
+        if self.detach {
+            set("detached", json!(true));
         }
         if let Some(container) = &self.container {
             let (engine, name) = container.split_once(':').unwrap_or(("docker", container));
@@ -373,11 +383,50 @@ pub(super) fn exit_code(operation: &Value) -> ExitCode {
     })
 }
 
+/// Which operations are listed; everything that is given has to hold.
+#[derive(Debug, Args)]
+pub struct Found {
+    /// Any of these: pending, running, completed, failed, partial, cancelled
+    #[arg(long, value_name = "STATUS,…")]
+    status: Option<String>,
+    /// Any of these: run_command, restart_service, …
+    #[arg(long, value_name = "ACTION,…")]
+    action: Option<String>,
+    /// With this server among its targets; of one that was removed, its id
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// Begun by this one, as the list names them
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+    /// Begun at or after this: 2026-01-31T08:00:00Z or Unix time
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Begun before this
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+}
+
+impl Found {
+    fn query(&self) -> Vec<(&'static str, &str)> {
+        [
+            ("status", &self.status),
+            ("action", &self.action),
+            ("server", &self.server),
+            ("initiated_by", &self.by),
+            ("from", &self.from),
+            ("to", &self.to),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+        .collect()
+    }
+}
+
 /// What became of operations.
 #[derive(Debug, Subcommand)]
 pub enum OperationCommand {
     /// List operations, newest first
-    List,
+    List(Found),
     /// Show one operation with the result of each server
     Show {
         /// Id of the operation
@@ -408,8 +457,8 @@ pub enum OperationCommand {
 impl OperationCommand {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
         match self {
-            Self::List => {
-                let items = client.all(OPERATIONS, &[]).await?;
+            Self::List(found) => {
+                let items = client.all(OPERATIONS, &found.query()).await?;
                 if output.json {
                     return output.value(&Value::Array(items));
                 }

@@ -31,11 +31,11 @@ pub enum Event {
         organization: OrganizationId,
         server: ServerId,
     },
-    /// A target of an operation changed, or printed something.
+    /// Targets of an operation changed, or printed something.
     Operation {
         organization: OrganizationId,
         operation: OperationId,
-        server: ServerId,
+        servers: Arc<[ServerId]>,
     },
     /// A file is on its way to a server or from it.
     Transfer {
@@ -83,7 +83,7 @@ impl Event {
         self.organization().is_none_or(|of| of == organization)
     }
 
-    /// The server that it is about. None: it is about no server.
+    /// The one server that it is about. None: it is about none, or about several.
     #[must_use]
     pub const fn server(&self) -> Option<ServerId> {
         match self {
@@ -91,9 +91,8 @@ impl Event {
             | Self::Health { server, .. }
             | Self::ServerChanged { server, .. }
             | Self::ServerRemoved { server, .. }
-            | Self::Operation { server, .. }
             | Self::Transfer { server, .. } => Some(*server),
-            Self::History { .. } => None,
+            Self::Operation { .. } | Self::History { .. } => None,
         }
     }
 }

@@ -30,7 +30,7 @@ pub use ids::{
     CustomMetricId, DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId,
     RecordId, ServerId, SessionId, TokenId, UserId,
 };
-pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
+pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState, WhenBusy};
 pub use reading::{ContainerUsage, ProcessUsage};
 pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{

@@ -82,6 +82,19 @@ impl OperationStatus {
     }
 }
 
+/// What happens where another operation is under way on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenBusy {
+    /// Both run side by side; only the same action is not begun twice.
+    #[default]
+    Share,
+    /// It waits until the operations that began before it have ended on this server.
+    Queue,
+    /// It is not begun.
+    Refuse,
+}
+
 /// A signal that a person may send to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "UPPERCASE")]

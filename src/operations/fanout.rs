@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use super::rolling;
-use super::{Operations, Running};
+use super::{Operations, Running, news, rolling};
 use crate::actions::{Action, ContainerEngine, Plan, Variable, mask};
 use crate::fleet::Hand;
 use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
@@ -17,14 +16,14 @@ use crate::store::operations::{self as rows, CommandRecord, Operation};
 use crate::store::{StoreError, Transaction};
 
 /// How long a target may wait for a connection that is being made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// Pieces of output on their way to the ledger; a slow ledger misses some, the record has them all.
 const PIECES: usize = 64;
 /// Open pages hear of new output at most this often for one target.
 const TELL_EVERY: Duration = Duration::from_millis(150);
 
 /// A reason with what to do about it.
-const REASON_CHARS: usize = 1000;
+pub(super) const REASON_CHARS: usize = 1000;
 
 /// Longest pause between two attempts to write.
 const LONGEST_WRITE_PAUSE: Duration = Duration::from_secs(30);
@@ -46,10 +45,11 @@ pub(super) struct Leg {
 type Turn = [OwnedSemaphorePermit; 3];
 
 /// How a target ended.
-struct Ending {
-    status: TargetStatus,
-    error: Option<String>,
-    output: Output,
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) status: TargetStatus,
+    pub(super) error: Option<String>,
+    pub(super) output: Output,
 }
 
 impl Leg {
@@ -62,7 +62,7 @@ impl Leg {
             }
             ready = self.turn() => ready,
         };
-        let (_turn, hand) = match ready {
+        let (turn, hand) = match ready {
             Ok(ready) => ready,
             Err(ending) => return self.finish(None, ending).await,
         };
@@ -79,6 +79,9 @@ impl Leg {
             }
         };
         self.tell();
+        if self.plan.how.detached {
+            return self.run_detached(record, (turn, hand), sudo_password).await;
+        }
         let (tap, pieces) = mpsc::channel(PIECES);
         let started = Instant::now();
         let outcome = tokio::select! {
@@ -96,12 +99,55 @@ impl Leg {
             ending.output.wall = started.elapsed();
             (ending.output.stdout, ending.output.stderr) = self.running.ledger.printed(self.position);
         }
+        if ending.status == TargetStatus::Unknown && self.is_removed() {
+            ending.error = Some(
+                "its server was removed from Roundsman while it ran; it may have run to its end".to_owned(),
+            );
+        }
         self.finish(Some(record), ending).await;
+    }
+
+    /// Begins a command that goes on by itself and follows it; meanwhile it holds the place in its operation only.
+    async fn run_detached(
+        self,
+        record: CommandRecord,
+        (turn, hand): (Turn, Hand),
+        sudo_password: Option<Secret<String>>,
+    ) {
+        let [own, place, all] = turn;
+        let begun = tokio::select! {
+            biased;
+            // It may have begun; following it finds out, and ends it.
+            () = self.running.cancel.cancelled() => Ok(()),
+            begun = self.begin_detached(&hand, &record, sudo_password) => begun,
+        };
+        drop((hand, place, all));
+        match begun {
+            Ok(()) => self.follow_to_its_end(record, false).await,
+            Err(ending) => self.finish(Some(record), ending).await,
+        }
+        drop(own);
+    }
+
+    /// Follows a command that goes on by itself. `taken_up`: an earlier Roundsman began it.
+    pub(super) async fn follow_to_its_end(&self, record: CommandRecord, taken_up: bool) {
+        if let Some(ending) = self.follow_detached(&record, taken_up).await {
+            self.finish(Some(record.clone()), ending).await;
+            self.sweep_detached(&record).await;
+        }
+    }
+
+    /// Its server is none of Roundsman's any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.operations.inner.fleet.get(&self.caller, &self.server.to_string()).is_err()
     }
 
     /// Places and a connection, as soon as something may be sent. Err: how the target ends without.
     async fn turn(&self) -> Result<(Turn, Hand), Ending> {
         self.operations.free_for(&self.running, self.server).await;
+        if let Some(why) = self.running.unmet(self.server) {
+            return Err(Ending::without(TargetStatus::Skipped, &format!("nothing was sent: {why}")));
+        }
         loop {
             self.may_send().await?;
             // The semaphores are never closed; without a permit the leg would only be one too many.
@@ -163,7 +209,7 @@ impl Leg {
     }
 
     /// What sudo is told, where the command needs sudo and something is kept.
-    async fn sudo_password(&self) -> Result<Option<Secret<String>>, String> {
+    pub(super) async fn sudo_password(&self) -> Result<Option<Secret<String>>, String> {
         if !self.plan.sudo {
             return Ok(None);
         }
@@ -185,8 +231,8 @@ impl Leg {
         }
     }
 
-    fn tell(&self) {
-        rolling::tell(&self.operations, &self.operation, self.server);
+    pub(super) fn tell(&self) {
+        news::tell(&self.operations, &self.operation, self.server);
     }
 
     /// Writes that the command is about to be sent.
@@ -214,12 +260,13 @@ impl Leg {
             omitted_chars: 0,
         };
         let (stored, operation, position) = (record.clone(), self.operation.id, self.position);
+        let detached = self.plan.how.detached;
         self.operations
             .inner
             .store
             .write(move |tx| {
                 rows::insert_record(tx, &stored)?;
-                rows::set_target_sent(tx, operation, position, stored.id, now)?;
+                rows::set_target_sent(tx, operation, position, &stored, detached)?;
                 rows::set_status(tx, operation, OperationStatus::Running, now)
             })
             .await?;
@@ -228,7 +275,7 @@ impl Leg {
     }
 
     /// Writes how it ended: target, record and audit entry in one transaction.
-    async fn finish(self, record: Option<CommandRecord>, ending: Ending) {
+    async fn finish(&self, record: Option<CommandRecord>, ending: Ending) {
         let record = record.map(|record| ending.complete(record));
         let entry = self.audit_entry(&ending);
         let (operation, position, now) =
@@ -267,7 +314,7 @@ impl Leg {
 }
 
 /// The command as it is sent. Where its text says everything, that text is what goes.
-fn request(plan: &Plan, sudo_password: Option<Secret<String>>) -> ExecRequest {
+pub(super) fn request(plan: &Plan, sudo_password: Option<Secret<String>>) -> ExecRequest {
     if plan.how.is_plain() && sudo_password.is_none() {
         return ExecRequest::new(plan.command.clone());
     }
@@ -317,11 +364,11 @@ where
 }
 
 impl Ending {
-    fn without(status: TargetStatus, reason: &str) -> Self {
+    pub(super) fn without(status: TargetStatus, reason: &str) -> Self {
         Self { status, error: Some(reason.to_owned()), output: Output::default() }
     }
 
-    fn of(outcome: Result<Output, SshError>, plan: &Plan) -> Self {
+    pub(super) fn of(outcome: Result<Output, SshError>, plan: &Plan) -> Self {
         match outcome {
             Ok(output) if output.success() => Self { status: TargetStatus::Succeeded, error: None, output },
             Ok(output) => {

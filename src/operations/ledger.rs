@@ -45,6 +45,13 @@ impl Ledger {
         self.lines().iter().map(|line| line.target.status).collect()
     }
 
+    /// Name and state of a target. None: it is none of this operation.
+    pub(super) fn status_of(&self, server: ServerId) -> Option<(String, TargetStatus)> {
+        let place = *self.places.get(&server)?;
+        let lines = self.lines();
+        lines.get(place).map(|line| (line.target.server_name.clone(), line.target.status))
+    }
+
     /// Whether nothing more happens on this server.
     pub(super) fn has_ended(&self, server: ServerId) -> bool {
         let Some(place) = self.places.get(&server) else { return true };

@@ -2,12 +2,18 @@
 //!
 //! A row is written before anything is sent, so that a stop at any moment leaves the truth behind.
 
+mod detached;
 mod fanout;
 mod fold;
 mod ledger;
+mod listing;
+mod news;
+mod planning;
 mod repeat;
 mod rolling;
+mod steer;
 mod strategy;
+mod take_up;
 mod timeline;
 
 use std::collections::{HashMap, HashSet};
@@ -19,22 +25,23 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::actions::{Action, ActionError, Plan, mask};
-use crate::auth::{self, AuthError};
+use crate::actions::{Action, ActionError, mask};
+use crate::auth::AuthError;
 use crate::clock::Clock;
-use crate::fleet::{ActionTarget, Fleet, FleetError};
-use crate::model::{
-    Caller, OperationId, OperationStatus, Role, Selector, ServerId, TargetStatus, Timestamp, Transport,
-};
+use crate::fleet::{Fleet, FleetError};
+use crate::model::{Caller, OperationId, OperationStatus, Selector, ServerId, TargetStatus, Timestamp};
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation, Target};
 use crate::store::{Store, StoreError};
 use ledger::Ledger;
 use rolling::Switch;
 
+pub use crate::model::WhenBusy;
 pub use fold::{Cluster, Side, cluster_summary, clusters};
+pub use listing::OperationQuery;
+pub use planning::{Planned, batch_sizes};
 pub use repeat::parameter;
-pub use strategy::{InvalidStrategy, Share, Strategy, WhenBusy, parse_batches};
+pub use strategy::{InvalidStrategy, Share, Strategy, parse_batches};
 pub use timeline::{Mark, MarkKind, Timeline};
 
 /// Servers of one operation at most; as many as one Roundsman looks after, with room.
@@ -83,6 +90,9 @@ pub enum OperationError {
     NotRepeatable,
     #[error(transparent)]
     Strategy(#[from] InvalidStrategy),
+    /// What was asked for cannot be what operations are found by; says what would be accepted.
+    #[error("{field}: {message}")]
+    InvalidQuery { field: &'static str, message: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -111,15 +121,6 @@ impl From<NewOperation> for Order {
     }
 }
 
-/// One server of a new operation, with the command that it would get.
-#[derive(Debug, Clone)]
-pub struct Planned {
-    pub server: ServerId,
-    pub name: String,
-    /// Err: why nothing can be sent to it.
-    pub plan: Result<Plan, String>,
-}
-
 /// One target as it is now.
 #[derive(Debug, Clone)]
 pub struct TargetView {
@@ -135,6 +136,15 @@ pub struct OperationView {
     pub targets: Vec<TargetView>,
 }
 
+/// What the configuration says of operations.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy {
+    /// Actions on the machine that Roundsman runs on.
+    pub allow_local: bool,
+    /// Where an operation does not say it itself.
+    pub when_busy: WhenBusy,
+}
+
 /// A handle; clones share the running operations.
 #[derive(Clone)]
 pub struct Operations {
@@ -145,7 +155,7 @@ struct Inner {
     store: Store,
     fleet: Fleet,
     clock: Arc<dyn Clock>,
-    allow_local: bool,
+    policy: Policy,
     running: Mutex<HashMap<OperationId, Arc<Running>>>,
     permits: Arc<Semaphore>,
     /// Commands at the same time on one server, so that what waits for one server keeps no place from the others.
@@ -154,6 +164,7 @@ struct Inner {
     turned: Notify,
     /// Operations get a number each as they begin: who waits, waits for lower ones only.
     begun: AtomicU64,
+    news: news::News,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -169,6 +180,26 @@ struct Running {
     ledger: Ledger,
     /// What is being done where, so that the same is not begun twice.
     keys: HashSet<(ServerId, Action)>,
+    /// Which servers of this operation each needs to have succeeded before its turn.
+    needs: HashMap<ServerId, Vec<ServerId>>,
+    /// Held while the switch and its row change together.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Running {
+    /// Why a server has no turn: one that it needs did not succeed. Asked when those have ended.
+    fn unmet(&self, server: ServerId) -> Option<String> {
+        let needed = self.needs.get(&server)?;
+        needed.iter().find_map(|needed| {
+            let (name, status) = self.ledger.status_of(*needed)?;
+            let reason = match status {
+                TargetStatus::Succeeded => return None,
+                TargetStatus::Skipped | TargetStatus::Cancelled => "got nothing either",
+                _ => "did not succeed",
+            };
+            Some(format!("it needs {name}, which {reason}"))
+        })
+    }
 }
 
 impl fmt::Debug for Operations {
@@ -178,7 +209,7 @@ impl fmt::Debug for Operations {
 }
 
 impl Operations {
-    /// Marks what an earlier stop interrupted, then is ready.
+    /// Marks what an earlier stop interrupted, looks for what goes on without Roundsman, then is ready.
     ///
     /// # Errors
     /// [`OperationError::Store`].
@@ -186,103 +217,43 @@ impl Operations {
         store: Store,
         fleet: Fleet,
         clock: Arc<dyn Clock>,
-        allow_local: bool,
+        policy: Policy,
     ) -> Result<Self, OperationError> {
         let now = clock.now();
         let interrupted = store.write(move |tx| rows::mark_interrupted(tx, now)).await?;
-        if interrupted > 0 {
+        if interrupted.ended > 0 {
             tracing::warn!(
-                operations = interrupted,
+                operations = interrupted.ended,
                 "operations were interrupted by the last stop; their targets say what is known"
             );
         }
-        Ok(Self {
+        let operations = Self {
             inner: Arc::new(Inner {
                 store,
                 fleet,
                 clock,
-                allow_local,
+                policy,
                 running: Mutex::default(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
                 servers: Mutex::default(),
                 turned: Notify::new(),
                 begun: AtomicU64::new(0),
+                news: news::News::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
-        })
+        };
+        for (operation, targets) in interrupted.going_on {
+            operations.take_up(operation, targets).await?;
+        }
+        Ok(operations)
     }
 
-    /// Ends what runs (as a cancellation does) and waits until that is written.
+    /// Ends what runs (as a cancellation does) and waits until that is written. What runs detached goes on.
     pub async fn stop(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-    }
-
-    /// What would be sent where, without sending anything.
-    ///
-    /// # Errors
-    /// [`OperationError::Fleet`] for an unknown server, [`OperationError::NoTargets`], [`OperationError::TooManyTargets`].
-    pub fn plan(&self, caller: &Caller, new: &NewOperation) -> Result<Vec<Planned>, OperationError> {
-        self.plan_order(caller, &new.clone().into())
-    }
-
-    /// As [`Self::plan`], in the order in which it would be sent.
-    ///
-    /// # Errors
-    /// As [`Self::plan`], and [`OperationError::Strategy`].
-    pub fn plan_order(&self, caller: &Caller, order: &Order) -> Result<Vec<Planned>, OperationError> {
-        auth::require(caller, order.action.role())?;
-        order.strategy.check()?;
-        let targets = self.targets(caller, &order.selector)?;
-        Ok(targets.iter().map(|target| self.planned(caller, &order.action, target)).collect())
-    }
-
-    fn targets(&self, caller: &Caller, selector: &Selector) -> Result<Vec<ActionTarget>, OperationError> {
-        if selector.is_empty() {
-            return Err(OperationError::NoTargets);
-        }
-        // Named twice, by id and by name perhaps: acted on once.
-        let states = self.inner.fleet.select(caller, selector)?;
-        if states.is_empty() {
-            return Err(OperationError::NoneFits);
-        }
-        if states.len() > TARGETS {
-            return Err(OperationError::TooManyTargets);
-        }
-        let target = |id: ServerId| Ok(self.inner.fleet.action_target(caller, &id.to_string())?);
-        states.iter().map(|state| target(state.server.id)).collect()
-    }
-
-    fn planned(&self, caller: &Caller, action: &Action, target: &ActionTarget) -> Planned {
-        let plan = match target.transport {
-            Transport::Local if matches!(action, Action::DeployAgent(_) | Action::RemoveAgent) => {
-                Err("this machine is read by Roundsman itself, which does what the agent does".to_owned())
-            }
-            Transport::Local if !self.inner.allow_local => {
-                Err("this is the machine that Roundsman runs on; whoever acts on it owns every key, so set \
-                 allow_local_actions = true in the configuration file first"
-                    .to_owned())
-            }
-            Transport::Local if !caller.may(Role::Admin) => {
-                Err("this is the machine that Roundsman runs on; only an administrator acts on it".to_owned())
-            }
-            Transport::Ssh | Transport::Http | Transport::Push if target.impediment.is_some() => {
-                Err(target.impediment.clone().unwrap_or_default())
-            }
-            Transport::Local | Transport::Ssh | Transport::Http | Transport::Push => {
-                action.plan(target.surroundings).map_err(|error| error.to_string())
-            }
-        };
-        let plan = plan.and_then(|plan| match target.transport {
-            Transport::Local if !plan.how.is_plain() => Err(
-                "environment, input, another user and containers are for servers over SSH; write them into the command here"
-                    .to_owned(),
-            ),
-            _ => Ok(plan),
-        });
-        Planned { server: target.id, name: target.name.to_string(), plan }
     }
 
     /// Begins an operation and answers at once; what becomes of it is followed with [`Self::get`] and the events.
@@ -294,22 +265,17 @@ impl Operations {
         caller: &Caller,
         order: impl Into<Order>,
     ) -> Result<OperationView, OperationError> {
-        let order: Order = order.into();
+        let mut order: Order = order.into();
+        order.strategy.when_busy = order.strategy.when_busy.or(Some(self.inner.policy.when_busy));
         let planned = self.plan_order(caller, &order)?;
         if let [Planned { plan: Err(reason), .. }] = planned.as_slice() {
             return Err(ActionError::NotHere(reason.clone()).into());
         }
         let now = self.inner.clock.now();
         let operation = self.operation_of(caller, &order, now);
-        let mut batches = vec![0; planned.len()];
-        for (number, batch) in (0_u32..).zip(order.strategy.split(planned.len())) {
-            batches.get_mut(batch).into_iter().flatten().for_each(|batch| *batch = number);
-        }
-        let targets = (0_u32..)
-            .zip(planned.iter().zip(batches))
-            .map(|(position, (planned, batch))| Target { batch, ..target_of(planned, position, now) })
-            .collect();
-        let running = self.admit(operation.id, &order, &planned, targets)?;
+        let targets = (0_u32..).zip(&planned).map(|(position, one)| target_of(one, position, now)).collect();
+        let needs = self.needs(caller, &order.strategy, &planned)?;
+        let running = self.admit(operation.id, &order, &planned, (targets, needs))?;
         let rows = running.ledger.targets();
         let entry = Entry::by(caller, &format!("operation.{}", operation.kind), &subject(&planned))
             .detail(format!("operation {}: {}", operation.id, mask(&operation.title)));
@@ -372,18 +338,19 @@ impl Operations {
         id: OperationId,
         order: &Order,
         planned: &[Planned],
-        targets: Vec<Target>,
+        (targets, needs): (Vec<Target>, HashMap<ServerId, Vec<ServerId>>),
     ) -> Result<Arc<Running>, OperationError> {
+        let when_busy = order.strategy.when_busy.unwrap_or_default();
         let keys: HashSet<(ServerId, Action)> =
             planned.iter().map(|planned| (planned.server, order.action.clone())).collect();
         let mut running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for (other, others) in running.iter().filter(|_| order.strategy.when_busy != WhenBusy::Queue) {
+        for (other, others) in running.iter().filter(|_| when_busy != WhenBusy::Queue) {
             for planned in planned.iter().filter(|planned| !others.ledger.has_ended(planned.server)) {
                 let (server, operation) = (planned.name.clone(), *other);
                 if others.keys.contains(&(planned.server, order.action.clone())) {
                     return Err(OperationError::AlreadyRunning { server, operation });
                 }
-                if order.strategy.when_busy == WhenBusy::Refuse {
+                if when_busy == WhenBusy::Refuse {
                     return Err(OperationError::Busy { server, operation });
                 }
             }
@@ -397,6 +364,8 @@ impl Operations {
             permits: Arc::new(Semaphore::new(at_once.unwrap_or(Semaphore::MAX_PERMITS))),
             ledger: Ledger::new(targets),
             keys,
+            needs,
+            changing: tokio::sync::Mutex::default(),
         });
         running.insert(id, Arc::clone(&entry));
         Ok(entry)
@@ -404,7 +373,7 @@ impl Operations {
 
     /// Waits until the operations that began earlier have ended on a server, where this one queues.
     async fn free_for(&self, mine: &Running, server: ServerId) {
-        if mine.strategy.when_busy != WhenBusy::Queue {
+        if mine.strategy.when_busy != Some(WhenBusy::Queue) {
             return;
         }
         loop {
@@ -436,136 +405,6 @@ impl Operations {
     fn find_running(&self, id: OperationId) -> Option<Arc<Running>> {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
-
-    /// One operation of the caller's organization.
-    ///
-    /// # Errors
-    /// [`OperationError::NoSuchOperation`].
-    pub async fn get(&self, caller: &Caller, id: &str) -> Result<OperationView, OperationError> {
-        auth::require(caller, Role::Viewer)?;
-        let unknown = || OperationError::NoSuchOperation(id.chars().take(80).collect());
-        let wanted: OperationId = id.parse().map_err(|_| unknown())?;
-        let organization = caller.organization;
-        // Taken before the rows are read: if it ends in between, the rows are complete.
-        let running = self.find_running(wanted);
-        let found = self
-            .inner
-            .store
-            .read(move |c| {
-                let Some(operation) = rows::by_id(c, organization, wanted)? else {
-                    return Ok::<_, StoreError>(None);
-                };
-                let targets = rows::targets(c, wanted)?;
-                let records = rows::records_of_operation(c, &targets)?;
-                Ok(Some((operation, targets, records)))
-            })
-            .await?;
-        let (operation, targets, records) = found.ok_or_else(unknown)?;
-        let mut records: HashMap<_, _> = records.into_iter().map(|record| (record.id, record)).collect();
-        let mut views: Vec<TargetView> = targets
-            .into_iter()
-            .map(|target| TargetView { record: target.record.and_then(|id| records.remove(&id)), target })
-            .collect();
-        if let Some(running) = running {
-            running.ledger.add_live_output(&mut views);
-        }
-        Ok(OperationView { operation, targets: views })
-    }
-
-    /// The operations of the caller's organization, newest first.
-    ///
-    /// # Errors
-    /// [`OperationError::Store`].
-    pub async fn list(
-        &self,
-        caller: &Caller,
-        limit: u32,
-        offset: u32,
-    ) -> Result<Vec<OperationView>, OperationError> {
-        auth::require(caller, Role::Viewer)?;
-        let organization = caller.organization;
-        let found = self
-            .inner
-            .store
-            .read(move |c| {
-                let operations = rows::list(c, organization, limit, offset)?;
-                operations
-                    .into_iter()
-                    .map(|operation| {
-                        let targets = rows::targets(c, operation.id)?
-                            .into_iter()
-                            .map(|target| TargetView { target, record: None })
-                            .collect();
-                        Ok(OperationView { operation, targets })
-                    })
-                    .collect::<Result<Vec<_>, StoreError>>()
-            })
-            .await?;
-        Ok(found)
-    }
-
-    /// The records of the commands that a server got, newest first.
-    ///
-    /// # Errors
-    /// [`OperationError::Fleet`] for an unknown server.
-    pub async fn records(
-        &self,
-        caller: &Caller,
-        reference: &str,
-        limit: u32,
-        offset: u32,
-    ) -> Result<Vec<CommandRecord>, OperationError> {
-        auth::require(caller, Role::Viewer)?;
-        let server = self.inner.fleet.get(caller, reference)?.server.id;
-        let organization = caller.organization;
-        Ok(self
-            .inner
-            .store
-            .read(move |c| rows::records_of_server(c, organization, server, limit, offset))
-            .await?)
-    }
-
-    /// Ends an operation: what was not sent is not sent, what runs is ended on its server.
-    ///
-    /// # Errors
-    /// [`OperationError::NoSuchOperation`], or [`OperationError::Ended`].
-    pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<(), OperationError> {
-        auth::require(caller, Role::Operator)?;
-        let view = self.get(caller, id).await?;
-        let running = self.find_running(view.operation.id).ok_or(OperationError::Ended)?;
-        let now = self.inner.clock.now();
-        let entry = Entry::by(caller, "operation.cancel", id).detail(view.operation.title);
-        self.inner.store.write(move |tx| audit::append(tx, now, &entry)).await?;
-        running.cancel.cancel();
-        Ok(())
-    }
-
-    async fn set_paused(
-        &self,
-        caller: &Caller,
-        view: &OperationView,
-        paused: bool,
-    ) -> Result<(), OperationError> {
-        let id = view.operation.id;
-        let running = self.find_running(id).ok_or(OperationError::Ended)?;
-        if !running.switch.pause(paused) {
-            return Err(if paused { OperationError::AlreadyPaused } else { OperationError::NotPaused });
-        }
-        let now = self.inner.clock.now();
-        let action = if paused { "operation.pause" } else { "operation.resume" };
-        let entry = Entry::by(caller, action, &id.to_string()).detail(view.operation.title.clone());
-        self.inner
-            .store
-            .write(move |tx| {
-                rows::set_paused(tx, id, paused.then_some(now))?;
-                audit::append(tx, now, &entry)
-            })
-            .await?;
-        for target in view.targets.iter().take(1) {
-            rolling::tell(self, &view.operation, target.target.server);
-        }
-        Ok(())
-    }
 }
 
 fn target_of(planned: &Planned, position: u32, now: Timestamp) -> Target {
@@ -581,7 +420,7 @@ fn target_of(planned: &Planned, position: u32, now: Timestamp) -> Target {
         command,
         error,
         record: None,
-        batch: 0,
+        batch: planned.batch,
         started_at: None,
         completed_at: status.is_final().then_some(now),
     }

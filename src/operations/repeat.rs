@@ -73,17 +73,6 @@ impl Operations {
         self.set_paused(caller, &view, false).await?;
         self.get(caller, id).await
     }
-
-    /// Sends nothing more until [`Self::resume`]; what runs goes on.
-    ///
-    /// # Errors
-    /// [`OperationError::Ended`]; [`OperationError::AlreadyPaused`].
-    pub async fn pause(&self, caller: &Caller, id: &str) -> Result<OperationView, OperationError> {
-        auth::require(caller, Role::Operator)?;
-        let view = self.get(caller, id).await?;
-        self.set_paused(caller, &view, true).await?;
-        self.get(caller, id).await
-    }
 }
 
 /// The new operation; what can be begun again is what was stored whole.
@@ -123,11 +112,13 @@ mod tests {
     #[test]
     fn what_is_stored_of_an_action_gives_it_back() {
         let label = How { label: Some("Look".to_owned()), ..How::default() };
+        let detached = How { detached: true, ..How::default() };
         for action in [
             Action::service("nginx", ServiceVerb::Restart).unwrap(),
             Action::kill_process(77, 1234, Signal::Hup).unwrap(),
             Action::run_command("id; true", true, Some(Duration::from_secs(90))).unwrap(),
             Action::run_command("id", false, None).unwrap().run_like(label),
+            Action::run_command("id", true, None).unwrap().run_like(detached),
         ] {
             let stored = serde_json::to_value(&action).unwrap();
             assert_eq!(stored_action(action.kind(), &stored).unwrap(), action);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::fanout::{self, Leg};
 use super::{Operations, Planned, Running};
 use crate::actions::Action;
-use crate::model::{Caller, Event, Health, OperationStatus, ServerId, Timestamp};
+use crate::model::{Caller, Health, OperationStatus, ServerId, Timestamp};
 use crate::store::operations::{self as rows, Operation};
 
 /// How often the health of the last batch's servers is looked at; it is in memory.
@@ -91,7 +91,14 @@ pub(super) async fn run(
 ) {
     tracing::info!(operation = %operation.id, action = action.kind(), by = %caller.actor, targets = planned.len(), "an operation begins");
     let rolling = Rolling { operations, caller, operation, action, running };
-    let batches = rolling.running.strategy.split(planned.len());
+    let mut start = 0;
+    let batches: Vec<Range<usize>> = super::batch_sizes(&planned)
+        .into_iter()
+        .map(|size| {
+            start += size;
+            start - size..start
+        })
+        .collect();
     for (number, batch) in batches.iter().enumerate() {
         rolling.send(&planned, batch.clone()).await;
         if number + 1 < batches.len() {
@@ -116,17 +123,9 @@ pub(super) async fn end(operations: &Operations, operation: &Operation, running:
     }
     operations.forget(id);
     for target in running.ledger.targets().iter().take(1) {
-        tell(operations, operation, target.server);
+        super::news::tell(operations, operation, target.server);
     }
     tracing::info!(operation = %id, %status, "an operation ended");
-}
-
-pub(super) fn tell(operations: &Operations, operation: &Operation, server: ServerId) {
-    operations.inner.fleet.publish(Event::Operation {
-        organization: operation.organization,
-        operation: operation.id,
-        server,
-    });
 }
 
 /// Sends nothing more once the limit of failures is reached. Called while the place of the one that failed is still

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::TargetStatus;
+use crate::model::{TargetStatus, WhenBusy};
 
 /// Sizes of batches that one strategy names; the last one repeats.
 const BATCH_SIZES: usize = 20;
@@ -92,19 +92,6 @@ impl<'de> Deserialize<'de> for Share {
     }
 }
 
-/// What happens where another operation is under way on a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenBusy {
-    /// Both run side by side; only the same action is not begun twice.
-    #[default]
-    Share,
-    /// It waits until the operations that began before it have ended on this server.
-    Queue,
-    /// It is not begun.
-    Refuse,
-}
-
 /// How an operation goes over its servers. The default sends everything at once.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -124,7 +111,13 @@ pub struct Strategy {
     /// The next batch begins when the servers of the last are healthy; after so long without it, nothing more is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_gate_s: Option<u64>,
-    pub when_busy: WhenBusy,
+    /// None: as this Roundsman is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_busy: Option<WhenBusy>,
+    /// The batches follow from what servers need of each other: a server comes after those that it needs, and not at all
+    /// where one of them did not succeed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_dependencies: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
@@ -157,6 +150,10 @@ impl Strategy {
         }
         if self.health_gate_s.is_some_and(|limit| limit == 0 || limit > LONGEST_WAIT_S) {
             return refused("health_gate_s", format!("use 1 to {LONGEST_WAIT_S} seconds"));
+        }
+        if self.by_dependencies && !self.batches.is_empty() {
+            let message = "the order of dependencies makes the batches; leave out one of the two".to_owned();
+            return refused("by_dependencies", message);
         }
         Ok(())
     }

@@ -207,14 +207,20 @@ pub fn set_target_sent(
     tx: &Transaction<'_>,
     id: OperationId,
     position: u32,
-    record: RecordId,
-    at: Timestamp,
+    record: &CommandRecord,
+    detached: bool,
 ) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "UPDATE operation_targets SET status = 'sent', record_id = ?3, started_at = ?4
+        "UPDATE operation_targets SET status = 'sent', record_id = ?3, started_at = ?4, detached = ?5
          WHERE operation_id = ?1 AND position = ?2",
     )?
-    .execute(params![id.to_string(), position, record.to_string(), at.as_millis()])?;
+    .execute(params![
+        id.to_string(),
+        position,
+        record.id.to_string(),
+        record.started_at.as_millis(),
+        detached
+    ])?;
     Ok(())
 }
 
@@ -252,6 +258,22 @@ pub fn by_id(
     .optional()?)
 }
 
+/// Which operations are meant; everything that is given has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OperationFilter {
+    /// Any of these.
+    pub statuses: Vec<OperationStatus>,
+    /// As the API spells it: `restart_service`. Any of these.
+    pub kinds: Vec<String>,
+    /// It has this server among its targets. A server that was removed is still found.
+    pub server: Option<ServerId>,
+    pub initiated_by: Option<String>,
+    /// Begun at or after this.
+    pub from: Option<Timestamp>,
+    /// Begun before this.
+    pub to: Option<Timestamp>,
+}
+
 /// Operations of an organization, newest first.
 ///
 /// # Errors
@@ -259,14 +281,44 @@ pub fn by_id(
 pub fn list(
     c: &Connection,
     organization: OrganizationId,
+    filter: &OperationFilter,
     limit: u32,
     offset: u32,
 ) -> Result<Vec<Operation>, StoreError> {
+    let mut conditions = String::from("organization_id = ?");
+    let mut values = vec![Value::Text(organization.to_string())];
+    let mut add = |condition: &str, new: &mut dyn Iterator<Item = Value>| {
+        conditions.push_str(" AND ");
+        conditions.push_str(condition);
+        values.extend(new);
+    };
+    let marks = |count: usize| vec!["?"; count].join(", ");
+    if !filter.statuses.is_empty() {
+        let names = &mut filter.statuses.iter().map(|status| Value::Text(status.name().to_owned()));
+        add(&format!("status IN ({})", marks(filter.statuses.len())), names);
+    }
+    if !filter.kinds.is_empty() {
+        let names = &mut filter.kinds.iter().map(|kind| Value::Text(kind.clone()));
+        add(&format!("kind IN ({})", marks(filter.kinds.len())), names);
+    }
+    if let Some(server) = filter.server {
+        let ids = &mut std::iter::once(Value::Text(server.to_string()));
+        add("id IN (SELECT operation_id FROM operation_targets WHERE server_id = ?)", ids);
+    }
+    if let Some(who) = &filter.initiated_by {
+        add("initiated_by = ?", &mut std::iter::once(Value::Text(who.clone())));
+    }
+    for (condition, time) in [("created_at >= ?", filter.from), ("created_at < ?", filter.to)] {
+        if let Some(time) = time {
+            add(condition, &mut std::iter::once(Value::Integer(time.as_millis())));
+        }
+    }
+    values.extend([Value::Integer(limit.into()), Value::Integer(offset.into())]);
     let mut statement = c.prepare_cached(&format!(
-        "SELECT {OPERATION_COLUMNS} FROM operations WHERE organization_id = ?1
-         ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3"
+        "SELECT {OPERATION_COLUMNS} FROM operations WHERE {conditions}
+         ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?"
     ))?;
-    let rows = statement.query_map(params![organization.to_string(), limit, offset], operation_from_row)?;
+    let rows = statement.query_map(params_from_iter(&values), operation_from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -470,24 +522,43 @@ pub fn records_of_operation(c: &Connection, targets: &[Target]) -> Result<Vec<Co
     Ok(records)
 }
 
-/// Tells the truth about what a stop of Roundsman interrupted: what was sent may have run, what was not was not.
-/// Answers how many operations were unfinished.
+/// What a stop of Roundsman left unfinished.
+#[derive(Debug, Default)]
+pub struct Interrupted {
+    /// Operations that are at their end by it.
+    pub ended: usize,
+    /// Those with commands that go on without Roundsman, with all of their targets; of those that are still sent, the
+    /// commands are to be looked for.
+    pub going_on: Vec<(Operation, Vec<Target>)>,
+}
+
+/// Tells the truth about what a stop of Roundsman interrupted: what was sent may have run, what was not was not, and what was
+/// sent detached stays as it is.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn mark_interrupted(tx: &Transaction<'_>, at: Timestamp) -> Result<usize, StoreError> {
+pub fn mark_interrupted(tx: &Transaction<'_>, at: Timestamp) -> Result<Interrupted, StoreError> {
     const SENT: &str = "Roundsman stopped while the command ran; it may have run to its end";
     const NOT_SENT: &str = "Roundsman stopped before this was sent";
-    tx.execute("UPDATE command_records SET error = ?1 WHERE duration_ms IS NULL AND error IS NULL", [SENT])?;
+    tx.execute(
+        "UPDATE command_records SET error = ?1 WHERE duration_ms IS NULL AND error IS NULL AND id NOT IN
+             (SELECT record_id FROM operation_targets t JOIN operations o ON o.id = t.operation_id
+              WHERE o.status IN ('pending', 'running') AND t.status = 'sent' AND t.detached AND record_id IS NOT NULL)",
+        [SENT],
+    )?;
     tx.execute("UPDATE operations SET paused_at = NULL WHERE paused_at IS NOT NULL", [])?;
-    let unfinished: Vec<String> = tx
-        .prepare("SELECT id FROM operations WHERE status IN ('pending', 'running')")?
-        .query_map([], |row| row.get(0))?
+    let unfinished: Vec<Operation> = tx
+        .prepare(&format!(
+            "SELECT {OPERATION_COLUMNS} FROM operations WHERE status IN ('pending', 'running') ORDER BY created_at, id"
+        ))?
+        .query_map([], operation_from_row)?
         .collect::<Result<_, _>>()?;
-    for id in &unfinished {
+    let mut interrupted = Interrupted::default();
+    for operation in unfinished {
+        let id = operation.id.to_string();
         tx.execute(
             "UPDATE operation_targets SET status = 'unknown', error = ?2, completed_at = ?3
-             WHERE operation_id = ?1 AND status = 'sent'",
+             WHERE operation_id = ?1 AND status = 'sent' AND NOT detached",
             params![id.as_str(), SENT, at.as_millis()],
         )?;
         tx.execute(
@@ -495,9 +566,15 @@ pub fn mark_interrupted(tx: &Transaction<'_>, at: Timestamp) -> Result<usize, St
              WHERE operation_id = ?1 AND status = 'pending'",
             params![id.as_str(), NOT_SENT, at.as_millis()],
         )?;
-        let id: OperationId = parse(id, "operation id")?;
-        let states: Vec<TargetStatus> = targets(tx, id)?.iter().map(|target| target.status).collect();
-        set_status(tx, id, OperationStatus::of(&states), at)?;
+        let targets = targets(tx, operation.id)?;
+        let states: Vec<TargetStatus> = targets.iter().map(|target| target.status).collect();
+        let status = OperationStatus::of(&states);
+        if status == OperationStatus::Running {
+            interrupted.going_on.push((operation, targets));
+        } else {
+            set_status(tx, operation.id, status, at)?;
+            interrupted.ended += 1;
+        }
     }
-    Ok(unfinished.len())
+    Ok(interrupted)
 }

@@ -294,6 +294,9 @@ fn of_operation(error: &OperationError) -> Problem {
         OperationError::Action(ActionError::Invalid { field, .. }) => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
         }
+        OperationError::InvalidQuery { field, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
         OperationError::Strategy(error) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
             .with("field", json!(error.field)),
         OperationError::Action(ActionError::NotHere(_))

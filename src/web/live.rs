@@ -260,14 +260,14 @@ impl Attendant {
             gathered.reload = true;
             return;
         }
-        if let Event::Operation { operation, server, .. } = event {
+        if let Event::Operation { operation, servers, .. } = event {
             match &self.view {
                 View::Operations => gathered.reload = true,
                 View::Operation { id, .. } if id == operation => {
-                    gathered.acted_on.insert(*server);
+                    gathered.acted_on.extend(servers.iter());
                 }
-                View::Server { tab: Tab::Commands, .. } if self.concerns(*server) => {
-                    gathered.acted_on.insert(*server);
+                View::Server { tab: Tab::Commands, .. } => {
+                    gathered.acted_on.extend(servers.iter().filter(|server| self.concerns(**server)));
                 }
                 _ => {}
             }

@@ -22,7 +22,7 @@ use roundsman::export::{Export, Options, Sources};
 use roundsman::fleet::{Fleet, FleetSettings, Identification, NewServer, Polling, ServerState};
 use roundsman::history::History;
 use roundsman::model::{Caller, OrganizationId, Rights, Role, Secret, ServerId, UserId};
-use roundsman::operations::Operations;
+use roundsman::operations::{Operations, Policy};
 use roundsman::services::Services;
 use roundsman::store::Store;
 use roundsman::store::users::{self, User};
@@ -142,7 +142,9 @@ impl TestApp {
         let started_at = clock.now();
         let fleet = fleet.await.unwrap();
         let operations =
-            Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
+            Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), Policy::default())
+                .await
+                .unwrap();
         let sources = Sources {
             store: store.clone(),
             vault,

@@ -1,6 +1,7 @@
 //! Thousands of SSH servers in one process: each has an address of its own and answers the probe with the recording.
 //!
-//! Checks everything that it is sent, and reports it to the [`Ledger`]. Runs no command and opens no file.
+//! Checks everything that it is sent, and reports it to the [`Ledger`]. Runs no command and opens no file; two commands it
+//! knows by name, [`ANSWERS`] and [`HANGS`].
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,6 +25,15 @@ const REQUEST_BYTES: usize = 16 * 1024;
 const LAST_LINE: &[u8] = b"main; exit 0\n";
 /// Process id that every loop gives for its own; nothing is ever sent to it.
 const SHELL_PID: u32 = 4242;
+
+/// The command that prints a line and succeeds.
+pub const ANSWERS: &str = "bench-answers";
+/// The command that goes on until it is ended.
+pub const HANGS: &str = "bench-hangs";
+/// What [`ANSWERS`] prints.
+const LINE: &[u8] = b"as ever\n";
+/// Exit status of a command that TERM ended, as shells say it.
+const TERMINATED: u32 = 143;
 
 /// What all servers share.
 #[derive(Debug)]
@@ -98,7 +108,13 @@ async fn serve(server: usize, listener: TcpListener, config: Arc<Config>, shared
                 continue;
             }
         };
-        let host = Host { server, shared: Arc::clone(&shared), stage: Stage::Login };
+        let host = Host {
+            server,
+            shared: Arc::clone(&shared),
+            stage: Stage::Login,
+            probe: None,
+            hanging: Vec::new(),
+        };
         let config = Arc::clone(&config);
         tokio::spawn(async move {
             let nodelay = socket.set_nodelay(true);
@@ -137,6 +153,10 @@ struct Host {
     server: usize,
     shared: Arc<Shared>,
     stage: Stage,
+    /// The channel of the loop.
+    probe: Option<ChannelId>,
+    /// Channels on which [`HANGS`] runs.
+    hanging: Vec<ChannelId>,
 }
 
 impl Host {
@@ -252,6 +272,69 @@ fn greeting_of(command: &[u8]) -> Option<String> {
     loops.then(|| format!("{marker} {SHELL_PID}\n"))
 }
 
+/// What a command line of the program asks for, beside the loop.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// With the marker that stands before its output.
+    Answer(String),
+    Hang(String),
+    /// The script that ends a command.
+    End,
+}
+
+/// None: it is none of those that are known here.
+fn asked_of(command: &[u8]) -> Option<Asked> {
+    let words = shlex::split(std::str::from_utf8(command).ok()?)?;
+    let [exec, shell, flag, script] = <[String; 4]>::try_from(words).ok()?;
+    if [exec.as_str(), shell.as_str(), flag.as_str()] != ["exec", "/bin/sh", "-c"] {
+        return None;
+    }
+    if script.starts_with("k() {") {
+        return Some(Asked::End);
+    }
+    let (first, rest) = script.split_once('\n')?;
+    let announced = first.split(';').next().and_then(shlex::split)?;
+    let [echo, marker, pid] = <[String; 3]>::try_from(announced).ok()?;
+    if echo != "echo" || pid != "$$" {
+        return None;
+    }
+    match rest.lines().last()? {
+        ANSWERS => Some(Asked::Answer(marker)),
+        HANGS => Some(Asked::Hang(marker)),
+        _ => None,
+    }
+}
+
+impl Host {
+    /// Does what a command line asks for, and answers.
+    fn act(&mut self, channel: ChannelId, asked: Asked, session: &mut Session) -> Result<(), russh::Error> {
+        let greet = |session: &mut Session, marker: &str| {
+            session.data(channel, format!("{marker} {SHELL_PID}\n").into_bytes())?;
+            session.extended_data(channel, 1, format!("{marker}\n").into_bytes())
+        };
+        match asked {
+            Asked::Answer(marker) => {
+                greet(session, &marker)?;
+                session.data(channel, LINE)?;
+                session.exit_status_request(channel, 0)?;
+                session.close(channel)
+            }
+            Asked::Hang(marker) => {
+                self.hanging.push(channel);
+                greet(session, &marker)
+            }
+            Asked::End => {
+                for hanging in self.hanging.drain(..) {
+                    session.exit_status_request(hanging, TERMINATED)?;
+                    session.close(hanging)?;
+                }
+                session.exit_status_request(channel, 0)?;
+                session.close(channel)
+            }
+        }
+    }
+}
+
 impl Handler for Host {
     type Error = russh::Error;
 
@@ -286,10 +369,14 @@ impl Handler for Host {
         match greeting_of(data) {
             Some(greeting) => {
                 self.stage = Stage::Script(Vec::new());
+                self.probe = Some(channel);
                 session.data(channel, greeting.into_bytes())
             }
             None => {
                 self.shared.ledger.other_command(self.server);
+                if let Some(asked) = asked_of(data) {
+                    return self.act(channel, asked, session);
+                }
                 session.exit_status_request(channel, 127)?;
                 session.close(channel)
             }
@@ -307,6 +394,10 @@ impl Handler for Host {
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        // Commands read no input; only the loop ends with it.
+        if self.probe != Some(channel) {
+            return Ok(());
+        }
         session.exit_status_request(channel, 0)?;
         session.close(channel)
     }
@@ -328,7 +419,22 @@ mod tests {
         let line = br#"exec /bin/sh -c 'echo Rab'"''"'cd $$
 exec /bin/sh'"#;
         assert_eq!(greeting_of(line).as_deref(), Some("Rabcd 4242\n"));
+        assert_eq!(asked_of(line), None);
         assert_eq!(greeting_of(b"exec /bin/sh"), None);
         assert_eq!(greeting_of(b"rm -rf /"), None);
+    }
+
+    #[test]
+    fn the_two_commands_and_what_ends_them_are_known() {
+        let line = |command: &str| {
+            let script = format!(
+                "echo Rab''cd $$; echo Rab''cd >&2\nROUNDSMAN_RUN=x; export ROUNDSMAN_RUN\n{command}"
+            );
+            format!("exec /bin/sh -c {}", shlex::try_quote(&script).unwrap())
+        };
+        assert_eq!(asked_of(line(ANSWERS).as_bytes()), Some(Asked::Answer("Rabcd".to_owned())));
+        assert_eq!(asked_of(line(HANGS).as_bytes()), Some(Asked::Hang("Rabcd".to_owned())));
+        assert_eq!(asked_of(line("rm -rf /").as_bytes()), None);
+        assert_eq!(asked_of(b"exec /bin/sh -c 'k() { true; }; k TERM'"), Some(Asked::End));
     }
 }

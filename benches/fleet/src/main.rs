@@ -8,6 +8,7 @@ mod fleet;
 mod generator;
 mod history;
 mod ledger;
+mod operations;
 mod product;
 mod record;
 mod recording;
@@ -52,6 +53,8 @@ enum Command {
     /// Holds the sessions of `sessions`.
     #[command(hide = true)]
     SessionsHolder(sessions::HolderOptions),
+    /// One command on a whole fleet: how long, at which cost, how fast its page and its end are.
+    Operations(operations::Options),
     /// What a sample costs in the history, and how fast charts are.
     History(history::Options),
     /// Writes a new recording of this machine: one answer of the shell probe, or with --seconds its metrics.
@@ -102,6 +105,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::FanoutClient(options) => fanout::run_client(&options).await,
             Command::Sessions(options) => sessions::run(&arguments.program, &options).await,
             Command::SessionsHolder(options) => sessions::run_holder(&options).await,
+            Command::Operations(options) => operations::run(&arguments.program, &options).await,
             Command::History(options) => history::run(&options).await,
             Command::Record { file, seconds: Some(seconds) } => capture::capture(&file, seconds).await,
             Command::Record { file, seconds: None } => record::record(&file).await,

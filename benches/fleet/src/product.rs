@@ -133,6 +133,25 @@ impl Product {
         Ok(response.json().await?)
     }
 
+    /// Sends a body and answers the body that comes back.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses; its own words are in the message.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let sent = self.http.post(format!("http://localhost{path}")).json(body).send().await?;
+        let (status, text) = (sent.status(), sent.text().await?);
+        if status.is_success() { Ok(serde_json::from_str(&text)?) } else { bail!("{path}: {status} {text}") }
+    }
+
+    /// A page as a browser gets it.
+    ///
+    /// # Errors
+    /// When it does not answer, or with an error.
+    pub async fn page(&self, path: &str) -> anyhow::Result<String> {
+        let response = self.http.get(format!("http://localhost{path}")).send().await?.error_for_status()?;
+        Ok(response.text().await?)
+    }
+
     /// The public key with which it logs in.
     ///
     /// # Errors
@@ -156,6 +175,7 @@ impl Product {
                 "username": "bench",
                 "host_key": generator.host_key,
                 "unchecked": true,
+                "environment": "bench",
                 "interval_ms": u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
             });
             self.add(&body).await

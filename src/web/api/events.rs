@@ -39,8 +39,8 @@ fn message(event: &Event) -> Value {
             "health_status": health,
             "reachability": reachability,
         }),
-        Event::Operation { operation, server, .. } => {
-            json!({ "type": "operation.changed", "operation_id": operation, "server_id": server })
+        Event::Operation { operation, servers, .. } => {
+            json!({ "type": "operation.changed", "operation_id": operation, "server_ids": &servers[..] })
         }
         Event::Transfer { server, direction, path, done_bytes, total_bytes, .. } => json!({
             "type": "transfer.progress",

@@ -13,8 +13,8 @@ use super::{fetched_page, rows, window};
 use crate::actions::Action;
 use crate::model::{OperationStatus, Selector, TargetStatus, Timestamp};
 use crate::operations::{
-    Cluster, NewOperation, OperationView, Order, Planned, Strategy, TargetView, cluster_summary, clusters,
-    parameter,
+    Cluster, NewOperation, OperationQuery, OperationView, Order, Planned, Strategy, TargetView, batch_sizes,
+    cluster_summary, clusters, parameter,
 };
 use crate::services::Services;
 
@@ -33,6 +33,12 @@ pub fn routes() -> Vec<Route> {
             .gives("CommandList"),
         Route::get("/api/v1/fleet/operations", Access::VIEWER, list)
             .summary("Operations, newest first, without their results")
+            .query("status", "any of these, with commas between: pending, running, completed, failed, partial, cancelled")
+            .query("action", "any of these, with commas between: run_command, restart_service, …")
+            .query("server", "id or name of a server among its targets; the id of one that was removed too")
+            .query("initiated_by", "who began it, as operations name it")
+            .query("from", "begun at or after this: RFC 3339 or Unix time")
+            .query("to", "begun before this: RFC 3339 or Unix time")
             .query("limit", "entries on the page, 1 to 1000, 100 by default")
             .query("cursor", "next_cursor of the page before")
             .gives("OperationList"),
@@ -155,7 +161,7 @@ pub struct OperationJson {
     /// The conditions that chose servers, as they were given.
     #[schema(value_type = Option<Object>)]
     filter_criteria: Option<Value>,
-    /// parallelism, batches, pause_s, max_failures, health_gate_s, when_busy.
+    /// parallelism, batches, pause_s, max_failures, health_gate_s, when_busy, by_dependencies.
     #[schema(value_type = Object)]
     strategy: Value,
     /// The operation whose servers it tries again.
@@ -270,12 +276,14 @@ pub struct OperationInput {
     #[schema(value_type = Object)]
     filter_criteria: Option<Selector>,
     /// parallelism, batches (sizes as numbers or "10%"; the last repeats), pause_s, max_failures (number or "10%"),
-    /// health_gate_s, when_busy (share, queue, refuse).
+    /// health_gate_s, when_busy (share, queue, refuse; else as it is configured), by_dependencies (what a server needs goes
+    /// first; makes the batches).
     #[serde(default)]
     #[schema(value_type = Object)]
     strategy: Option<Strategy>,
     /// Of the action: pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment (texts, or
-    /// {"secret": text}), stdin, container {engine, name}, label.
+    /// {"secret": text}), stdin, container {engine, name}, label, detached (goes on without its connection and without
+    /// Roundsman).
     #[serde(default)]
     #[schema(value_type = Object)]
     parameters: Map<String, Value>,
@@ -303,7 +311,7 @@ async fn begin(request: Request, services: Services) -> Result<Response, Failure
     let new = Order { action, selector, strategy: input.strategy.unwrap_or_default(), retry_of: None };
     if input.dry_run {
         let plan = services.operations.plan_order(request.caller()?, &new)?;
-        let batches: Vec<usize> = new.strategy.split(plan.len()).iter().map(ExactSizeIterator::len).collect();
+        let batches = batch_sizes(&plan);
         let targets: Vec<Value> = plan.iter().map(planned).collect();
         return json_reply(
             StatusCode::OK,
@@ -353,7 +361,8 @@ async fn retry(request: Request, services: Services) -> Result<Response, Failure
 async fn list(request: Request, services: Services) -> Result<Response, Failure> {
     let window = window(&request)?;
     let (limit, offset) = rows(window);
-    let views = services.operations.list(request.caller()?, limit, offset).await?;
+    let query = OperationQuery::parse(|name| request.query(name))?;
+    let views = services.operations.find(request.caller()?, &query, limit, offset).await?;
     fetched_page(window, views.iter().map(|view| OperationJson::of(view, false)).collect())
 }
 

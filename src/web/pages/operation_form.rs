@@ -57,7 +57,7 @@ impl Step {
 }
 
 /// What the form asks whatever the action is, and in which step. No parameter of an action may be called like one of these.
-pub const ASKED: [(&str, Step); 15] = [
+pub const ASKED: [(&str, Step); 16] = [
     ("operation_type", Step::Action),
     ("server", Step::Targets),
     ("group", Step::Targets),
@@ -72,11 +72,12 @@ pub const ASKED: [(&str, Step); 15] = [
     ("pause_s", Step::Strategy),
     ("max_failures", Step::Strategy),
     ("health_gate_s", Step::Strategy),
+    ("by_dependencies", Step::Strategy),
     ("when_busy", Step::Strategy),
 ];
 
 /// Ways over the servers that are filled in with one press: the word, its title, and the values.
-pub const PRESETS: [Preset; 3] = [
+pub const PRESETS: [Preset; 4] = [
     Preset { word: "at-once", title: "All at once", values: &[] },
     Preset {
         word: "one-by-one",
@@ -87,6 +88,11 @@ pub const PRESETS: [Preset; 3] = [
         word: "canary",
         title: "One first, then a tenth, then the rest",
         values: &[("batches", "1,10%,100%"), ("max_failures", "1"), ("health_gate_s", "120")],
+    },
+    Preset {
+        word: "needed-first",
+        title: "In the order of dependencies",
+        values: &[("by_dependencies", "true"), ("health_gate_s", "120")],
     },
 ];
 

@@ -114,6 +114,11 @@ const COMMAND: &[Parameter] = &[
     Parameter::line("run_as", "As another user", 128)
         .placeholder("postgres")
         .hint("With sudo; empty: the user that Roundsman logs in as."),
+    Parameter::new(
+        "detached",
+        "Detached: it goes on when the connection is lost or Roundsman restarts",
+        Shape::Flag,
+    ),
     Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60"),
     Parameter::line("label", "Label", 100).hint("What the lists show instead of the command."),
 ];

@@ -137,7 +137,7 @@ struct Together {
 
 #[derive(Debug, Clone)]
 struct Row {
-    batch: usize,
+    batch: u32,
     name: String,
     is_possible: bool,
 }
@@ -272,14 +272,12 @@ impl NewOperationPage {
         seal: String,
         is_dangerous: bool,
     ) -> Self {
-        let batch_of =
-            sizes.iter().enumerate().flat_map(|(number, size)| std::iter::repeat_n(number + 1, *size));
-        let rows: Vec<Row> = planned
-            .iter()
-            .zip(batch_of)
-            .take(NAMED)
-            .map(|(one, batch)| Row { batch, name: one.name.clone(), is_possible: one.plan.is_ok() })
-            .collect();
+        let row = |one: &Planned| Row {
+            batch: one.batch + 1,
+            name: one.name.clone(),
+            is_possible: one.plan.is_ok(),
+        };
+        let rows: Vec<Row> = planned.iter().take(NAMED).map(row).collect();
         let mut commands = together(planned);
         let commands_left_out = commands.len().saturating_sub(COMMANDS);
         commands.truncate(COMMANDS);
@@ -379,8 +377,12 @@ fn words<'a>(found: impl Iterator<Item = &'a str>, chosen: &'a str) -> Vec<Choic
 
 /// How it goes over its servers; names as [`crate::operations::Strategy`] has them.
 fn strategy_fields(form: &OperationForm) -> Vec<Field> {
-    let busy =
-        [("share", "Run beside it"), ("queue", "Wait until it has ended"), ("refuse", "Begin nothing")];
+    let busy = [
+        ("", "As it is configured"),
+        ("share", "Run beside it"),
+        ("queue", "Wait until it has ended"),
+        ("refuse", "Begin nothing"),
+    ];
     let when_busy = form.text("when_busy");
     vec![
         Field::line("batches", "Batches", form.text("batches"), 200)
@@ -394,6 +396,12 @@ fn strategy_fields(form: &OperationForm) -> Vec<Field> {
         Field::number("pause_s", "Seconds between batches", form.text("pause_s"), 0, 43_200),
         Field::number("health_gate_s", "Seconds to become healthy", form.text("health_gate_s"), 1, 43_200)
             .hint("The next batch waits until the last one’s servers are healthy, at most so long."),
+        Field::flag(
+            "by_dependencies",
+            "In the order of dependencies",
+            form.text("by_dependencies") == "true",
+        )
+        .hint("What others need comes first; this makes the batches."),
         Field::choice(
             "when_busy",
             "Where another operation runs",
@@ -457,6 +465,7 @@ mod tests {
             server: ServerId::new(uuid::Uuid::nil()),
             name: (*name).to_owned(),
             plan: Ok(plan.clone()),
+            batch: 0,
         };
         names.iter().map(one).collect()
     }

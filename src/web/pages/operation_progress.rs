@@ -264,6 +264,7 @@ fn way(stored: &serde_json::Value) -> Option<String> {
         let sizes: Vec<String> = strategy.batches.iter().map(ToString::to_string).collect();
         words.push(format!("batches of {}", sizes.join(", ")));
     }
+    words.extend(strategy.by_dependencies.then(|| "in the order of dependencies".to_owned()));
     words.extend(strategy.parallelism.map(|count| format!("{count} at the same time")));
     if strategy.pause_s > 0 {
         words.push(format!("{} s between batches", strategy.pause_s));

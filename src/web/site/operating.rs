@@ -18,7 +18,7 @@ use super::acting::acting;
 use super::{done, doors, show, viewer};
 use crate::fleet::ServerState;
 use crate::model::{Caller, Role, ServerId};
-use crate::operations::{OperationError, OperationView};
+use crate::operations::{OperationError, OperationQuery, OperationView};
 use crate::services::Services;
 
 /// The routes of this file.
@@ -38,10 +38,25 @@ pub fn routes() -> Vec<Route> {
 async fn operations(request: Request, services: Services) -> Result<Response, Failure> {
     let pager = Pager::of(request.query("page"));
     let (limit, offset) = pager.window(PER_PAGE);
-    let query = ListQuery::of(|name| request.query(name));
-    let views = services.operations.list(request.caller()?, limit, offset).await?;
-    let page = OperationsPage::new(&viewer(&request)?, &views, &query, pager, services.clock.now());
-    show(StatusCode::OK, &page)
+    let given = |name: &str| request.query(name);
+    let found = match OperationQuery::parse(given) {
+        Ok(query) => services.operations.find(request.caller()?, &query, limit, offset).await,
+        Err(error) => Err(error),
+    };
+    // What is wrong with the filter is told above it, where it can be mended.
+    let (views, wrong) = match found {
+        Ok(views) => (views, None),
+        Err(error @ (OperationError::Fleet(_) | OperationError::InvalidQuery { .. })) => {
+            let problem = problem(&error.into());
+            (Vec::new(), Some((problem.status, Notice::problem(doors::sentence(&problem.detail)))))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (viewer, query) = (viewer(&request)?, ListQuery::of(given));
+    let mut page = OperationsPage::new(&viewer, &views, &query, pager, services.clock.now());
+    let (status, notice) = wrong.map_or((StatusCode::OK, None), |(status, notice)| (status, Some(notice)));
+    page.chrome.notice = notice;
+    show(status, &page)
 }
 
 async fn operation(request: Request, services: Services) -> Result<Response, Failure> {

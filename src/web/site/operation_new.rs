@@ -16,7 +16,9 @@ use super::{acting::impediment, doors, show, tags, viewer};
 use crate::actions::{Action, ActionError};
 use crate::fleet::{ServerFilter, ServerState};
 use crate::model::{Caller, InvalidServer, Selector};
-use crate::operations::{InvalidStrategy, OperationError, Order, Planned, Strategy, TARGETS, parse_batches};
+use crate::operations::{
+    InvalidStrategy, OperationError, Order, Planned, Strategy, TARGETS, batch_sizes, parse_batches,
+};
 use crate::services::Services;
 
 /// A command, and the names of a fleet.
@@ -175,8 +177,8 @@ fn strategy(form: &OperationForm) -> Result<Strategy, Wrong> {
         when_busy: filled("when_busy")
             .map(|word| serde_json::from_value(word.into()))
             .transpose()
-            .map_err(|_| Wrong::of_field("when_busy", "use share, queue or refuse".to_owned()))?
-            .unwrap_or_default(),
+            .map_err(|_| Wrong::of_field("when_busy", "use share, queue or refuse".to_owned()))?,
+        by_dependencies: form.text("by_dependencies") == "true",
     };
     strategy.check().map_err(OperationError::from)?;
     Ok(strategy)
@@ -288,7 +290,7 @@ fn confirm(
 ) -> Result<Response, Failure> {
     let order = draft.order().ok_or_else(|| Failure::invalid("the form does not say everything"))?;
     let planned = services.operations.plan_order(request.caller()?, &order)?;
-    let sizes: Vec<usize> = order.strategy.split(planned.len()).iter().map(ExactSizeIterator::len).collect();
+    let sizes = batch_sizes(&planned);
     let is_dangerous = draft.kind.as_ref().is_ok_and(|kind| kind.is_dangerous);
     let page = page(request, services, draft, Step::Confirm, wrong)?;
     let page = page.reviewed(&planned, &sizes, seal(&order, &planned), is_dangerous);
