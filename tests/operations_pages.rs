@@ -29,7 +29,7 @@ async fn send(app: &TestApp, path: &str, who: &Who, fields: &[(&str, &str)]) -> 
 
 async fn step(app: &TestApp, who: &Who, to: &str, fields: &[(&str, &str)]) -> (u16, String) {
     let answer = send(app, "/operations/review", who, &[fields, &[("to", to)]].concat()).await;
-    (answer.status.as_u16(), answer.text())
+    (answer.status, answer.text())
 }
 
 fn hidden(name: &str, value: &str) -> String {
@@ -144,7 +144,7 @@ async fn the_way_stops_at_the_first_step_that_does_not_hold_and_says_why() {
         app.get("/operations/new?operation_type=run_command&server=ghost").by(&operator).send().await.text();
     assert!(asked.contains("2. Which servers") && asked.contains("ghost"), "{asked}");
     let anew = app.get("/operations/review").by(&operator).send().await;
-    assert_eq!((anew.status.as_u16(), anew.header("location")), (303, "/operations/new"));
+    assert_eq!((anew.status, anew.header("location")), (303, "/operations/new"));
     let viewer = app.login(Role::Viewer).await;
     assert_eq!(step(&app, &viewer, "confirm", &[]).await.0, 403);
     assert_eq!(app.get("/operations/new").by(&viewer).send().await.status, 403);
@@ -243,7 +243,7 @@ async fn the_list_of_operations_is_narrowed_by_its_address() {
     let list = async |query: &str| {
         let answer = app.get(&format!("/operations{query}")).by(&operator).send().await;
         let text = answer.text();
-        (answer.status.as_u16(), text.contains("Run echo first"), text.contains("Run echo second"), text)
+        (answer.status, text.contains("Run echo first"), text.contains("Run echo second"), text)
     };
     for (query, first, second) in [
         ("", true, true),
