@@ -41,8 +41,14 @@ pub(super) struct Leg {
     pub(super) plan: Plan,
 }
 
-/// The places that a target holds while its command runs: of its operation, of its server, of the executor.
-type Turn = [OwnedSemaphorePermit; 3];
+/// The places that a target holds while its command runs.
+struct Turn {
+    operation: OwnedSemaphorePermit,
+    server: OwnedSemaphorePermit,
+    executor: OwnedSemaphorePermit,
+    /// Among the detached ones.
+    detached: Option<OwnedSemaphorePermit>,
+}
 
 /// How a target ended.
 #[derive(Debug)]
@@ -107,32 +113,34 @@ impl Leg {
         self.finish(Some(record), ending).await;
     }
 
-    /// Begins a command that goes on by itself and follows it; meanwhile it holds the place in its operation only.
+    /// Begins a command that goes on by itself and follows it; meanwhile it holds its places in the operation and among the
+    /// detached ones only.
     async fn run_detached(
         self,
         record: CommandRecord,
         (turn, hand): (Turn, Hand),
         sudo_password: Option<Secret<String>>,
     ) {
-        let [own, place, all] = turn;
+        let Turn { operation, server, executor, detached } = turn;
         let begun = tokio::select! {
             biased;
             // It may have begun; following it finds out, and ends it.
             () = self.running.cancel.cancelled() => Ok(()),
             begun = self.begin_detached(&hand, &record, sudo_password) => begun,
         };
-        drop((hand, place, all));
+        drop((hand, server, executor));
         match begun {
             Ok(()) => self.follow_to_its_end(record, false).await,
             Err(ending) => self.finish(Some(record), ending).await,
         }
-        drop(own);
+        drop((operation, detached));
     }
 
     /// Follows a command that goes on by itself. `taken_up`: an earlier Roundsman began it.
     pub(super) async fn follow_to_its_end(&self, record: CommandRecord, taken_up: bool) {
-        if let Some(ending) = self.follow_detached(&record, taken_up).await {
+        if let Some((ending, in_memory)) = self.follow_detached(&record, taken_up).await {
             self.finish(Some(record.clone()), ending).await;
+            drop(in_memory);
             self.sweep_detached(&record).await;
         }
     }
@@ -148,6 +156,11 @@ impl Leg {
         if let Some(why) = self.running.unmet(self.server) {
             return Err(Ending::without(TargetStatus::Skipped, &format!("nothing was sent: {why}")));
         }
+        let mut detached = if self.plan.how.detached {
+            Arc::clone(&self.operations.inner.detached).acquire_owned().await.ok()
+        } else {
+            None
+        };
         loop {
             self.may_send().await?;
             // The semaphores are never closed; without a permit the leg would only be one too many.
@@ -164,9 +177,9 @@ impl Leg {
                 }
             };
             if self.running.switch.now().allows()
-                && let (Ok(own), Ok(place), Ok(turn)) = (own, place, turn)
+                && let (Ok(operation), Ok(server), Ok(executor)) = (own, place, turn)
             {
-                return Ok(([own, place, turn], hand));
+                return Ok((Turn { operation, server, executor, detached: detached.take() }, hand));
             }
             // Paused or halted meanwhile: nobody waits for the places of one that waits.
         }

@@ -32,7 +32,7 @@ use crate::fleet::{Fleet, FleetError};
 use crate::model::{Caller, OperationId, OperationStatus, Selector, ServerId, TargetStatus, Timestamp};
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation, Target};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, unfinished};
 use ledger::Ledger;
 use rolling::Switch;
 
@@ -49,6 +49,10 @@ pub const TARGETS: usize = 10_000;
 /// Commands that run at the same time, over all operations: sshd on the other side is slower than we are.
 const AT_ONCE: usize = 64;
 
+/// Detached commands that are followed at the same time: the last 64 KiB of each output of each are in memory.
+const DETACHED_AT_ONCE: usize = 1000;
+/// Whole outputs of detached commands in memory at the same time, 2 MiB each at most.
+const GATHERED_AT_ONCE: usize = 32;
 /// Commands at the same time on one server: as many as its connection has channels for them.
 const AT_ONCE_ON_ONE: usize = 6;
 
@@ -158,6 +162,8 @@ struct Inner {
     policy: Policy,
     running: Mutex<HashMap<OperationId, Arc<Running>>>,
     permits: Arc<Semaphore>,
+    detached: Arc<Semaphore>,
+    gathering: Arc<Semaphore>,
     /// Commands at the same time on one server, so that what waits for one server keeps no place from the others.
     servers: Mutex<HashMap<ServerId, Arc<Semaphore>>>,
     /// Rings when a target has ended, for those who wait for their turn on a server.
@@ -220,7 +226,7 @@ impl Operations {
         policy: Policy,
     ) -> Result<Self, OperationError> {
         let now = clock.now();
-        let interrupted = store.write(move |tx| rows::mark_interrupted(tx, now)).await?;
+        let interrupted = store.write(move |tx| unfinished::mark_interrupted(tx, now)).await?;
         if interrupted.ended > 0 {
             tracing::warn!(
                 operations = interrupted.ended,
@@ -235,6 +241,8 @@ impl Operations {
                 policy,
                 running: Mutex::default(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
+                detached: Arc::new(Semaphore::new(DETACHED_AT_ONCE)),
+                gathering: Arc::new(Semaphore::new(GATHERED_AT_ONCE)),
                 servers: Mutex::default(),
                 turned: Notify::new(),
                 begun: AtomicU64::new(0),

@@ -101,6 +101,7 @@ impl Taken {
         match (plan, record) {
             (Ok((action, plan)), Some(record)) => {
                 self.running.ledger.sent(target.position, &record);
+                let _place = Arc::clone(&self.operations.inner.detached).acquire_owned().await;
                 leg(plan, action).follow_to_its_end(record, true).await;
             }
             (plan, record) => {

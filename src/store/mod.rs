@@ -21,6 +21,7 @@ pub mod servers;
 pub mod settings;
 pub mod timeline;
 pub mod tokens;
+pub mod unfinished;
 pub mod users;
 
 use std::fmt;

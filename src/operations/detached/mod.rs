@@ -6,8 +6,10 @@
 
 mod script;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::fanout::{CONNECT_LIMIT, Ending, Leg, REASON_CHARS, request};
@@ -33,13 +35,16 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(2);
 /// The command is over its time limit for so long and the server still is not back: nobody waits for it any longer.
 const LOST_AFTER: Duration = Duration::from_hours(1);
+/// Looks that bring a whole output, with room; a server that brings less at a time than it has is left with the rest.
+const GATHER_LOOKS: usize = 4 * OUTPUT_LIMIT.div_ceil(LOOK_BYTES);
+/// A run took time, however little.
+const LEAST_WALL: Duration = Duration::from_millis(1);
 
-/// What was read of a run so far.
+/// How far a run was read. What it printed is not kept here: hundreds may run for hours.
 #[derive(Debug, Default)]
 struct Read {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    dropped: (u64, u64),
+    /// Bytes of each stream that were passed on.
+    passed: (usize, usize),
     /// Since when nothing of it is to be found.
     missing: Option<Instant>,
     /// Since when its exit status is there.
@@ -47,45 +52,47 @@ struct Read {
 }
 
 impl Read {
-    fn room(&self) -> (usize, usize) {
-        let room = |kept: &[u8]| OUTPUT_LIMIT.saturating_sub(kept.len()).min(LOOK_BYTES);
-        (room(&self.stdout), room(&self.stderr))
-    }
-
-    /// Keeps what is new. True: there is more to be fetched.
+    /// True: there is more to be passed on.
     fn take(&mut self, seen: &Seen) -> bool {
-        let take = |kept: &mut Vec<u8>, dropped: &mut u64, stream: &Stream| {
-            let room = OUTPUT_LIMIT.saturating_sub(kept.len()).min(stream.new.len());
-            kept.extend_from_slice(stream.new.get(..room).unwrap_or_default());
-            let kept_bytes = u64::try_from(kept.len()).unwrap_or(u64::MAX);
-            let left = stream.bytes.saturating_sub(kept_bytes);
-            *dropped = left.saturating_add(stream.more);
-            left > 0 && kept.len() < OUTPUT_LIMIT && !stream.new.is_empty()
+        let take = |passed: &mut usize, stream: &Stream| {
+            *passed = passed.saturating_add(stream.new.len()).min(OUTPUT_LIMIT);
+            !stream.new.is_empty() && is_behind(*passed, stream)
         };
-        let stdout = take(&mut self.stdout, &mut self.dropped.0, &seen.stdout);
-        take(&mut self.stderr, &mut self.dropped.1, &seen.stderr) || stdout
-    }
-
-    fn output(self, exit_status: Option<u32>, wall: Duration) -> Output {
-        Output {
-            exit_status,
-            signal: None,
-            stdout: self.stdout,
-            stderr: self.stderr,
-            stdout_dropped_bytes: self.dropped.0,
-            stderr_dropped_bytes: self.dropped.1,
-            wall,
-        }
+        let stdout = take(&mut self.passed.0, &seen.stdout);
+        take(&mut self.passed.1, &seen.stderr) || stdout
     }
 }
+
+/// There is more of a stream than the `read` bytes, and it is wanted.
+fn is_behind(read: usize, stream: &Stream) -> bool {
+    read < OUTPUT_LIMIT && u64::try_from(read).is_ok_and(|read| read < stream.bytes)
+}
+
+/// Bytes of each stream that the next look may bring.
+fn room((stdout, stderr): (usize, usize)) -> (usize, usize) {
+    let room = |read: usize| OUTPUT_LIMIT.saturating_sub(read).min(LOOK_BYTES);
+    (room(stdout), room(stderr))
+}
+
+/// Keeps what is new of a stream and counts what is not kept. True: there is more to be fetched.
+fn keep(kept: &mut Vec<u8>, dropped: &mut u64, stream: &Stream) -> bool {
+    let room = OUTPUT_LIMIT.saturating_sub(kept.len()).min(stream.new.len());
+    kept.extend_from_slice(stream.new.get(..room).unwrap_or_default());
+    let whole = u64::try_from(kept.len()).unwrap_or(u64::MAX);
+    *dropped = stream.bytes.saturating_sub(whole).saturating_add(stream.more);
+    !stream.new.is_empty() && is_behind(kept.len(), stream)
+}
+
+/// How a run ended, and the place in memory that its output takes until it is written.
+type Concluded = (Ending, Option<OwnedSemaphorePermit>);
 
 /// What a look means.
 enum Verdict {
     /// It goes on.
     Wait,
-    /// There is more to be fetched at once.
+    /// There is more to be fetched soon.
     More,
-    Ended(Option<u32>),
+    Ended,
     /// It was ended because its time was over.
     Late,
     /// Its end will not be seen any more, and why.
@@ -100,10 +107,11 @@ fn judge(seen: &Seen, read: &mut Read, now: Instant) -> Verdict {
         read.missing = None;
     }
     let more = read.take(seen);
-    if more {
+    // Of what has ended everything is gathered.
+    if more && seen.exit_status.is_none() {
         return Verdict::More;
     }
-    let over = || if seen.late { Verdict::Late } else { Verdict::Ended(seen.exit_status) };
+    let over = || if seen.late { Verdict::Late } else { Verdict::Ended };
     match seen.state {
         State::Done => over(),
         _ if seen.exit_status.is_some() => {
@@ -173,31 +181,39 @@ impl Leg {
     }
 
     /// Follows a run to its end. None: Roundsman stops, and the run goes on.
-    pub(super) async fn follow_detached(&self, record: &CommandRecord, taken_up: bool) -> Option<Ending> {
+    pub(super) async fn follow_detached(&self, record: &CommandRecord, taken_up: bool) -> Option<Concluded> {
         let mut read = Read::default();
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let wait = tokio::select! {
+            let looked = tokio::select! {
                 biased;
-                () = self.running.cancel.cancelled() => return self.give_up(record, read, begun).await,
-                looked = self.look(record, &mut read) => match looked {
-                    Err(why) => match self.is_lost(record, &why) {
-                        Some(reason) => return Some(Self::unseen(&reason, read, begun)),
-                        None => AWAY_PAUSE,
-                    },
-                    Ok((_, Verdict::More)) => Duration::ZERO,
-                    Ok((_, Verdict::Wait)) => {
-                        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
-                        pause
-                    }
-                    Ok((_, Verdict::Lost(reason))) => return Some(Self::unseen(reason, read, begun)),
-                    Ok((seen, verdict)) => {
-                        // Of what ended while nobody looked, only the server's clock says how long it took.
-                        let by_server = seen.seconds.map(Duration::from_secs).filter(|_| taken_up);
-                        let wall = by_server.unwrap_or_else(|| begun.elapsed()).max(Duration::from_millis(1));
-                        return Some(self.ended(&verdict, read.output(None, wall)));
-                    }
+                () = self.running.cancel.cancelled() => return self.give_up(record, begun).await,
+                looked = self.look(record, &mut read) => looked,
+            };
+            let concluded = match looked {
+                Ok((_, Verdict::More)) => {
+                    pause = FIRST_PAUSE;
+                    Ok(None)
+                }
+                Ok((_, Verdict::Wait)) => {
+                    pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+                    Ok(None)
+                }
+                Ok((seen, verdict)) => {
+                    // Of what ended while nobody looked, only the server's clock says how long it took.
+                    let by_server = seen.seconds.map(Duration::from_secs).filter(|_| taken_up);
+                    let wall = by_server.unwrap_or_else(|| begun.elapsed());
+                    self.conclude(record, &seen, &verdict, wall).await.map(Some)
+                }
+                Err(why) => Err(why),
+            };
+            let wait = match concluded {
+                Ok(Some(concluded)) => return Some(concluded),
+                Ok(None) => pause,
+                Err(why) => match self.is_lost(record, &why) {
+                    Some(reason) => return Some((self.unseen(&reason, begun.elapsed()), None)),
+                    None => AWAY_PAUSE,
                 },
             };
             tokio::select! {
@@ -208,33 +224,42 @@ impl Leg {
         }
     }
 
-    fn ended(&self, verdict: &Verdict, output: Output) -> Ending {
-        match verdict {
-            Verdict::Ended(exit_status) => {
-                Ending::of(Ok(Output { exit_status: *exit_status, ..output }), &self.plan)
-            }
-            _ => {
-                let error = format!("it did not end within {} s and was ended", self.plan.timeout.as_secs());
-                Ending { status: TargetStatus::Failed, error: Some(error), output }
-            }
+    /// The end of a run, with all of its output that is kept. Err: there is no answer now.
+    async fn conclude(
+        &self,
+        record: &CommandRecord,
+        seen: &Seen,
+        verdict: &Verdict,
+        wall: Duration,
+    ) -> Result<Concluded, String> {
+        if matches!(seen.state, State::Absent | State::Starting)
+            && let Verdict::Lost(reason) = verdict
+        {
+            return Ok((self.unseen(reason, wall), None));
         }
+        let (output, place) = self.gather(record).await?;
+        let output = Output { wall: wall.max(LEAST_WALL), ..output };
+        let ending = match verdict {
+            Verdict::Lost(reason) => Ending { output, ..Ending::without(TargetStatus::Unknown, reason) },
+            Verdict::Late => {
+                let error = format!("it did not end within {} s and was ended", self.plan.timeout.as_secs());
+                Ending { output, ..Ending::without(TargetStatus::Failed, &error) }
+            }
+            _ => Ending::of(Ok(Output { exit_status: seen.exit_status, ..output }), &self.plan),
+        };
+        Ok((ending, place))
     }
 
-    /// Its end was not seen; what it printed until then is kept.
-    fn unseen(reason: &str, read: Read, begun: Instant) -> Ending {
-        let output = read.output(None, begun.elapsed().max(Duration::from_millis(1)));
+    /// Its end was not seen; of what it printed, the last that was passed on is kept.
+    fn unseen(&self, reason: &str, wall: Duration) -> Ending {
+        let (stdout, stderr) = self.running.ledger.printed(self.position);
+        let output = Output { stdout, stderr, wall: wall.max(LEAST_WALL), ..Output::default() };
         Ending { output, ..Ending::without(TargetStatus::Unknown, reason) }
     }
 
     /// One look, and what it means; what is new goes to those who watch.
     async fn look(&self, record: &CommandRecord, read: &mut Read) -> Result<(Seen, Verdict), String> {
-        let script = script::look(&Self::run_id(record), (read.stdout.len(), read.stderr.len()), read.room())
-            .map_err(|error| error.to_string())?;
-        let output = self.ask(script).await?;
-        let seen = Seen::parse(&output.stdout).ok_or_else(|| {
-            let said = printable::line(&[output.stdout.as_slice(), output.stderr.as_slice()].concat(), 200);
-            format!("the server does not say how far it is, but '{said}'")
-        })?;
+        let seen = self.seen(record, read.passed).await?;
         let news = [(&seen.stdout.new, Piece::Stdout as fn(_) -> _), (&seen.stderr.new, Piece::Stderr)];
         for (new, piece) in news.into_iter().filter(|(new, _)| !new.is_empty()) {
             self.running.ledger.said(self.position, piece(new.clone()));
@@ -244,10 +269,34 @@ impl Leg {
         Ok((seen, verdict))
     }
 
+    async fn seen(&self, record: &CommandRecord, read: (usize, usize)) -> Result<Seen, String> {
+        let script =
+            script::look(&Self::run_id(record), read, room(read)).map_err(|error| error.to_string())?;
+        let output = self.ask(script).await?;
+        Seen::parse(&output.stdout).ok_or_else(|| {
+            let said = printable::line(&[output.stdout.as_slice(), output.stderr.as_slice()].concat(), 200);
+            format!("the server does not say how far it is, but '{said}'")
+        })
+    }
+
+    /// All that is kept of its output, once a place in memory is free for it.
+    async fn gather(&self, record: &CommandRecord) -> Result<(Output, Option<OwnedSemaphorePermit>), String> {
+        let place = Arc::clone(&self.operations.inner.gathering).acquire_owned().await.ok();
+        let mut output = Output::default();
+        for _ in 0..GATHER_LOOKS {
+            let seen = self.seen(record, (output.stdout.len(), output.stderr.len())).await?;
+            let more = keep(&mut output.stdout, &mut output.stdout_dropped_bytes, &seen.stdout);
+            if !keep(&mut output.stderr, &mut output.stderr_dropped_bytes, &seen.stderr) && !more {
+                break;
+            }
+        }
+        Ok((output, place))
+    }
+
     /// Runs one of the scripts, in the turn that any command has. Err: there is no answer now, and why.
     async fn ask(&self, script: String) -> Result<Output, String> {
         let place = self.operations.places_of(self.server).acquire_owned().await;
-        let turn = std::sync::Arc::clone(&self.operations.inner.permits).acquire_owned().await;
+        let turn = Arc::clone(&self.operations.inner.permits).acquire_owned().await;
         let connecting = self.operations.inner.fleet.hand(&self.caller, self.server);
         let hand = tokio::time::timeout(CONNECT_LIMIT, connecting)
             .await
@@ -273,30 +322,33 @@ impl Leg {
     }
 
     /// Ends the command on its server, unless only Roundsman stops.
-    async fn give_up(&self, record: &CommandRecord, mut read: Read, begun: Instant) -> Option<Ending> {
+    async fn give_up(&self, record: &CommandRecord, begun: Instant) -> Option<Concluded> {
         if self.operations.inner.stop.is_cancelled() {
             tracing::info!(operation = %self.operation.id, server = %self.name, "a detached command goes on without Roundsman");
             return None;
         }
-        let ended = match script::end(&Self::run_id(record)) {
-            Ok(script) => self.ask(script).await.map(drop),
-            Err(error) => Err(error.to_string()),
+        let ended = async {
+            let script = script::end(&Self::run_id(record)).map_err(|error| error.to_string())?;
+            self.ask(script).await?;
+            let seen = self.seen(record, (0, 0)).await?;
+            Ok::<_, String>((seen, self.gather(record).await?))
         };
-        let seen = match ended {
-            Ok(()) => self.look(record, &mut read).await.map(|(seen, _)| seen),
-            Err(why) => Err(why),
-        };
-        let (status, reason) = match seen {
-            Ok(seen) if seen.state == State::Runs && seen.exit_status.is_none() => {
-                (TargetStatus::Unknown, "cancelled while it ran; it does not end on its server".to_owned())
+        Some(match ended.await {
+            Ok((seen, (output, place))) => {
+                let still_runs = seen.state == State::Runs && seen.exit_status.is_none();
+                let (status, reason) = if still_runs {
+                    (TargetStatus::Unknown, "cancelled while it ran; it does not end on its server")
+                } else {
+                    (TargetStatus::Cancelled, "cancelled while it ran; the command was ended")
+                };
+                let output = Output { wall: begun.elapsed().max(LEAST_WALL), ..output };
+                (Ending { output, ..Ending::without(status, reason) }, place)
             }
-            Ok(_) => (TargetStatus::Cancelled, "cancelled while it ran; the command was ended".to_owned()),
             Err(why) => {
                 let reason = format!("cancelled, but its server gives no answer, so it may still run: {why}");
-                (TargetStatus::Unknown, reason)
+                (self.unseen(&reason, begun.elapsed()), None)
             }
-        };
-        Some(Ending { status, ..Self::unseen(&reason, read, begun) })
+        })
     }
 
     /// Removes what a run left on its server, once its end is written. What cannot be removed now goes with a later run.

@@ -114,12 +114,12 @@ const COMMAND: &[Parameter] = &[
     Parameter::line("run_as", "As another user", 128)
         .placeholder("postgres")
         .hint("With sudo; empty: the user that Roundsman logs in as."),
+    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60"),
     Parameter::new(
         "detached",
-        "Detached: it goes on when the connection is lost or Roundsman restarts",
+        "Detached: it goes on without its connection and without Roundsman",
         Shape::Flag,
     ),
-    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60"),
     Parameter::line("label", "Label", 100).hint("What the lists show instead of the command."),
 ];
 
@@ -242,6 +242,10 @@ mod tests {
         }
         let words: std::collections::BTreeSet<&str> = KINDS.iter().map(|kind| kind.word).collect();
         assert_eq!(words.len(), KINDS.len());
+        for kind in KINDS {
+            let names: std::collections::BTreeSet<&str> = kind.parameters.iter().map(|one| one.name).collect();
+            assert_eq!(names.len(), kind.parameters.len(), "{} asks for something twice", kind.word);
+        }
     }
 
     #[test]

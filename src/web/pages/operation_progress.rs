@@ -247,6 +247,9 @@ fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
     if members.get("sudo").and_then(serde_json::Value::as_bool) == Some(true) {
         facts.push(("As", "root, through sudo".to_owned()));
     }
+    if members.get("detached").and_then(serde_json::Value::as_bool) == Some(true) {
+        facts.push(("Runs", "detached from its connection".to_owned()));
+    }
     if let Some(limit) = number("timeout_ms") {
         facts.push(("Time limit", took(limit).text.unwrap_or_default()));
     }
@@ -264,7 +267,9 @@ fn way(stored: &serde_json::Value) -> Option<String> {
         let sizes: Vec<String> = strategy.batches.iter().map(ToString::to_string).collect();
         words.push(format!("batches of {}", sizes.join(", ")));
     }
-    words.extend(strategy.by_dependencies.then(|| "in the order of dependencies".to_owned()));
+    if strategy.by_dependencies {
+        words.push("in the order of dependencies".to_owned());
+    }
     words.extend(strategy.parallelism.map(|count| format!("{count} at the same time")));
     if strategy.pause_s > 0 {
         words.push(format!("{} s between batches", strategy.pause_s));

@@ -16,7 +16,7 @@ use super::super::request::{Access, Request};
 use super::super::routes::{Route, html, see_other};
 use super::acting::acting;
 use super::{done, doors, show, viewer};
-use crate::fleet::ServerState;
+use crate::fleet::{FleetError, ServerState};
 use crate::model::{Caller, Role, ServerId};
 use crate::operations::{OperationError, OperationQuery, OperationView};
 use crate::services::Services;
@@ -38,25 +38,31 @@ pub fn routes() -> Vec<Route> {
 async fn operations(request: Request, services: Services) -> Result<Response, Failure> {
     let pager = Pager::of(request.query("page"));
     let (limit, offset) = pager.window(PER_PAGE);
-    let given = |name: &str| request.query(name);
-    let found = match OperationQuery::parse(given) {
-        Ok(query) => services.operations.find(request.caller()?, &query, limit, offset).await,
-        Err(error) => Err(error),
-    };
-    // What is wrong with the filter is told above it, where it can be mended.
-    let (views, wrong) = match found {
+    let (views, wrong) = match found(&request, request.caller()?, &services, (limit, offset)).await {
         Ok(views) => (views, None),
-        Err(error @ (OperationError::Fleet(_) | OperationError::InvalidQuery { .. })) => {
-            let problem = problem(&error.into());
-            (Vec::new(), Some((problem.status, Notice::problem(doors::sentence(&problem.detail)))))
-        }
+        // What was typed into the filter means nothing: the list says so and stays usable.
+        Err(
+            error
+            @ (OperationError::InvalidQuery { .. } | OperationError::Fleet(FleetError::NoSuchServer(_))),
+        ) => (Vec::new(), Some(problem(&error.into()))),
         Err(error) => return Err(error.into()),
     };
-    let (viewer, query) = (viewer(&request)?, ListQuery::of(given));
+    let (viewer, query) = (viewer(&request)?, ListQuery::of(|name| request.query(name)));
     let mut page = OperationsPage::new(&viewer, &views, &query, pager, services.clock.now());
-    let (status, notice) = wrong.map_or((StatusCode::OK, None), |(status, notice)| (status, Some(notice)));
-    page.chrome.notice = notice;
+    let status = wrong.as_ref().map_or(StatusCode::OK, |problem| problem.status);
+    page.chrome.notice = wrong.map(|problem| Notice::problem(doors::sentence(&problem.detail)));
     show(status, &page)
+}
+
+/// The operations that the address means.
+async fn found(
+    request: &Request,
+    caller: &Caller,
+    services: &Services,
+    (limit, offset): (u32, u32),
+) -> Result<Vec<OperationView>, OperationError> {
+    let query = OperationQuery::parse(|name| request.query(name))?;
+    services.operations.find(caller, &query, limit, offset).await
 }
 
 async fn operation(request: Request, services: Services) -> Result<Response, Failure> {
