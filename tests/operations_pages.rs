@@ -29,7 +29,7 @@ async fn send(app: &TestApp, path: &str, who: &Who, fields: &[(&str, &str)]) -> 
 
 async fn step(app: &TestApp, who: &Who, to: &str, fields: &[(&str, &str)]) -> (u16, String) {
     let answer = send(app, "/operations/review", who, &[fields, &[("to", to)]].concat()).await;
-    (answer.status.as_u16(), answer.text())
+    (answer.status, answer.text())
 }
 
 fn hidden(name: &str, value: &str) -> String {
@@ -144,7 +144,7 @@ async fn the_way_stops_at_the_first_step_that_does_not_hold_and_says_why() {
         app.get("/operations/new?operation_type=run_command&server=ghost").by(&operator).send().await.text();
     assert!(asked.contains("2. Which servers") && asked.contains("ghost"), "{asked}");
     let anew = app.get("/operations/review").by(&operator).send().await;
-    assert_eq!((anew.status.as_u16(), anew.header("location")), (303, "/operations/new"));
+    assert_eq!((anew.status, anew.header("location")), (303, "/operations/new"));
     let viewer = app.login(Role::Viewer).await;
     assert_eq!(step(&app, &viewer, "confirm", &[]).await.0, 403);
     assert_eq!(app.get("/operations/new").by(&viewer).send().await.status, 403);
@@ -225,4 +225,39 @@ async fn an_open_page_hears_only_of_what_is_opened_on_it() {
     let page =
         app.get(&format!("/operations/{id}?open=21&status=succeeded")).by(&operator).send().await.text();
     assert!(page.contains("tick\nsecond") && !page.contains(">idle-1<"), "{page}");
+}
+
+#[tokio::test]
+async fn the_list_of_operations_is_narrowed_by_its_address() {
+    let (app, operator) = fleet().await;
+    let begin = async |text: &str, server: &str| {
+        let new = NewOperation {
+            action: Action::run_command(text, false, None).unwrap(),
+            servers: vec![server.to_owned(), "db-1".to_owned()],
+        };
+        let view = app.services.operations.begin(&Caller::roundsman(), new).await.unwrap();
+        ended(&app, &view.operation.id.to_string()).await
+    };
+    begin("echo first", "web-1").await;
+    begin("echo second", "web-2").await;
+    let list = async |query: &str| {
+        let answer = app.get(&format!("/operations{query}")).by(&operator).send().await;
+        let text = answer.text();
+        (answer.status, text.contains("Run echo first"), text.contains("Run echo second"), text)
+    };
+    for (query, first, second) in [
+        ("", true, true),
+        ("?server=web-1", true, false),
+        ("?server=db-1&status=failed&action=run_command", true, true),
+        ("?status=completed", false, false),
+        ("?action=restart_service", false, false),
+        ("?initiated_by=nobody", false, false),
+        ("?server=&status=&action=&initiated_by=", true, true),
+    ] {
+        let (status, has_first, has_second, text) = list(query).await;
+        assert_eq!((status, has_first, has_second), (200, first, second), "{query}: {text}");
+    }
+    let (status, .., text) = list("?server=ghost").await;
+    assert!(status == 404 && text.contains("ghost") && text.contains("No operation fits"), "{text}");
+    assert_eq!(list("?status=odd").await.0, 422);
 }

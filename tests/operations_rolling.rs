@@ -293,7 +293,7 @@ async fn a_page_shows_what_would_be_sent_and_begins_exactly_that() {
     let view = ended(&app, &id).await;
     assert_eq!(statuses(&view), [Succeeded, Succeeded]);
     let page = app.get(&format!("/operations/{id}")).by(&who).send().await.text();
-    assert!(page.contains("2 identical") && page.contains("2 batches"), "{page}");
+    assert!(page.contains("2 identical") && page.contains("Batch 2 of 2"), "{page}");
     let wrong = post("/operations/review", filled("", String::new())).await;
     assert_eq!(wrong.status, 422);
 }

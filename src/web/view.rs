@@ -297,8 +297,9 @@ impl HtmlSafe for Bar {}
 impl Bar {
     #[must_use]
     pub fn of(percent_value: Option<f64>) -> Self {
-        let width = percent_value.filter(|value| value.is_finite()).unwrap_or(0.0).clamp(0.0, 100.0);
-        Self { level: Level::of_percent(percent_value), width: format!("{width:.1}") }
+        let known = percent_value.filter(|value| value.is_finite());
+        let width = known.map_or_else(|| "0".to_owned(), |value| format!("{:.1}", value.clamp(0.0, 100.0)));
+        Self { level: Level::of_percent(percent_value), width }
     }
 }
 
@@ -484,7 +485,7 @@ mod tests {
             (Some(12.34), "level-calm", "12.3"),
             (Some(80.0), "level-high", "80.0"),
             (Some(120.0), "level-full", "100.0"),
-            (None, "level-unknown", "0.0"),
+            (None, "level-unknown", "0"),
         ] {
             let bar = Bar::of(value).to_string();
             assert!(bar.contains(class) && bar.contains(&format!("width=\"{width}%\"")), "{bar}");

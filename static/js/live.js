@@ -4,6 +4,8 @@
 //   fragments  [{id, html}]             the element of that id becomes this HTML
 //   samples    [{server, at, values}]   `at` in Unix ms, values by `metric` or `metric{label}`, for charts
 //   reload     true                     fetch this page again (servers were added or removed)
+//
+// The page of an operation says which servers are opened on it, {open: [positions]}: only their output is sent.
 
 const POLL_MS = 5000;
 const RETRY_FIRST_MS = 1000;

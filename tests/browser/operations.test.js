@@ -108,6 +108,7 @@ describe("operations", () => {
   });
 
   test("which servers are meant is told while they are being chosen", async () => {
+    browser.expect(/status of 422/);
     await page.goto(`${roundsman.url}/operations/new?operation_type=run_command`);
     await heading(page, "2. Which servers");
     await page.locator("#preview").getByText("No server is chosen yet").waitFor();
@@ -211,7 +212,7 @@ describe("operations", () => {
     await own.getByRole("button", { name: "Begin on 2 servers" }).click();
     await own.waitForURL(/\/operations\/[0-9a-f-]{36}$/);
     await own.locator("#live-state[data-state=polling]").waitFor();
-    await own.locator("#target-1 pre", { hasText: "waits" }).waitFor();
+    await own.locator("#target-1 .printed pre", { hasText: "waits" }).waitFor();
     await own.getByRole("button", { name: "Cancel" }).click();
     await own.waitForURL(/done=cancelled/);
     await becomes(own, "#operation-progress", /2 of 2/, 60_000);
@@ -245,6 +246,18 @@ describe("operations", () => {
     await own.waitForURL(/open=\d+/);
     assert.match(await own.locator("details.target-row[open]").innerText(), /begun[\s\S]*three/);
     await own.context().close();
+  });
+
+  test("the list is narrowed by its fields, and the address keeps it", async () => {
+    await page.goto(`${roundsman.url}/operations`);
+    await page.getByLabel("Status").selectOption("cancelled");
+    await page.waitForURL(/\/operations\?status=cancelled$/);
+    assert.equal(await page.locator(".operations-table tbody tr").count(), 1);
+    await page.locator("input[name=server]").fill("web-3");
+    await page.keyboard.press("Enter");
+    await page.getByText("No operation fits").waitFor();
+    await page.getByRole("link", { name: "Clear" }).click();
+    await page.waitForURL(/\/operations$/);
   });
 
   for (const [look, options] of Object.entries(LOOKS)) {

@@ -77,7 +77,7 @@ pub const ASKED: [(&str, Step); 16] = [
 ];
 
 /// Ways over the servers that are filled in with one press: the word, its title, and the values.
-pub const PRESETS: [Preset; 3] = [
+pub const PRESETS: [Preset; 4] = [
     Preset { word: "at-once", title: "All at once", values: &[] },
     Preset {
         word: "one-by-one",
@@ -88,6 +88,11 @@ pub const PRESETS: [Preset; 3] = [
         word: "canary",
         title: "One first, then a tenth, then the rest",
         values: &[("batches", "1,10%,100%"), ("max_failures", "1"), ("health_gate_s", "120")],
+    },
+    Preset {
+        word: "needed-first",
+        title: "In the order of dependencies",
+        values: &[("by_dependencies", "true"), ("health_gate_s", "120")],
     },
 ];
 

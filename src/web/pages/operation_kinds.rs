@@ -515,6 +515,11 @@ mod tests {
         }
         let words: std::collections::BTreeSet<&str> = KINDS.iter().map(|kind| kind.word).collect();
         assert_eq!(words.len(), KINDS.len());
+        for kind in KINDS {
+            let names: std::collections::BTreeSet<&str> =
+                kind.parameters.iter().map(|one| one.name).collect();
+            assert_eq!(names.len(), kind.parameters.len(), "{} asks for something twice", kind.word);
+        }
     }
 
     #[test]

@@ -137,7 +137,7 @@ struct Together {
 
 #[derive(Debug, Clone)]
 struct Row {
-    batch: usize,
+    batch: u32,
     name: String,
     is_possible: bool,
 }
@@ -272,14 +272,12 @@ impl NewOperationPage {
         seal: String,
         is_dangerous: bool,
     ) -> Self {
-        let batch_of =
-            sizes.iter().enumerate().flat_map(|(number, size)| std::iter::repeat_n(number + 1, *size));
-        let rows: Vec<Row> = planned
-            .iter()
-            .zip(batch_of)
-            .take(NAMED)
-            .map(|(one, batch)| Row { batch, name: one.name.clone(), is_possible: one.plan.is_ok() })
-            .collect();
+        let row = |one: &Planned| Row {
+            batch: one.batch + 1,
+            name: one.name.clone(),
+            is_possible: one.plan.is_ok(),
+        };
+        let rows: Vec<Row> = planned.iter().take(NAMED).map(row).collect();
         let mut commands = together(planned);
         let commands_left_out = commands.len().saturating_sub(COMMANDS);
         commands.truncate(COMMANDS);
@@ -400,9 +398,10 @@ fn strategy_fields(form: &OperationForm) -> Vec<Field> {
             .hint("The next batch waits until the last one’s servers are healthy, at most so long."),
         Field::flag(
             "by_dependencies",
-            "In the order of dependencies, which makes the batches",
+            "In the order of dependencies",
             form.text("by_dependencies") == "true",
-        ),
+        )
+        .hint("What others need comes first; this makes the batches."),
         Field::choice(
             "when_busy",
             "Where another operation runs",

@@ -40,19 +40,20 @@ pub fn routes() -> Vec<Route> {
 async fn operations(request: Request, services: Services) -> Result<Response, Failure> {
     let pager = Pager::of(request.query("page"));
     let (limit, offset) = pager.window(PER_PAGE);
-    let query = ListQuery::of(|name| request.query(name));
-    let (views, notice) = match found(&request, request.caller()?, &services, (limit, offset)).await {
+    let (views, wrong) = match found(&request, request.caller()?, &services, (limit, offset)).await {
         Ok(views) => (views, None),
         // What was typed into the filter means nothing: the list says so and stays usable.
         Err(
             error
             @ (OperationError::InvalidQuery { .. } | OperationError::Fleet(FleetError::NoSuchServer(_))),
-        ) => (Vec::new(), Some(Notice::problem(doors::sentence(&problem(&error.into()).detail)))),
+        ) => (Vec::new(), Some(problem(&error.into()))),
         Err(error) => return Err(error.into()),
     };
-    let mut page = OperationsPage::new(&viewer(&request)?, &views, &query, pager, services.clock.now());
-    page.chrome.notice = notice;
-    show(StatusCode::OK, &page)
+    let (viewer, query) = (viewer(&request)?, ListQuery::of(|name| request.query(name)));
+    let mut page = OperationsPage::new(&viewer, &views, &query, pager, services.clock.now());
+    let status = wrong.as_ref().map_or(StatusCode::OK, |problem| problem.status);
+    page.chrome.notice = wrong.map(|problem| Notice::problem(doors::sentence(&problem.detail)));
+    show(status, &page)
 }
 
 /// The operations that the address means.
