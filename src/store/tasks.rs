@@ -5,9 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{StoreError, corrupt, parse};
-use crate::model::{
-    OperationId, OrganizationId, RunStatus, Task, TaskId, TaskRun, TaskRunId, Timestamp,
-};
+use crate::model::{OperationId, OrganizationId, RunStatus, Task, TaskId, TaskRun, TaskRunId, Timestamp};
 
 /// Runs of one task that are kept: what runs every minute shows its last day.
 const KEPT_RUNS: u32 = 1_500;
@@ -30,8 +28,8 @@ fn task_from_row(row: &Row<'_>) -> Result<Task, rusqlite::Error> {
         let seconds: i64 = row.get(index)?;
         Ok::<_, rusqlite::Error>(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
     };
-    let selector = serde_json::from_str(&text(8)?)
-        .map_err(|error| corrupt(format!("selector of a task: {error}")))?;
+    let selector =
+        serde_json::from_str(&text(8)?).map_err(|error| corrupt(format!("selector of a task: {error}")))?;
     Ok(Task {
         id: parse(&text(0)?, "id of a task")?,
         organization: parse(&text(1)?, "organization of a task")?,
@@ -72,10 +70,7 @@ fn run_from_row(row: &Row<'_>) -> Result<TaskRun, rusqlite::Error> {
         cause: parse(&text(5)?, "cause of a run")?,
         status: parse(&text(6)?, "status of a run")?,
         start_at: Timestamp::from_millis(row.get(7)?),
-        operation: row
-            .get::<_, Option<String>>(8)?
-            .map(|id| parse(&id, "operation of a run"))
-            .transpose()?,
+        operation: row.get::<_, Option<String>>(8)?.map(|id| parse(&id, "operation of a run")).transpose()?,
         reason: row.get(9)?,
         started_by: text(10)?,
         started_at: time(11)?,

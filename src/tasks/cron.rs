@@ -101,7 +101,9 @@ impl Cron {
     pub fn parse(line: &str) -> Result<Self, InvalidCron> {
         let line = line.trim();
         if line.is_empty() {
-            return invalid("the schedule is missing: five fields (minute hour day month weekday), or @daily");
+            return invalid(
+                "the schedule is missing: five fields (minute hour day month weekday), or @daily",
+            );
         }
         if line.chars().count() > CRON_CHARS {
             return invalid(format!("a schedule has at most {CRON_CHARS} characters"));
@@ -144,9 +146,9 @@ impl Cron {
     fn fires(&self) -> bool {
         // A day of the week comes in every month; a star beside it asks for days that every month has.
         !self.weekdays.is_wild && !self.days.is_wild
-            || (1..=12_u8).zip(LONGEST).any(|(month, longest)| {
-                self.months.has(month) && (1..=longest).any(|day| self.days.has(day))
-            })
+            || (1..=12_u8)
+                .zip(LONGEST)
+                .any(|(month, longest)| self.months.has(month) && (1..=longest).any(|day| self.days.has(day)))
     }
 
     fn never(&self) -> String {
@@ -199,9 +201,8 @@ impl Cron {
     /// The first time of a day that is not before `from`.
     fn next_time(&self, from: Time) -> Option<Time> {
         let (hour, minute) = (u8::try_from(from.hour()).ok()?, u8::try_from(from.minute()).ok()?);
-        let at = |hour: u8, minute: u8| {
-            Time::new(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0).ok()
-        };
+        let at =
+            |hour: u8, minute: u8| Time::new(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0).ok();
         if self.hours.has(hour)
             && let Some(minute) = self.minutes.next(minute)
         {
@@ -319,8 +320,7 @@ mod tests {
             } else {
                 expected.parse().unwrap()
             };
-            let found: DateTime =
-                Cron::parse(line).unwrap().next_from(from.parse().unwrap()).unwrap();
+            let found: DateTime = Cron::parse(line).unwrap().next_from(from.parse().unwrap()).unwrap();
             assert_eq!(found, expected, "{line} from {from}");
         }
         assert!(next("0 8 * * *", "2026-11-21T08:00:00").starts_with("2026-11-21T08"));

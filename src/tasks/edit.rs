@@ -155,7 +155,10 @@ impl TaskEdit {
         }
         task.retries = self.retries.unwrap_or(task.retries);
         if task.retries > RETRIES {
-            return Err(TaskError::invalid("retries", format!("a run is tried again at most {RETRIES} times")));
+            return Err(TaskError::invalid(
+                "retries",
+                format!("a run is tried again at most {RETRIES} times"),
+            ));
         }
         task.enabled = self.enabled.unwrap_or(task.enabled);
         let is_other_time = task.cron != before.cron || task.time_zone != before.time_zone;
@@ -246,9 +249,19 @@ mod tests {
             assert_eq!(checked_name(&format!(" {good} ")).unwrap(), good);
         }
         let long = "x".repeat(81);
-        for bad in
-            ["", "a  b", "-x", "a/b", "<b>", "ä", "new", "Preview", "a\nb", &long, "01890000-0000-7000-8000-000000000001"]
-        {
+        for bad in [
+            "",
+            "a  b",
+            "-x",
+            "a/b",
+            "<b>",
+            "ä",
+            "new",
+            "Preview",
+            "a\nb",
+            &long,
+            "01890000-0000-7000-8000-000000000001",
+        ] {
             assert!(checked_name(bad).is_err(), "{bad}");
         }
     }

@@ -251,7 +251,10 @@ impl Tasks {
 
     fn view(&self, caller: &Caller, task: Task, last_run: Option<TaskRun>) -> TaskView {
         let name = |id: &String| {
-            self.inner.fleet.get(caller, id).map_or_else(|_| id.clone(), |state| state.server.name.to_string())
+            self.inner
+                .fleet
+                .get(caller, id)
+                .map_or_else(|_| id.clone(), |state| state.server.name.to_string())
         };
         let title = stored_action(&task.kind, &task.parameters)
             .map_or_else(|_| task.kind.replace('_', " "), |action| mask(&action.title()));
@@ -287,7 +290,12 @@ impl Tasks {
     ///
     /// # Errors
     /// As [`Self::create`], and [`TaskError::NoSuchTask`].
-    pub async fn edit(&self, caller: &Caller, reference: &str, edit: TaskEdit) -> Result<TaskView, TaskError> {
+    pub async fn edit(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        edit: TaskEdit,
+    ) -> Result<TaskView, TaskError> {
         let before = self.manageable(caller, reference).await?;
         let task = edit.apply(before.clone(), caller, &self.inner.fleet, self.inner.clock.now())?;
         let waits = (!task.enabled || task.cron != before.cron || task.time_zone != before.time_zone)

@@ -31,7 +31,9 @@ impl Tasks {
                 match token.filter(|token| token.organization == task.organization) {
                     None => Err("there is no such token any more"),
                     Some(token) if token.revoked_at.is_some() => Err("that token is revoked"),
-                    Some(token) if token.expires_at.is_some_and(|end| end <= now) => Err("that token has expired"),
+                    Some(token) if token.expires_at.is_some_and(|end| end <= now) => {
+                        Err("that token has expired")
+                    }
                     Some(token) => match token.rights {
                         Rights::Role(role) => Ok(role),
                         Rights::Enrol | Rights::Server(_) => Err("that token carries no role"),
@@ -51,7 +53,9 @@ impl Tasks {
                 role,
                 from: None,
             }),
-            Err(why) => Err(format!("{owner}, who owns the task, may not act: {why}; save it as somebody else")),
+            Err(why) => {
+                Err(format!("{owner}, who owns the task, may not act: {why}; save it as somebody else"))
+            }
         })
     }
 }

@@ -41,7 +41,13 @@ pub fn claims(task: &Task, schedule: &Schedule, now: Timestamp) -> Vec<Claim> {
         at = due;
         if now.since(due) <= LATE {
             let start_at = due + delay(task.id, due, task.jitter);
-            claims.push(Claim { due_at: due, start_at, cause: Cause::Schedule, status: RunStatus::Waiting, reason: None });
+            claims.push(Claim {
+                due_at: due,
+                start_at,
+                cause: Cause::Schedule,
+                status: RunStatus::Waiting,
+                reason: None,
+            });
             continue;
         }
         if now.since(due) <= task.missed_grace {
@@ -130,11 +136,14 @@ pub fn turn(task: &Task, run: &TaskRun, before: &[&TaskRun], now: Timestamp) -> 
     }
     let Some(busy) = before.last() else { return Turn::Start };
     // What is made up for goes one after the other; a retry belongs to the run before it.
-    let overlap = if run.cause == Cause::Missed && busy.cause == Cause::Missed { Overlap::Queue } else { task.overlap };
+    let overlap =
+        if run.cause == Cause::Missed && busy.cause == Cause::Missed { Overlap::Queue } else { task.overlap };
     match overlap {
         Overlap::Allow => Turn::Start,
         Overlap::Queue if before.len() < QUEUED => Turn::Wait,
-        Overlap::Queue => Turn::LeaveOut(RunStatus::Skipped, format!("{QUEUED} runs before it had not ended")),
+        Overlap::Queue => {
+            Turn::LeaveOut(RunStatus::Skipped, format!("{QUEUED} runs before it had not ended"))
+        }
         Overlap::Skip => Turn::LeaveOut(RunStatus::Skipped, "the run before it had not ended".to_owned()),
     }
 }
@@ -224,7 +233,11 @@ mod tests {
     fn a_downtime_of_a_year_is_counted_within_bounds() {
         let (task, schedule) = task("* * * * *", Missed::All, "2025-11-21T08:00:00Z");
         let claims = claims(&task, &schedule, at("2026-11-21T08:00:00Z"));
-        assert_eq!(claims.len(), 1 + 3 + 2, "one for all that is left out, three made up for, two of the last minute");
+        assert_eq!(
+            claims.len(),
+            1 + 3 + 2,
+            "one for all that is left out, three made up for, two of the last minute"
+        );
         let reason = claims[0].reason.clone().unwrap();
         assert!(reason.contains("at least 10"), "{reason}");
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{TaskError, Tasks, change_of};
 use crate::auth;
 use crate::model::{
-    Actor, Caller, Cause, OperationId, OperationStatus, Overlap, Role, RunStatus, Selector, Task, TaskChange, TaskRun,
-    TaskRunId, TargetStatus,
+    Actor, Caller, Cause, OperationId, OperationStatus, Overlap, Role, RunStatus, Selector, TargetStatus,
+    Task, TaskChange, TaskRun, TaskRunId,
 };
 use crate::operations::{OperationError, OperationView, Order, Strategy, WhenBusy, stored_action};
 use crate::store::audit::{self, Entry};
@@ -240,7 +240,8 @@ impl Tasks {
             .write(move |tx| {
                 let is_ours = rows::advance_run(tx, &ended, from)?;
                 // As it is now: it may have been changed or removed since the run began.
-                let task = rows::by_id(tx, task_id)?.filter(|task| task.enabled && ended.attempt <= task.retries);
+                let task =
+                    rows::by_id(tx, task_id)?.filter(|task| task.enabled && ended.attempt <= task.retries);
                 if is_ours && wants_more && task.is_some() {
                     return rows::insert_run(tx, &again);
                 }
@@ -257,11 +258,8 @@ impl Tasks {
 
     /// What became of the runs that the last stop cut off.
     pub(super) async fn recover(&self) -> Result<(), TaskError> {
-        let (tasks, runs) = self
-            .inner
-            .store
-            .read(|c| Ok::<_, StoreError>((rows::all(c)?, rows::unfinished(c)?)))
-            .await?;
+        let (tasks, runs) =
+            self.inner.store.read(|c| Ok::<_, StoreError>((rows::all(c)?, rows::unfinished(c)?))).await?;
         for mut run in runs {
             let Some(task) = tasks.iter().find(|task| task.id == run.task) else { continue };
             if run.status == RunStatus::Starting && !self.was_begun(task, &run).await? {
@@ -326,7 +324,13 @@ fn ending_of(view: &OperationView) -> Option<Ending> {
     let named: Vec<String> = failures
         .iter()
         .take(NAMED)
-        .map(|view| format!("{}: {}", view.target.server_name, view.target.error.as_deref().unwrap_or(view.target.status.name())))
+        .map(|view| {
+            format!(
+                "{}: {}",
+                view.target.server_name,
+                view.target.error.as_deref().unwrap_or(view.target.status.name())
+            )
+        })
         .collect();
     let more = failures.len().saturating_sub(NAMED);
     let reason = match (failures.is_empty(), more) {

@@ -157,8 +157,10 @@ impl Tasks {
             }
             Turn::Wait => {
                 if run.reason.is_none() {
-                    let waiting =
-                        TaskRun { reason: Some("waits for the end of the run before it".to_owned()), ..run.clone() };
+                    let waiting = TaskRun {
+                        reason: Some("waits for the end of the run before it".to_owned()),
+                        ..run.clone()
+                    };
                     self.inner
                         .store
                         .write(move |tx| rows::advance_run(tx, &waiting, RunStatus::Waiting))

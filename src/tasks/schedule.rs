@@ -71,7 +71,8 @@ fn near(wanted: &str) -> Vec<String> {
     }
     let city = wanted.rsplit('/').next().unwrap_or_default().to_owned();
     let names: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
-    let by_city = |name: &&String| name.contains('/') && plain(name).rsplit('/').next() == Some(city.as_str());
+    let by_city =
+        |name: &&String| name.contains('/') && plain(name).rsplit('/').next() == Some(city.as_str());
     let mut found: Vec<String> = names.iter().filter(by_city).cloned().collect();
     found.sort_by_key(|name| (name.matches('/').count(), name.clone()));
     let lower: Vec<String> = names.iter().map(|name| plain(name)).collect();
@@ -133,7 +134,8 @@ impl Schedule {
         let mut stretch = self.stretch(after)?;
         // The first whole minute behind `after`.
         let local = stretch.offset.to_datetime(after);
-        let mut from = local.with().second(0).subsec_nanosecond(0).build().ok()?.checked_add(1.minute()).ok()?;
+        let mut from =
+            local.with().second(0).subsec_nanosecond(0).build().ok()?.checked_add(1.minute()).ok()?;
         for _ in 0..CHANGES {
             if let Some(until) = stretch.repeated_until
                 && from < until

@@ -5,7 +5,17 @@ use super::cron::{Cron, Field};
 /// Times of day that are named one by one.
 const TIMES: usize = 6;
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -26,7 +36,8 @@ fn step(field: Field, from: u8, to: u8) -> Option<usize> {
     let values = field.values();
     let (first, second) = (*values.first()?, *values.get(1)?);
     let step = usize::from(second - first);
-    (field.is_wild && first == from && values == (from..=to).step_by(step).collect::<Vec<_>>()).then_some(step)
+    (field.is_wild && first == from && values == (from..=to).step_by(step).collect::<Vec<_>>())
+        .then_some(step)
 }
 
 fn every(step: usize, unit: &str) -> String {
@@ -38,7 +49,8 @@ fn times(cron: &Cron) -> String {
     let minute_step = step(cron.minutes, 0, 59);
     let hour_step = step(cron.hours, 0, 23);
     if minute_step.is_none() && hour_step.is_none() && minutes.len() * hours.len() <= TIMES {
-        let all = hours.iter().flat_map(|hour| minutes.iter().map(move |minute| format!("{hour:02}:{minute:02}")));
+        let all =
+            hours.iter().flat_map(|hour| minutes.iter().map(move |minute| format!("{hour:02}:{minute:02}")));
         return format!("At {}", joined(&all.collect::<Vec<_>>()));
     }
     let at = match minute_step {
@@ -52,7 +64,9 @@ fn times(cron: &Cron) -> String {
     let text = match (hour_step, minute_step) {
         (Some(1), Some(_)) => at,
         (Some(step), _) => format!("{at}, {}", every(step, "hour")),
-        (None, _) if hours.len() == 1 => format!("{at}, in the hour from {:02}:00", hours.first().unwrap_or(&0)),
+        (None, _) if hours.len() == 1 => {
+            format!("{at}, in the hour from {:02}:00", hours.first().unwrap_or(&0))
+        }
         (None, _) => format!("{at}, in the hours {}", numbers(&hours)),
     };
     capital(&text)
@@ -61,7 +75,8 @@ fn times(cron: &Cron) -> String {
 fn days(cron: &Cron) -> Option<String> {
     let (days, weekdays) = (cron.days.values(), cron.weekdays.values());
     let of_month = format!("on day {} of the month", numbers(&days));
-    let names: Vec<&str> = weekdays.iter().filter_map(|day| WEEKDAYS.get(usize::from(*day)).copied()).collect();
+    let names: Vec<&str> =
+        weekdays.iter().filter_map(|day| WEEKDAYS.get(usize::from(*day)).copied()).collect();
     let of_week = match weekdays.as_slice() {
         [first, .., last] if weekdays.len() > 2 && usize::from(last - first) + 1 == weekdays.len() => {
             format!("{} to {}", names.first().unwrap_or(&""), names.last().unwrap_or(&""))
@@ -134,10 +149,16 @@ mod tests {
             ("0,30 2,3 * * *", "At 02:00, 02:30, 03:00 and 03:30"),
             ("0 0 1,15 * *", "At 00:00, on day 1 and 15 of the month"),
             ("0 0 13 * 5", "At 00:00, on day 13 of the month and Friday"),
-            ("0 0 */2 * 5", "At 00:00, on day 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29 and 31 of the month if it is Friday"),
+            (
+                "0 0 */2 * 5",
+                "At 00:00, on day 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29 and 31 of the month if it is Friday",
+            ),
             ("*/5 9-17 * * *", "Every 5 minutes, in the hours 9 to 17"),
             ("*/10 2 * * *", "Every 10 minutes, in the hour from 02:00"),
-            ("5,10,40 * 1-7 jan,jul *", "At minutes 5, 10 and 40, every hour, on day 1 to 7 of the month, in January and July"),
+            (
+                "5,10,40 * 1-7 jan,jul *",
+                "At minutes 5, 10 and 40, every hour, on day 1 to 7 of the month, in January and July",
+            ),
         ] {
             assert_eq!(in_words(&Cron::parse(line).unwrap()), words, "{line}");
         }

@@ -195,7 +195,9 @@ impl Attendant {
     const fn delay(&self) -> Duration {
         match self.view {
             View::Fleet(_) => GATHER,
-            View::Server { tab: Tab::Commands, .. } | View::Operations | View::Tasks | View::Task(_) => LISTS_EVERY,
+            View::Server { tab: Tab::Commands, .. } | View::Operations | View::Tasks | View::Task(_) => {
+                LISTS_EVERY
+            }
             View::Charts | View::Server { .. } => Duration::ZERO,
             View::Operation(_) => OPERATION_EVERY,
         }
@@ -239,8 +241,8 @@ impl Attendant {
             return;
         }
         if let Event::Task { task, .. } = event {
-            gathered.reload |= matches!(self.view, View::Tasks)
-                || matches!(&self.view, View::Task(shown) if shown == task);
+            gathered.reload |=
+                matches!(self.view, View::Tasks) || matches!(&self.view, View::Task(shown) if shown == task);
             return;
         }
         if let Event::Operation { operation, server, .. } = event {
@@ -277,7 +279,8 @@ impl Attendant {
                 gathered.summary_due = true;
             }
             Event::ServerChanged { .. } | Event::ServerRemoved { .. } => gathered.reload = true,
-            Event::Operation { .. } | Event::Task { .. } | Event::Transfer { .. } | Event::History { .. } => {}
+            Event::Operation { .. } | Event::Task { .. } | Event::Transfer { .. } | Event::History { .. } => {
+            }
         }
     }
 

@@ -96,8 +96,16 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("TaskRunList", list_of("TaskRun")),
         ("SchedulePreview", schema::<tasks::SchedulePreview>()?),
         ("NextRun", schema::<tasks::NextRun>()?),
-        ("OlderTaskInput", open_object("name, cron_expression, action (start, stop, restart), service_name, enabled")),
-        ("OlderTask", open_object("id, name, cron_expression, action, service_name, enabled, last_run, last_status, next_run")),
+        (
+            "OlderTaskInput",
+            open_object("name, cron_expression, action (start, stop, restart), service_name, enabled"),
+        ),
+        (
+            "OlderTask",
+            open_object(
+                "id, name, cron_expression, action, service_name, enabled, last_run, last_status, next_run",
+            ),
+        ),
         ("OlderTasks", json!({ "type": "array", "items": { "$ref": "#/components/schemas/OlderTask" } })),
         ("RetryInput", schema::<operations::RetryInput>()?),
         ("OperationInput", schema::<operations::OperationInput>()?),

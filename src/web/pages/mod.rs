@@ -24,6 +24,7 @@ pub mod remote;
 pub mod report;
 pub mod server;
 pub mod settings;
+pub mod tasks;
 pub mod ways;
 
 use askama::Template;
@@ -102,6 +103,7 @@ pub enum Section {
     Groups,
     Charts,
     Operations,
+    Tasks,
     Keys,
     Settings,
 }
@@ -111,7 +113,7 @@ pub enum Section {
 pub struct Chrome {
     pub title: String,
     pub section: Section,
-    /// What the page's WebSocket asks for (`fleet`, `group:ID`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`). None: nothing on it changes by itself.
+    /// What the page's WebSocket asks for (`fleet`, `group:ID`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`, `tasks`, `task:ID`). None: nothing on it changes by itself.
     pub live: Option<String>,
     pub notice: Option<Notice>,
     pub viewer: Viewer,
@@ -155,6 +157,10 @@ impl Chrome {
 
     fn in_operations(&self) -> bool {
         self.section == Section::Operations
+    }
+
+    fn in_tasks(&self) -> bool {
+        self.section == Section::Tasks
     }
 
     fn in_keys(&self) -> bool {

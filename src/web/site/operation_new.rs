@@ -27,7 +27,8 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-fn order(form: &OperationForm) -> Result<Order, Failure> {
+/// What the form says: what, on which servers, how.
+pub(super) fn order(form: &OperationForm) -> Result<Order, Failure> {
     let filled = |name: &str| Some(form.text(name)).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
     let kind = form.text("operation_type");
     let action = Action::parse(kind, filled).map_err(OperationError::from)?;
