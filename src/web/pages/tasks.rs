@@ -7,7 +7,6 @@ use crate::tasks::{CRON_CHARS, DEFAULT_ZONE, Preview, Schedule, TaskView};
 use crate::web::view::{self, Value, When};
 
 use super::form::{Field, FieldProblem};
-use super::operation_new::OperationForm;
 use super::remote::{Pager, took};
 use super::{Badge, Choice, Chrome, Section, Viewer};
 
@@ -23,6 +22,17 @@ const KINDS: [(&str, &str); 5] = [
     ("stop_service", "Stop a service"),
     ("reload_service", "Reload a service"),
 ];
+
+/// What was filled in, as text; a field that is not there is empty.
+#[derive(Debug, Clone, Default)]
+pub struct TaskForm(pub Vec<(String, String)>);
+
+impl TaskForm {
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.trim())
+    }
+}
 
 impl Badge {
     #[must_use]
@@ -281,7 +291,7 @@ pub struct TaskFormPage {
     /// None: it is to be made.
     task: Option<(String, String)>,
     action: String,
-    form: OperationForm,
+    form: TaskForm,
     kinds: Vec<Choice>,
     overlaps: Vec<Choice>,
     missed: Vec<Choice>,
@@ -295,7 +305,7 @@ pub struct TaskFormPage {
 
 /// The form as a new task has it.
 #[must_use]
-pub fn empty_form() -> OperationForm {
+pub fn empty_form() -> TaskForm {
     let pairs = [
         ("time_zone", DEFAULT_ZONE),
         ("jitter_s", "0"),
@@ -305,12 +315,12 @@ pub fn empty_form() -> OperationForm {
         ("retry_wait_s", "60"),
         ("enabled", "true"),
     ];
-    OperationForm(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
+    TaskForm(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
 }
 
 /// The form as a task fills it.
 #[must_use]
-pub fn form_of(view: &TaskView) -> OperationForm {
+pub fn form_of(view: &TaskView) -> TaskForm {
     let Task { selector, parameters, strategy, .. } = &view.task;
     let task = &view.task;
     let word = |value: Option<&serde_json::Value>| match value {
@@ -354,7 +364,7 @@ pub fn form_of(view: &TaskView) -> OperationForm {
     for name in ["batches", "parallelism", "max_failures", "pause_s", "health_gate_s", "when_busy"] {
         pairs.push((name, word(strategy.get(name))));
     }
-    OperationForm(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    TaskForm(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 impl TaskFormPage {
@@ -363,7 +373,7 @@ impl TaskFormPage {
     pub fn new(
         viewer: &Viewer,
         task: Option<(String, String)>,
-        form: OperationForm,
+        form: TaskForm,
         problems: &[FieldProblem],
         now: Timestamp,
     ) -> Self {
@@ -425,7 +435,7 @@ impl TaskFormPage {
     }
 }
 
-fn name_fields(form: &OperationForm, problems: &[FieldProblem]) -> Vec<Field> {
+fn name_fields(form: &TaskForm, problems: &[FieldProblem]) -> Vec<Field> {
     let fields = vec![
         Field::line("name", "Name", form.text("name"), 80).placeholder("Nightly backup").required(),
         Field::line("description", "Description", form.text("description"), 500),
@@ -433,7 +443,7 @@ fn name_fields(form: &OperationForm, problems: &[FieldProblem]) -> Vec<Field> {
     fields.into_iter().map(|field| field.judged(problems)).collect()
 }
 
-fn time_fields(form: &OperationForm, problems: &[FieldProblem]) -> Vec<Field> {
+fn time_fields(form: &TaskForm, problems: &[FieldProblem]) -> Vec<Field> {
     let cron_chars = u32::try_from(CRON_CHARS).unwrap_or(u32::MAX);
     let fields = vec![
         Field::line("cron", "Schedule", form.text("cron"), cron_chars)
@@ -448,7 +458,7 @@ fn time_fields(form: &OperationForm, problems: &[FieldProblem]) -> Vec<Field> {
     fields.into_iter().map(|field| field.judged(problems)).collect()
 }
 
-fn policy_fields(form: &OperationForm, problems: &[FieldProblem]) -> Vec<Field> {
+fn policy_fields(form: &TaskForm, problems: &[FieldProblem]) -> Vec<Field> {
     let number = |name: &'static str, label: &'static str, least: u32, most: u32| {
         Field::number(name, label, form.text(name), least, most)
     };

@@ -6,12 +6,16 @@ use warp::reply::Response;
 use super::super::error::{Failure, problem};
 use super::super::pages::Notice;
 use super::super::pages::form::FieldProblem;
-use super::super::pages::operation_new::OperationForm;
+use super::super::pages::operation_form::OperationForm;
 use super::super::pages::remote::Pager;
-use super::super::pages::tasks::{PER_PAGE, TaskFormPage, TaskPage, TasksPage, empty_form, form_of};
+use super::super::pages::tasks::{
+    PER_PAGE, TaskForm, TaskFormPage, TaskPage, TasksPage, empty_form, form_of,
+};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
-use super::{done, doors, operation_new, show, viewer};
+use super::{done, doors, operation_new, show, tags, viewer};
+use crate::actions::Action;
+use crate::model::Selector;
 use crate::operations::parameter;
 use crate::services::Services;
 use crate::tasks::{TaskEdit, TaskView, preview};
@@ -68,7 +72,7 @@ fn form_page(
     request: &Request,
     services: &Services,
     task: Option<&TaskView>,
-    form: OperationForm,
+    form: TaskForm,
 ) -> Result<TaskFormPage, Failure> {
     let task = task.map(|view| (view.task.id.to_string(), view.task.name.clone()));
     let now = services.clock.now();
@@ -93,7 +97,7 @@ fn refused(
     request: &Request,
     services: &Services,
     task: Option<&TaskView>,
-    form: OperationForm,
+    form: TaskForm,
     failure: &Failure,
 ) -> Result<Response, Failure> {
     let problem = problem(failure);
@@ -109,7 +113,7 @@ fn refused(
 }
 
 /// What the form says; what it has no field for stays as it was.
-fn said(form: &OperationForm, before: Option<&TaskView>) -> Result<TaskEdit, Failure> {
+fn said(form: &TaskForm, before: Option<&TaskView>) -> Result<TaskEdit, Failure> {
     let mut whole = form.clone();
     let mut selector_before = None;
     if let Some(view) = before {
@@ -122,16 +126,23 @@ fn said(form: &OperationForm, before: Option<&TaskView>) -> Result<TaskEdit, Fai
             whole.0.extend(kept.filter_map(|name| Some((name.clone(), known(name)?))));
         }
     }
-    let order = operation_new::order(&whole)?;
-    let mut selector = order.selector;
+    let filled = |name: &str| Some(whole.text(name)).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+    let action = Action::parse(form.text("operation_type"), filled)?;
+    let strategy = operation_new::strategy(&OperationForm::of(form.0.clone()))?;
     let list = |name: &str| -> Vec<String> {
         let words = form.text(name).split(',').map(str::trim).filter(|word| !word.is_empty());
         words.map(str::to_owned).collect()
     };
-    (selector.regions, selector.environments) = (list("region"), list("environment"));
-    if let Some(before) = selector_before {
-        (selector.health, selector.status) = (before.health.clone(), before.status);
-    }
+    let selector = Selector {
+        all: form.text("all") == "true",
+        servers: tags(form.text("server")),
+        groups: list("group"),
+        tags: tags(form.text("tag")),
+        regions: list("region"),
+        environments: list("environment"),
+        health: selector_before.map(|before| before.health.clone()).unwrap_or_default(),
+        status: selector_before.and_then(|before| before.status),
+    };
     let number = |name: &'static str| match form.text(name) {
         "" => Ok(None),
         text => text.parse::<u32>().map(Some).map_err(|_| Failure::Field {
@@ -149,9 +160,9 @@ fn said(form: &OperationForm, before: Option<&TaskView>) -> Result<TaskEdit, Fai
         description: Some(form.text("description").to_owned()),
         cron: Some(form.text("cron").to_owned()),
         time_zone: Some(form.text("time_zone").to_owned()),
-        action: Some(order.action),
+        action: Some(action),
         selector: Some(selector),
-        strategy: Some(order.strategy),
+        strategy: Some(strategy),
         jitter_s: number("jitter_s")?.map(u64::from),
         overlap: word("overlap").map(str::parse).transpose().map_err(|error| invalid("overlap", error))?,
         missed: word("missed").map(str::parse).transpose().map_err(|error| invalid("missed", error))?,
@@ -164,7 +175,7 @@ fn said(form: &OperationForm, before: Option<&TaskView>) -> Result<TaskEdit, Fai
 }
 
 /// Only the next runs of what was typed are asked for.
-fn only_looks(form: &OperationForm) -> bool {
+fn only_looks(form: &TaskForm) -> bool {
     !form.text("look").is_empty()
 }
 
@@ -172,7 +183,7 @@ fn looked(
     request: &Request,
     services: &Services,
     task: Option<&TaskView>,
-    form: OperationForm,
+    form: TaskForm,
 ) -> Result<Response, Failure> {
     match preview(form.text("cron"), form.text("time_zone"), services.clock.now()) {
         Ok(_) => show(StatusCode::OK, &form_page(request, services, task, form)?),
@@ -181,7 +192,7 @@ fn looked(
 }
 
 async fn create(request: Request, services: Services) -> Result<Response, Failure> {
-    let form = OperationForm(request.form()?.pairs());
+    let form = TaskForm(request.form()?.pairs());
     if only_looks(&form) {
         return looked(&request, &services, None, form);
     }
@@ -198,7 +209,7 @@ async fn create(request: Request, services: Services) -> Result<Response, Failur
 async fn save(request: Request, services: Services) -> Result<Response, Failure> {
     let (caller, id) = (request.caller()?, request.param(0));
     let view = services.tasks.get(caller, id).await?;
-    let form = OperationForm(request.form()?.pairs());
+    let form = TaskForm(request.form()?.pairs());
     if only_looks(&form) {
         return looked(&request, &services, Some(&view), form);
     }
