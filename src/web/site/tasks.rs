@@ -23,7 +23,7 @@ use crate::tasks::{TaskEdit, TaskView, preview};
 /// A command, and the names of a fleet.
 const FORM_BYTES: usize = 512 * 1024;
 /// Fields of the form; what else an action was given stays as it is.
-const FIELDS: [&str; 5] = ["service", "command", "sudo", "timeout_s", "operation_type"];
+const FIELDS: [&str; 4] = ["service", "command", "sudo", "timeout_s"];
 
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
@@ -114,20 +114,20 @@ fn refused(
 
 /// What the form says; what it has no field for stays as it was.
 fn said(form: &TaskForm, before: Option<&TaskView>) -> Result<TaskEdit, Failure> {
-    let mut whole = form.clone();
-    let mut selector_before = None;
-    if let Some(view) = before {
-        selector_before = Some(&view.task.selector);
-        if view.task.kind == form.text("operation_type")
-            && let Some(members) = view.task.parameters.as_object()
-        {
-            let known = parameter(members);
-            let kept = members.keys().filter(|name| !FIELDS.contains(&name.as_str()));
-            whole.0.extend(kept.filter_map(|name| Some((name.clone(), known(name)?))));
+    let kind = form.text("operation_type");
+    let known =
+        before.filter(|view| view.task.kind == kind).and_then(|view| view.task.parameters.as_object());
+    let selector_before = before.map(|view| &view.task.selector);
+    let parameters = |name: &str| {
+        if FIELDS.contains(&name) {
+            return Some(form.text(name)).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
         }
-    }
-    let filled = |name: &str| Some(whole.text(name)).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
-    let action = Action::parse(form.text("operation_type"), filled)?;
+        // A service is stored under this name, and the form asks for it under another.
+        known
+            .filter(|_| name != "name" || !kind.ends_with("_service"))
+            .and_then(|known| parameter(known)(name))
+    };
+    let action = Action::parse(kind, parameters)?;
     let strategy = operation_new::strategy(&OperationForm::of(form.0.clone()))?;
     let list = |name: &str| -> Vec<String> {
         let words = form.text(name).split(',').map(str::trim).filter(|word| !word.is_empty());
