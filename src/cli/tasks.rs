@@ -178,9 +178,12 @@ fn seconds(option: &str, given: Option<&String>) -> Result<Option<u64>, CliError
     given.map(parse).transpose()
 }
 
+/// The kind of an action and its parameters.
+type Spoken = (String, Map<String, Value>);
+
 impl ActionWords {
-    /// The kind of the action and its parameters. None: none is said.
-    fn body(&self) -> Result<Option<(String, Map<String, Value>)>, CliError> {
+    /// None: none is said.
+    fn body(&self) -> Result<Option<Spoken>, CliError> {
         let mut parameters = Map::new();
         for pair in &self.parameters {
             let (name, value) = pair.split_once('=').ok_or_else(|| {
