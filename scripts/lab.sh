@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A lab: separate Debian hosts in Docker with systemd and sshd, each on port 22 of a loopback address of its own.
+# A lab: separate hosts in Docker, each with sshd on port 22 of a loopback address of its own.
 #
 #   scripts/lab.sh up N [--authorize 'PUBLIC KEY LINE' | --authorize-file FILE]   N hosts run: lab-1 on 127.0.1.1, lab-2 on 127.0.1.2, ...
 #   scripts/lab.sh status                   what runs
@@ -7,8 +7,9 @@
 #   scripts/lab.sh down [--purge]           removes the hosts; with --purge the image, the keys and everything else too
 #   scripts/lab.sh test                     runs the lab tests, and leaves the lab as it was
 #
+# Debian with systemd, but lab-4 (OpenRC), lab-5 (System V init) and lab-6 (BusyBox and dropbear).
 # Root on Debian or Ubuntu. Installs docker.io and debootstrap, starts dockerd where none runs, and builds the hosts'
-# image once. All of it can be run again at any time. See docs/lab.md.
+# images once. All of it can be run again at any time. See docs/lab.md.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
@@ -23,7 +24,8 @@ BOOT_S=180
 # A lab host must not be able to take the machine that it runs on: memory, processes.
 LIMITS=(--memory=512m --pids-limit=512)
 # What the lab tests use at most.
-TEST_HOSTS=3
+TEST_HOSTS=6
+LAB_TESTS=(--test lab_hosts --test lab_actions --test lab_provision --test lab_inits --test lab_rolling)
 # Another call of this script may be building the image.
 LOCK_S=900
 
@@ -32,7 +34,7 @@ fail() {
     say "lab.sh: $*"
     exit 1
 }
-usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 misused() {
     say "lab.sh: $*"
     usage >&2
@@ -87,7 +89,7 @@ prepare() {
 }
 
 up() {
-    local count=${1-} lines=() number names=()
+    local count=${1-} lines=() number names=() kinds=()
     case $count in '' | *[!0-9]*) misused "up needs the number of hosts" ;; esac
     [ "$count" -ge 1 ] && [ "$count" -le "$MOST_HOSTS" ] || misused "a lab has 1 to $MOST_HOSTS hosts"
     shift
@@ -111,11 +113,10 @@ up() {
     need_keys
     authorize "${lines[@]}"
     need_daemon
-    local image
-    image=$(image_name)
-    need_image "$image"
+    mapfile -t kinds < <(for ((number = 1; number <= count; number++)); do kind_of "$number"; done | sort -u)
+    need_images "${kinds[@]}"
     need_network
-    for ((number = 1; number <= count; number++)); do need_host "$number" "$image"; done
+    for ((number = 1; number <= count; number++)); do need_host "$number"; done
     publish_keys
     for ((number = 1; number <= count; number++)); do
         wait_for_host "$number"
@@ -137,7 +138,7 @@ status() {
         echo "The lab has no hosts."
         return
     }
-    printf '%-8s %-12s %-6s %-10s %s\n' NAME ADDRESS PORT CONTAINER SYSTEM
+    printf '%-8s %-12s %-6s %-8s %-10s %s\n' NAME ADDRESS PORT INIT CONTAINER SYSTEM
     while IFS= read -r container; do host_line "${container#"$prefix"}"; done <<<"$hosts"
 }
 
@@ -178,11 +179,11 @@ lab_test() {
 run_tests() {
     cd -- "$here/.." || return
     # The target is left out of --all-targets, so its lints are checked here.
-    cargo clippy --locked --workspace --test lab_hosts --test lab_actions --test lab_provision -- -D warnings || return
+    cargo clippy --locked --workspace "${LAB_TESTS[@]}" -- -D warnings || return
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --locked --workspace --test lab_hosts --test lab_actions --test lab_provision --test-threads 1 --no-fail-fast --color never
+        cargo nextest run --locked --workspace "${LAB_TESTS[@]}" --test-threads 1 --no-fail-fast --color never
     else
-        cargo test --locked --workspace --test lab_hosts --test lab_actions --test lab_provision --no-fail-fast -- --test-threads=1
+        cargo test --locked --workspace "${LAB_TESTS[@]}" --no-fail-fast -- --test-threads=1
     fi
 }
 

@@ -96,7 +96,7 @@ engine() {
   I=$(DOCKER_HOST=$L $T "$E" ps -aq --no-trunc </dev/null) || { part "$E-silent"; return 1; }
   set -- $(printf '%s\n' "$I" | head -n 256)
   part "$E-list"
-  [ $# -gt 0 ] && DOCKER_HOST=$L $T "$E" inspect --type container --format '{"Id":{{json .Id}},"Names":[{{json .Name}}],"Image":{{json .Config.Image}},"State":{{json .State}},"RestartCount":{{json .RestartCount}},"Ports":{{json .NetworkSettings.Ports}},"Labels":{{json .Config.Labels}},"Created":{{json .Created}},"HostConfig":{"NetworkMode":{{json .HostConfig.NetworkMode}}}}' "$@" </dev/null
+  [ $# -gt 0 ] && DOCKER_HOST=$L $T "$E" inspect --type container --format '{"Id":{{json .ID}},"Names":[{{json .Name}}],"Image":{{json .Config.Image}},"State":{{json .State}},"RestartCount":{{json .RestartCount}},"Ports":{{json .NetworkSettings.Ports}},"Labels":{{json .Config.Labels}},"Created":{{json .Created}},"HostConfig":{"NetworkMode":{{json .HostConfig.NetworkMode}}}}' "$@" </dev/null
   return 0
 }
 containers() {

@@ -142,8 +142,9 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
         retention: config.retention.clone(),
     };
     let export = Export::new(sources, options).map_err(anyhow::Error::from)?;
+    let (allow_local, archives) = (config.allow_local_actions, config.data.join("diagnostics"));
     let operations =
-        Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), config.allow_local_actions)
+        Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), allow_local, archives)
             .await
             .map_err(anyhow::Error::from)?;
     let tasks = Tasks::start(store, fleet.clone(), operations.clone(), Arc::clone(&clock), polling)

@@ -1,5 +1,5 @@
 //! Tasks on a scripted clock against real sshd's: they run when they should, once, and the history says what became of each run.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

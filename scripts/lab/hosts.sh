@@ -6,6 +6,19 @@ authorized=$state/authorized_keys
 known_hosts=$state/known_hosts
 port_file=$state/port
 
+# What starts the services of a host. Those after the sixth are like the first.
+kind_of() {
+    case $1 in
+        4) echo openrc ;;
+        5) echo sysv ;;
+        6) echo busybox ;;
+        *) echo systemd ;;
+    esac
+}
+
+# Hosts on which a container runs.
+has_container() { [ "$1" -le 2 ]; }
+
 address_of() { printf '127.0.1.%s\n' "$1"; }
 
 # A host as known_hosts names it.
@@ -82,14 +95,17 @@ need_network() {
 
 # What a host is made from; a host that was made from something else is made again.
 recipe() {
-    (cd "$here/lab/host" && find . -type f -print0 | sort -z | xargs -0 sha256sum &&
-        printf '%s\n' "$1" "$(port_of_lab)" "${LIMITS[@]}") | sha256sum | cut -c 1-12
+    local kind
+    kind=$(kind_of "$1")
+    (cd "$here/lab" && find host "$kind" -type f -print0 | sort -z | xargs -0 sha256sum &&
+        printf '%s\n' "$2" "$(port_of_lab)" "${LIMITS[@]}" "$(declare -f create_host)") | sha256sum | cut -c 1-12
 }
 
 # Makes, starts or wakes one host, whatever state an earlier run left it in.
 need_host() {
-    local number=$1 image=$2 name=$prefix$1 now want
-    want=$(recipe "$image")
+    local number=$1 image name=$prefix$1 now want
+    image=$(image_name "$(kind_of "$number")")
+    want=$(recipe "$number" "$image")
     now=$(docker inspect --format "{{.State.Status}} {{index .Config.Labels \"$label.recipe\"}}" "$name" 2>/dev/null) || now=missing
     case $now in
         missing) ;;
@@ -114,13 +130,17 @@ need_host() {
 }
 
 create_host() {
-    local number=$1 image=$2 recipe=$3
-    # systemd mounts, so it needs SYS_ADMIN, and it needs the cgroups to be writable; both on old and new cgroups.
+    local number=$1 image=$2 recipe=$3 options=(--stop-timeout 2)
+    if [ "$(kind_of "$number")" = systemd ]; then
+        # systemd mounts, so it needs SYS_ADMIN, and it needs the cgroups to be writable; both on old and new cgroups.
+        options=(--stop-signal SIGRTMIN+3 --cap-add SYS_ADMIN --security-opt apparmor=unconfined
+            --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --cgroupns=host)
+    fi
+    # A container in a container mounts a /proc of its own, which the kernel allows where none of the outer one is covered.
+    if has_container "$number"; then options+=(--security-opt systempaths=unconfined); fi
     docker create --name "$prefix$number" --hostname "lab-$number" --network "$network" \
-        --label "$label=host" --label "$label.recipe=$recipe" \
-        --stop-signal SIGRTMIN+3 --cap-add SYS_ADMIN --security-opt apparmor=unconfined "${LIMITS[@]}" \
+        --label "$label=host" --label "$label.recipe=$recipe" "${options[@]}" "${LIMITS[@]}" \
         --tmpfs /run --tmpfs /run/lock --tmpfs /tmp \
-        --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --cgroupns=host \
         --publish "$(address_of "$number"):$(port_of_lab):22" "$image" >/dev/null 2>"$state/docker.err" || {
         cat "$state/docker.err" >&2
         fail "docker could not make lab-$number"
@@ -132,9 +152,10 @@ start_host() {
         fail "lab-$1 does not start; is port $(port_of_lab) of $(address_of "$1") taken? (ss -ltnp 'sport = :$(port_of_lab)')"
 }
 
-# The files of one host as a tar stream: units, sshd's settings, keys.
+# The files of one host as a tar stream: units or start scripts, sshd's settings, keys.
 host_files() {
-    local number=$1 dir=$state/hosts/lab-$1 root
+    local number=$1 dir=$state/hosts/lab-$1 root kind
+    kind=$(kind_of "$number")
     mkdir -p "$dir"
     [ -s "$dir/ssh_host_ed25519_key.pub" ] || {
         rm -f "$dir/ssh_host_ed25519_key"
@@ -143,11 +164,8 @@ host_files() {
     root=$dir/files
     rm -rf "$root"
     cp -a "$here/lab/host" "$root"
-    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
-    local unit
-    for unit in lab-web lab-worker; do
-        ln -sfn "/etc/systemd/system/$unit.service" "$root/etc/systemd/system/multi-user.target.wants/$unit.service"
-    done
+    cp -a "$here/lab/$kind/." "$root/"
+    start_at_boot "$number" "$root"
     cp "$dir/ssh_host_ed25519_key" "$dir/ssh_host_ed25519_key.pub" "$root/etc/ssh/"
     mkdir -p "$root/root/.ssh"
     cp "$authorized" "$root/root/.ssh/authorized_keys"
@@ -155,6 +173,28 @@ host_files() {
     chmod 700 "$root/root" "$root/root/.ssh"
     chmod 600 "$root/etc/ssh/ssh_host_ed25519_key" "$root/root/.ssh/authorized_keys"
     tar -C "$root" --owner=0 --group=0 --numeric-owner -c etc usr srv root
+}
+
+# Links as systemctl enable, rc-update add and update-rc.d would make them.
+start_at_boot() {
+    local number=$1 root=$2 service services=(lab-web lab-worker)
+    case $(kind_of "$number") in
+        systemd)
+            if has_container "$number"; then services+=(lab-box); fi
+            mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+            for service in "${services[@]}"; do
+                ln -sfn "/etc/systemd/system/$service.service" "$root/etc/systemd/system/multi-user.target.wants/$service.service"
+            done
+            ;;
+        openrc)
+            mkdir -p "$root/etc/runlevels/default"
+            for service in "${services[@]}"; do ln -sfn "/etc/init.d/$service" "$root/etc/runlevels/default/$service"; done
+            ;;
+        sysv)
+            mkdir -p "$root/etc/rc2.d"
+            for service in "${services[@]}"; do ln -sfn "../init.d/$service" "$root/etc/rc2.d/S02$service"; done
+            ;;
+    esac
 }
 
 # Hosts that run already learn of new keys; known_hosts names the key of every host.
@@ -176,12 +216,11 @@ ssh_to() {
         -o ConnectTimeout=10 -o LogLevel=ERROR -p "$(port_of_lab)" "root@$(address_of "$number")" "$@"
 }
 
-# Until every unit of the host is up: a host that is half up would look degraded to whoever enrols it.
+# Until every service of the host is up: a host that is half up would look degraded to whoever enrols it.
 wait_for_host() {
     local number=$1 said='' started=$SECONDS
     while [ $((SECONDS - started)) -lt "$BOOT_S" ]; do
-        # Ends with 1 where a unit failed, with 255 while nobody answers.
-        said=$(timeout "$BOOT_S" docker exec "$prefix$number" systemctl is-system-running --wait 2>/dev/null) || true
+        said=$(state_of_host "$number" --wait)
         case $said in
             running)
                 if ssh_to "$number" true 2>/dev/null; then return; fi
@@ -195,16 +234,30 @@ wait_for_host() {
         sleep 0.2
     done
     docker logs --tail 20 "$prefix$number" >&2 || true
-    fail "lab-$number is not up after $BOOT_S s; systemd says '$said' (docker exec $prefix$number systemctl list-jobs)"
+    fail "lab-$number is not up after $BOOT_S s; its services are '$said' (docker exec $prefix$number ...)"
+}
+
+# running, degraded, starting, or nothing where nobody answers.
+state_of_host() {
+    local number=$1 inside
+    shift
+    inside=(timeout "$BOOT_S" docker exec "$prefix$number")
+    case $(kind_of "$number") in
+        # Ends with 1 where a unit failed.
+        systemd) "${inside[@]}" systemctl is-system-running "$@" 2>/dev/null || true ;;
+        # BusyBox has no pgrep.
+        *) "${inside[@]}" sh -c 'all=$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\0" " ")
+            case $all in *srv/lab-[w]eb*bin/lab-[w]orker* | *bin/lab-[w]orker*srv/lab-[w]eb*) echo running ;; *) echo starting ;; esac' 2>/dev/null || true ;;
+    esac
 }
 
 host_line() {
     local number=$1 status system=-
     status=$(docker inspect --format '{{.State.Status}}' "$prefix$number")
     if [ "$status" = running ]; then
-        system=$(timeout 15 docker exec "$prefix$number" systemctl is-system-running 2>/dev/null) || system=${system:--}
+        system=$(state_of_host "$number")
     fi
-    printf '%-8s %-12s %-6s %-10s %s\n' "lab-$number" "$(address_of "$number")" "$(port_of_lab)" "$status" "$system"
+    printf '%-8s %-12s %-6s %-8s %-10s %s\n' "lab-$number" "$(address_of "$number")" "$(port_of_lab)" "$(kind_of "$number")" "$status" "${system:--}"
 }
 
 login() {
@@ -246,11 +299,4 @@ remove_hosts() {
     [ -z "$ids" ] || docker network rm $ids >/dev/null
     # Whoever was let in is forgotten with the hosts.
     rm -f "$authorized" "$known_hosts" "$port_file"
-}
-
-remove_images() {
-    local ids
-    ids=$(docker images -q --filter "label=$label=image" | sort -u)
-    # shellcheck disable=SC2086 # a list of ids
-    [ -z "$ids" ] || docker rmi -f $ids >/dev/null
 }

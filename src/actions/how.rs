@@ -115,9 +115,32 @@ impl How {
             run_as,
             environment,
             stdin: stdin.map(Secret::new),
-            container: container(given("container"), given("container_engine"))?,
+            container: container(parameter)?,
             label,
         })
+    }
+
+    /// What [`Self::parse`] takes, without what is secret: values of secret variables and the input.
+    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = Vec::new();
+        fields.extend(self.run_as.clone().map(|user| ("run_as", user)));
+        fields.extend(self.label.clone().map(|label| ("label", label)));
+        if let Some(container) = &self.container {
+            fields.push(("container", container.name.clone()));
+            fields.push(("container_engine", container.engine.program().to_owned()));
+        }
+        let lines: Vec<String> = self
+            .environment
+            .iter()
+            .filter_map(|(name, value)| match value {
+                Variable::Plain(text) if !text.contains('\n') => Some(format!("{name}={text}")),
+                _ => None,
+            })
+            .collect();
+        if !lines.is_empty() {
+            fields.push(("environment", lines.join("\n")));
+        }
+        fields
     }
 
     /// Nothing is said, so the command's text is all there is.
@@ -127,8 +150,12 @@ impl How {
     }
 }
 
-fn container(given: Option<String>, engine: Option<String>) -> Result<Option<InContainer>, ActionError> {
-    let Some(text) = given else { return Ok(None) };
+/// From `container` and `container_engine`, as [`How::parse`] takes them.
+pub(super) fn container(
+    parameter: impl Fn(&str) -> Option<String>,
+) -> Result<Option<InContainer>, ActionError> {
+    let given = |name: &str| parameter(name).filter(|text| !text.trim().is_empty());
+    let (Some(text), engine) = (given("container"), given("container_engine")) else { return Ok(None) };
     let refused = |message: String| invalid("container", message);
     let found = if text.trim_start().starts_with('{') {
         serde_json::from_str::<InContainer>(&text).map_err(|error| {

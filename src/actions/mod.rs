@@ -1,41 +1,50 @@
 //! Actions: what may be done to a server, and the exact command that does it.
 //!
 //! Pure: validates and builds text, never runs anything. Every value that a person gave is validated and quoted here.
+//! A file owns one kind; this one knows all of them by name.
 
 mod agents;
+mod commands;
+mod containers;
+mod diagnostics;
+mod files;
+mod files_template;
 mod how;
 mod mask;
+mod packages;
+mod plan;
+mod processes;
+mod reboot;
 mod rotation;
+mod script;
+mod services;
 
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::model::{Role, ServiceManager, ServiceVerb, Signal};
-use crate::quote::quote;
+use crate::model::{Role, ServiceVerb, Signal};
 
 pub use agents::{
     AgentDeployment, DEFAULT_PORT as AGENT_PORT, SCRIPT as AGENT_SCRIPT, manage as manage_agent,
 };
+pub use commands::{COMMAND_LIMIT_BYTES, DEFAULT_TIMEOUT, TIMEOUT_RANGE};
+pub use containers::{ContainerAction, ContainerVerb};
+pub use diagnostics::{ARCHIVE_LIMIT_BYTES, Diagnostics};
+pub use files::{CONTENT_LIMIT_BYTES, FileChange, FileKind};
+pub use files_template::TemplateValues;
 pub use how::{ContainerEngine, How, InContainer, STDIN_LIMIT_BYTES, Variable};
 pub use mask::mask;
+pub use packages::PackageUpdate;
+pub use plan::{Plan, Surroundings};
+pub use processes::{ANOTHER_PROCESS, NO_SUCH_PROCESS};
+pub use reboot::Reboot;
 pub use rotation::KeyRotation;
+pub use script::{SCRIPT_LIMIT_BYTES, Script};
 
-/// Longest command that a person may send.
-pub const COMMAND_LIMIT_BYTES: usize = 64 * 1024;
-/// Time limits that a person may choose for a command.
-pub const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
-/// Time limit of a command when nobody chooses one.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A service may take its time to stop: systemd itself gives it 90 s.
-const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
-const KILL_TIMEOUT: Duration = Duration::from_secs(15);
-const SERVICE_NAME_BYTES: usize = 256;
-
-/// Exit status of the kill command when no such process exists.
-pub const NO_SUCH_PROCESS: u32 = 3;
-/// Exit status of the kill command when the pid belongs to another process by now.
-pub const ANOTHER_PROCESS: u32 = 4;
+/// Parameters that are lists: the text of one is a JSON list, or what a form says with lines or blanks between.
+pub const LISTS: [&str; 2] = ["arguments", "packages"];
 
 /// Why an action cannot be meant like this; says what would be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +74,7 @@ pub enum Action {
         name: String,
         verb: ServiceVerb,
     },
+    Container(ContainerAction),
     /// POSIX shell text.
     RunCommand {
         command: String,
@@ -73,176 +83,87 @@ pub enum Action {
         #[serde(flatten)]
         how: Box<How>,
     },
+    RunScript(Box<Script>),
+    UpdatePackages(PackageUpdate),
+    /// A command, and the wait for another boot; only the fleet can do it.
+    Reboot(Reboot),
+    /// A reading, judged; only the fleet can do it.
+    HealthCheck,
+    /// Its output is an archive, which is kept.
+    CollectDiagnostics(Diagnostics),
     /// Several steps with logins between them; only the fleet can do it.
     RotateKey(KeyRotation),
     /// An upload between several commands; only the fleet can do it.
     DeployAgent(AgentDeployment),
     /// Ends its use and leaves no file of it.
     RemoveAgent,
-}
-
-/// What of a server decides about the command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Surroundings {
-    pub service_manager: ServiceManager,
-    /// Roundsman logs in as root; otherwise what needs root runs under sudo.
-    pub is_root: bool,
-    /// sudo gets a kept password over its standard input; otherwise it must not ask (`sudo -n`).
-    pub sudo_password: bool,
-}
-
-/// The exact command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// POSIX shell text as it is shown and recorded: what anybody could type on the server to do the same.
-    pub command: String,
-    /// What runs inside the container, where it is one. [`Self::command`] then has the whole.
-    pub container_command: Option<String>,
-    pub timeout: Duration,
-    /// The text without sudo and container, which are asked for apart.
-    pub inner: String,
-    /// It is to run as root, and the login is not root's.
-    pub sudo: bool,
-    pub how: How,
-}
-
-impl Plan {
-    /// Text that says all there is.
-    fn of_text(command: String, timeout: Duration) -> Self {
-        let inner = command.clone();
-        Self { command, container_command: None, timeout, inner, sudo: false, how: How::default() }
-    }
-
-    /// For root, by sudo where that is needed.
-    fn by_root(around: Surroundings, inner: String, timeout: Duration) -> Self {
-        let sudo = !around.is_root;
-        let command = if sudo { format!("{} {inner}", around.sudo_words()) } else { inner.clone() };
-        Self { command, container_command: None, timeout, inner, sudo, how: How::default() }
-    }
-}
-
-impl Surroundings {
-    const fn sudo_words(self) -> &'static str {
-        if self.sudo_password { "sudo" } else { "sudo -n" }
-    }
+    /// Its command may differ from server to server; [`FileChange::plan`] makes it.
+    File(Box<FileChange>),
 }
 
 impl Action {
-    /// # Errors
-    /// [`ActionError::Invalid`] for pid 0 and 1.
-    pub fn kill_process(pid: i64, start_ticks: u64, signal: Signal) -> Result<Self, ActionError> {
-        match u32::try_from(pid) {
-            Ok(pid) if pid > 1 => Ok(Self::KillProcess { pid, start_ticks, signal }),
-            _ => Err(invalid("pid", format!("{pid} is not a process that may be ended; use a pid above 1"))),
-        }
-    }
-
-    /// # Errors
-    /// [`ActionError::Invalid`] for what is not a unit name.
-    pub fn service(name: &str, verb: ServiceVerb) -> Result<Self, ActionError> {
-        let name = name.trim();
-        let name = name.strip_suffix(".service").unwrap_or(name);
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '@' | '-' | '\\');
-        let valid = (1..=SERVICE_NAME_BYTES).contains(&name.len())
-            && name.chars().all(allowed)
-            && !name.starts_with(['-', '.']);
-        if valid {
-            Ok(Self::Service { name: name.to_owned(), verb })
-        } else {
-            let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
-            Err(invalid(
-                "service",
-                format!("'{shown}' is not a service name: use letters, digits and : . _ @ - \\"),
-            ))
-        }
-    }
-
-    /// # Errors
-    /// [`ActionError::Invalid`] for an empty or too long command, a NUL in it, or a time limit out of range.
-    pub fn run_command(command: &str, sudo: bool, timeout: Option<Duration>) -> Result<Self, ActionError> {
-        let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
-        if command.trim().is_empty() {
-            return Err(invalid("command", "there is no command to run"));
-        }
-        if command.len() > COMMAND_LIMIT_BYTES {
-            return Err(invalid(
-                "command",
-                format!("the command is longer than {COMMAND_LIMIT_BYTES} bytes; upload a script instead"),
-            ));
-        }
-        if command.contains('\0') {
-            return Err(invalid("command", "the command holds a NUL character"));
-        }
-        if !(TIMEOUT_RANGE.0..=TIMEOUT_RANGE.1).contains(&timeout) {
-            return Err(invalid("timeout_s", "the time limit must be 1 to 86,400 seconds"));
-        }
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self::RunCommand { command: command.to_owned(), sudo, timeout_ms, how: Box::default() })
-    }
-
-    /// The same command, run differently.
-    #[must_use]
-    pub fn run_like(self, new: How) -> Self {
-        match self {
-            Self::RunCommand { command, sudo, timeout_ms, .. } => {
-                Self::RunCommand { command, sudo, timeout_ms, how: Box::new(new) }
-            }
-            other => other,
-        }
-    }
+    /// The words for actions that [`Self::parse`] takes, without the older ones.
+    pub const KINDS: [&str; 26] = [
+        "kill_process",
+        "start_service",
+        "stop_service",
+        "restart_service",
+        "reload_service",
+        "enable_service",
+        "disable_service",
+        "start_container",
+        "stop_container",
+        "restart_container",
+        "pause_container",
+        "unpause_container",
+        "remove_container",
+        "container_logs",
+        "container_exec",
+        "run_command",
+        "run_script",
+        "update_packages",
+        "reboot",
+        "health_check",
+        "collect_diagnostics",
+        "upload_file",
+        "upload_template",
+        "update_configuration",
+        "deploy_agent",
+        "remove_agent",
+    ];
 
     /// From the word for the action and its parameters, as forms and the API name them; older words are accepted.
     ///
     /// # Errors
     /// [`ActionError::Invalid`] names the parameter and what would be accepted.
     pub fn parse(kind: &str, parameter: impl Fn(&str) -> Option<String>) -> Result<Self, ActionError> {
-        let number = |name: &'static str| {
-            let text = parameter(name).ok_or_else(|| invalid(name, format!("{name} is missing")))?;
-            text.trim().parse::<i64>().map_err(|_| invalid(name, format!("'{text}' is not a number")))
-        };
         let verb = kind.strip_suffix("_services").or_else(|| kind.strip_suffix("_service"));
-        match (kind, verb.and_then(ServiceVerb::parse)) {
-            (_, Some(verb)) => {
-                let name = ["service", "service_name", "name"].into_iter().find_map(&parameter);
-                Self::service(
-                    &name.ok_or_else(|| invalid("service", "service is missing: the name of one service"))?,
-                    verb,
-                )
+        if let Some(verb) = verb.and_then(ServiceVerb::parse) {
+            return services::parse(verb, parameter);
+        }
+        if let Some(verb) = containers::verb_of(kind) {
+            return ContainerAction::parse(verb, parameter).map(Self::Container);
+        }
+        match kind {
+            "kill_process" | "kill" => processes::parse(parameter),
+            "run_command" | "command" => commands::parse(parameter),
+            "container_exec" => containers::parse_exec(parameter),
+            "run_script" | "script" => {
+                Script::parse(parameter).map(|script| Self::RunScript(Box::new(script)))
             }
-            ("kill_process" | "kill", _) => {
-                let start = u64::try_from(number("start_ticks")?).map_err(|_| {
-                    invalid("start_ticks", "start_ticks must not be negative; it stands in the process list")
-                })?;
-                let signal = match parameter("signal") {
-                    None => Signal::default(),
-                    Some(text) => Signal::parse(&text).ok_or_else(|| {
-                        invalid("signal", "use TERM, KILL, HUP, INT, QUIT, USR1, USR2, STOP or CONT")
-                    })?,
-                };
-                Self::kill_process(number("pid")?, start, signal)
-            }
-            ("run_command" | "command", _) => {
-                let command = parameter("command").ok_or_else(|| invalid("command", "command is missing"))?;
-                let sudo = parameter("sudo")
-                    .is_some_and(|text| matches!(text.as_str(), "true" | "on" | "1" | "yes"));
-                let timeout =
-                    match parameter("timeout_s") {
-                        None => None,
-                        Some(text) => Some(text.trim().parse().map(Duration::from_secs).map_err(|_| {
-                            invalid("timeout_s", format!("'{text}' is not a number of seconds"))
-                        })?),
-                    };
-                Ok(Self::run_command(&command, sudo, timeout)?.run_like(How::parse(&parameter)?))
-            }
-            ("deploy_agent" | "upgrade_agent", _) => {
+            "update_packages" | "deploy_update" => PackageUpdate::parse(parameter).map(Self::UpdatePackages),
+            "reboot" => Reboot::parse(parameter).map(Self::Reboot),
+            "health_check" => Ok(Self::HealthCheck),
+            "collect_diagnostics" => Ok(Self::CollectDiagnostics(Diagnostics::parse(parameter))),
+            "deploy_agent" | "upgrade_agent" => {
                 let (mode, port) = (parameter("mode"), parameter("port"));
                 AgentDeployment::parse(mode.as_deref(), port.as_deref()).map(Self::DeployAgent)
             }
-            ("remove_agent", _) => Ok(Self::RemoveAgent),
-            _ => Err(invalid(
-                "operation_type",
-                "use kill_process, start_service, stop_service, restart_service, reload_service, run_command, deploy_agent or remove_agent",
-            )),
+            "remove_agent" => Ok(Self::RemoveAgent),
+            word if let Some(kind) = FileKind::parse(word) => {
+                Ok(Self::File(Box::new(FileChange::parse(kind, parameter)?)))
+            }
+            _ => Err(invalid("operation_type", format!("use one of {}", Self::KINDS.join(", ")))),
         }
     }
 
@@ -251,16 +172,18 @@ impl Action {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::KillProcess { .. } => "kill_process",
-            Self::Service { verb, .. } => match verb {
-                ServiceVerb::Start => "start_service",
-                ServiceVerb::Stop => "stop_service",
-                ServiceVerb::Restart => "restart_service",
-                ServiceVerb::Reload => "reload_service",
-            },
+            Self::Service { verb, .. } => services::kind(*verb),
+            Self::Container(action) => action.verb.kind(),
             Self::RunCommand { .. } => "run_command",
+            Self::RunScript(_) => "run_script",
+            Self::UpdatePackages(_) => "update_packages",
+            Self::Reboot(_) => "reboot",
+            Self::HealthCheck => "health_check",
+            Self::CollectDiagnostics(_) => "collect_diagnostics",
             Self::RotateKey(_) => "rotate_key",
             Self::DeployAgent(_) => "deploy_agent",
             Self::RemoveAgent => "remove_agent",
+            Self::File(change) => change.kind.name(),
         }
     }
 
@@ -269,7 +192,16 @@ impl Action {
     pub const fn role(&self) -> Role {
         match self {
             Self::RotateKey(_) | Self::DeployAgent(_) | Self::RemoveAgent => Role::Admin,
-            Self::KillProcess { .. } | Self::Service { .. } | Self::RunCommand { .. } => Role::Operator,
+            Self::KillProcess { .. }
+            | Self::Service { .. }
+            | Self::Container(_)
+            | Self::RunCommand { .. }
+            | Self::RunScript(_)
+            | Self::UpdatePackages(_)
+            | Self::Reboot(_)
+            | Self::HealthCheck
+            | Self::CollectDiagnostics(_)
+            | Self::File(_) => Role::Operator,
         }
     }
 
@@ -278,29 +210,119 @@ impl Action {
     pub fn title(&self) -> String {
         match self {
             Self::KillProcess { pid, signal, .. } => format!("Send {} to process {pid}", signal.name()),
-            Self::Service { name, verb } => {
-                let verb = match verb {
-                    ServiceVerb::Start => "Start",
-                    ServiceVerb::Stop => "Stop",
-                    ServiceVerb::Restart => "Restart",
-                    ServiceVerb::Reload => "Reload",
-                };
-                format!("{verb} the service {name}")
-            }
-            Self::RunCommand { how, .. } if how.label.is_some() => how.label.clone().unwrap_or_default(),
-            Self::RunCommand { command, .. } => {
-                let line = command.trim().lines().next().unwrap_or_default();
-                let short: String = line.chars().take(60).collect();
-                if short.len() < command.trim().len() {
-                    format!("Run {short} …")
-                } else {
-                    format!("Run {short}")
-                }
-            }
+            Self::Service { name, verb } => services::title(name, *verb),
+            Self::Container(action) => action.title(),
+            Self::RunCommand { command, how, .. } => commands::title(command, how),
+            Self::RunScript(script) => script.title(),
+            Self::UpdatePackages(update) => update.title(),
+            Self::Reboot(_) => "Reboot".to_owned(),
+            Self::HealthCheck => "Check the health".to_owned(),
+            Self::CollectDiagnostics(_) => "Collect diagnostics".to_owned(),
             Self::RotateKey(rotation) => rotation.title(),
             Self::DeployAgent(deployment) => deployment.title(),
             Self::RemoveAgent => "Remove the agent".to_owned(),
+            Self::File(change) => change.title(),
         }
+    }
+
+    /// What a person has to know before it is done; None where it can be undone or does nothing lasting.
+    #[must_use]
+    pub const fn danger(&self) -> Option<&'static str> {
+        match self {
+            Self::KillProcess { signal, .. } => match signal {
+                Signal::Cont | Signal::Hup => None,
+                Signal::Kill => Some(
+                    "KILL ends the process at once: it cannot save anything, tidy up or end its children.",
+                ),
+                Signal::Stop => {
+                    Some("STOP freezes the process until it gets CONT; whatever waits for it waits as long.")
+                }
+                _ => Some("The process may end."),
+            },
+            Self::Service { verb: ServiceVerb::Stop, .. } => {
+                Some("The service stays stopped until it is started again or the server boots.")
+            }
+            Self::Container(action) => action.danger(),
+            Self::UpdatePackages(_) => Some(
+                "New versions replace those that are installed, and services may restart. It cannot be undone from here.",
+            ),
+            Self::Reboot(_) => Some(
+                "Everything on the server ends, and nobody can work on it until it is back. It may not come back by itself.",
+            ),
+            Self::Service { .. }
+            | Self::RunCommand { .. }
+            | Self::RunScript(_)
+            | Self::HealthCheck
+            | Self::CollectDiagnostics(_)
+            | Self::RotateKey(_)
+            | Self::DeployAgent(_)
+            | Self::RemoveAgent
+            | Self::File(_) => None,
+        }
+    }
+
+    /// Where several things were done, the sentence that tells what went wrong says more than an exit status.
+    #[must_use]
+    pub const fn is_in_steps(&self) -> bool {
+        matches!(
+            self,
+            Self::Reboot(_)
+                | Self::HealthCheck
+                | Self::CollectDiagnostics(_)
+                | Self::RotateKey(_)
+                | Self::DeployAgent(_)
+                | Self::RemoveAgent
+                | Self::File(_)
+        )
+    }
+
+    /// The parameters, without the word for the action, as [`Self::parse`] takes them. Values that are secret are left out.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::KillProcess { pid, start_ticks, signal } => vec![
+                ("pid", pid.to_string()),
+                ("start_ticks", start_ticks.to_string()),
+                ("signal", signal.name().to_owned()),
+            ],
+            Self::Service { name, .. } => vec![("service", name.clone())],
+            Self::Container(action) => action.fields(),
+            Self::RunCommand { command, sudo, timeout_ms, how } => {
+                let mut fields = vec![("command", command.clone())];
+                fields.extend(sudo.then(|| ("sudo", "true".to_owned())));
+                fields.push(("timeout_s", timeout_ms.div_ceil(1000).to_string()));
+                fields.extend(how.fields());
+                fields
+            }
+            Self::RunScript(script) => script.fields(),
+            Self::UpdatePackages(update) => update.fields(),
+            Self::Reboot(reboot) => vec![("timeout_s", reboot.wait().as_secs().to_string())],
+            Self::CollectDiagnostics(diagnostics) => {
+                diagnostics.sudo.then(|| ("sudo", "true".to_owned())).into_iter().collect()
+            }
+            Self::DeployAgent(deployment) => {
+                let mut fields = vec![("mode", deployment.mode.name().to_owned())];
+                fields.extend(deployment.port.map(|port| ("port", port.to_string())));
+                fields
+            }
+            Self::File(change) => change.fields(),
+            Self::HealthCheck | Self::RotateKey(_) | Self::RemoveAgent => Vec::new(),
+        }
+    }
+
+    /// As it is stored: what looks like a secret is masked, and what is one is left out.
+    #[must_use]
+    pub fn stored(&self) -> Value {
+        // Nothing in an action can fail to become JSON: its maps have texts for keys.
+        let mut value = match self {
+            Self::RunScript(script) => serde_json::to_value(Self::RunScript(Box::new(script.masked()))),
+            other => serde_json::to_value(other),
+        }
+        .unwrap_or_default();
+        if let (Self::RunCommand { command, .. }, Some(members)) = (self, value.as_object_mut()) {
+            members.insert("command".to_owned(), mask(command).into());
+        }
+        value
     }
 
     /// The exact command for a server.
@@ -308,191 +330,77 @@ impl Action {
     /// # Errors
     /// [`ActionError::NotHere`] when nothing on the server can do it.
     pub fn plan(&self, around: Surroundings) -> Result<Plan, ActionError> {
-        let quoted = |text: &str| quote(text).map_err(|error| invalid("command", error.to_string()));
         match self {
             Self::KillProcess { pid, start_ticks, signal } => {
-                let script = kill_script(*pid, *start_ticks, *signal);
-                let inner = if around.is_root { script } else { format!("sh -c {}", quoted(&script)?) };
-                Ok(Plan::by_root(around, inner, KILL_TIMEOUT))
+                processes::plan(around, *pid, *start_ticks, *signal)
             }
-            Self::Service { name, verb } => {
-                let verb = verb.name();
-                let inner = match around.service_manager {
-                    ServiceManager::Systemd => {
-                        format!("systemctl {verb} -- {}", quoted(&format!("{name}.service"))?)
-                    }
-                    ServiceManager::OpenRc => format!("rc-service {} {verb}", quoted(name)?),
-                    ServiceManager::SysV => format!("service {} {verb}", quoted(name)?),
-                    ServiceManager::Unknown => {
-                        return Err(ActionError::NotHere(
-                            "no service manager (systemd, OpenRC, SysV) is known on this server; it has none, or it was not read yet".to_owned(),
-                        ));
-                    }
-                };
-                Ok(Plan::by_root(around, inner, SERVICE_TIMEOUT))
-            }
+            Self::Service { name, verb } => services::plan(around, name, *verb),
+            Self::Container(action) => action.plan(around),
             Self::RunCommand { command, sudo, timeout_ms, how } => {
-                let timeout = Duration::from_millis(*timeout_ms);
-                run_plan(around, command, *sudo, timeout, how)
+                commands::plan(around, command, *sudo, *timeout_ms, how)
             }
+            Self::RunScript(script) => script.plan(around),
+            Self::UpdatePackages(update) => update.plan(around),
+            Self::Reboot(reboot) => Ok(reboot.plan(around)),
+            Self::HealthCheck => Ok(Plan::of_text(HEALTH_CHECK.to_owned(), HEALTH_CHECK_TIMEOUT)),
+            Self::CollectDiagnostics(diagnostics) => diagnostics.plan(around),
             Self::RotateKey(rotation) => rotation.plan(),
             Self::DeployAgent(deployment) => Ok(deployment.plan()),
             Self::RemoveAgent => Ok(agents::removal_plan()),
+            Self::File(_) => {
+                Err(ActionError::NotHere("a file is planned with what is known of its server".to_owned()))
+            }
         }
     }
 }
 
-/// The command with what is around it, written out; the values of its environment and its input are left out.
-fn run_plan(
-    around: Surroundings,
-    inner: &str,
-    sudo: bool,
-    timeout: Duration,
-    how: &How,
-) -> Result<Plan, ActionError> {
-    let quoted = |text: &str| quote(text).map_err(|error| invalid("command", error.to_string()));
-    let sudo = !around.is_root && (sudo || how.run_as.is_some());
-    let mut command = inner.to_owned();
-    if let Some(container) = &how.container {
-        let engine = match container.engine {
-            ContainerEngine::Docker => "docker",
-            ContainerEngine::Podman => "podman",
-        };
-        command = format!("{engine} exec -i {} /bin/sh -c {}", quoted(&container.name)?, quoted(&command)?);
-    }
-    command = match (&how.run_as, sudo) {
-        (Some(user), true) => {
-            format!("{} -u {} -- sh -c {}", around.sudo_words(), quoted(user)?, quoted(&command)?)
-        }
-        (Some(user), false) => format!("su -s /bin/sh {} -c {}", quoted(user)?, quoted(&command)?),
-        (None, true) => format!("{} -- sh -c {}", around.sudo_words(), quoted(&command)?),
-        (None, false) => command,
-    };
-    Ok(Plan {
-        command,
-        container_command: how.container.as_ref().map(|_| inner.to_owned()),
-        timeout,
-        inner: inner.to_owned(),
-        sudo,
-        how: how.clone(),
-    })
-}
-
-/// Compares field 22 of /proc/PID/stat (proc(5)) before it signals. The name in field 2 may hold anything,
-/// so everything up to the last parenthesis is cut off; what follows begins with field 3.
-fn kill_script(pid: u32, start_ticks: u64, signal: Signal) -> String {
-    let signal = signal.name();
-    format!(
-        "s=$(cat /proc/{pid}/stat 2>/dev/null) || {{ echo 'process {pid} does not exist (any more)' >&2; exit {NO_SUCH_PROCESS}; }}; \
-         set -- ${{s##*) }}; \
-         [ \"${{20}}\" = {start_ticks} ] || {{ echo 'process {pid} is another one by now; nothing was sent to it' >&2; exit {ANOTHER_PROCESS}; }}; \
-         kill -s {signal} {pid}"
-    )
-}
+/// What is shown where nothing is sent but what every reading sends.
+const HEALTH_CHECK: &str = "# A reading is taken now, as every few seconds, and judged.";
+/// As long as the fleet waits for a reading, with room.
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
-
     use super::*;
+    use crate::model::ServiceManager;
 
-    const ROOT: Surroundings =
+    pub(super) const ROOT: Surroundings =
         Surroundings { service_manager: ServiceManager::Systemd, is_root: true, sudo_password: false };
-    const USER: Surroundings = Surroundings { is_root: false, ..ROOT };
+    pub(super) const USER: Surroundings = Surroundings { is_root: false, ..ROOT };
 
-    fn start_ticks(pid: u32) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap()
-    }
-
-    #[test]
-    fn a_process_is_ended_only_if_it_is_the_one_that_was_meant() {
-        for shell in [&["dash"][..], &["bash"], &["busybox", "sh"]] {
-            let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
-            let pid = child.id();
-            let started = start_ticks(pid);
-            let run = |start: u64| {
-                let action = Action::kill_process(pid.into(), start, Signal::Kill).unwrap();
-                let plan = action.plan(ROOT).unwrap();
-                let (program, rest) = shell.split_first().unwrap();
-                Command::new(program).args(rest).arg("-c").arg(&plan.command).output().unwrap()
-            };
-            let wrong = run(started + 1);
-            assert_eq!(wrong.status.code(), Some(4), "{shell:?}");
-            assert!(String::from_utf8_lossy(&wrong.stderr).contains("another one by now"));
-            let right = run(started);
-            assert_eq!(right.status.code(), Some(0), "{shell:?}");
-            child.wait().unwrap();
-            assert_eq!(run(started).status.code(), Some(3), "{shell:?}");
-        }
-    }
-
-    #[test]
-    fn service_commands_fit_the_manager_and_the_user() {
-        let action = Action::service("nginx.service", ServiceVerb::Restart).unwrap();
-        let command = |around| action.plan(around).unwrap().command;
-        assert_eq!(command(ROOT), "systemctl restart -- nginx.service");
-        assert_eq!(command(USER), "sudo -n systemctl restart -- nginx.service");
-        let open_rc = Surroundings { service_manager: ServiceManager::OpenRc, ..ROOT };
-        assert_eq!(command(open_rc), "rc-service nginx restart");
-        let sys_v = Surroundings { service_manager: ServiceManager::SysV, ..ROOT };
-        assert_eq!(command(sys_v), "service nginx restart");
-        let none = Surroundings { service_manager: ServiceManager::Unknown, ..ROOT };
-        assert!(matches!(action.plan(none), Err(ActionError::NotHere(_))));
-    }
-
-    #[test]
-    fn unit_names_with_shell_signs_are_refused() {
-        for bad in ["", "a b", "a;id", "$(id)", "-h", "../x", "a'b", "a\"b", "a|b", "a\nb", "ü"] {
-            assert!(Action::service(bad, ServiceVerb::Start).is_err(), "{bad}");
-        }
-        for good in ["nginx", "getty@tty1", "systemd-fsck@dev-disk-by\\x2duuid", "dbus-org.x.y"] {
-            assert!(Action::service(good, ServiceVerb::Start).is_ok(), "{good}");
-        }
-    }
-
-    #[test]
-    fn sudo_wraps_the_whole_command() {
-        let action = Action::run_command("echo 'a b' && id", true, None).unwrap();
-        assert_eq!(action.plan(USER).unwrap().command, "sudo -n -- sh -c \"echo 'a b' && id\"");
-        assert_eq!(action.plan(ROOT).unwrap().command, "echo 'a b' && id");
-        let asked = Surroundings { sudo_password: true, ..USER };
-        assert_eq!(action.plan(asked).unwrap().command, "sudo -- sh -c \"echo 'a b' && id\"");
-    }
-
-    #[test]
-    fn a_command_in_a_container_as_another_user_is_shown_whole_and_its_inner_half_apart() {
-        let parameters =
-            [("command", "id -un"), ("container", "web"), ("run_as", "ops"), ("label", "Who am I")];
-        let given =
-            |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned());
-        let action = Action::parse("run_command", given).unwrap();
-        let plan = action.plan(USER).unwrap();
-        assert_eq!(plan.command, "sudo -n -u ops -- sh -c \"docker exec -i web /bin/sh -c 'id -un'\"");
-        assert_eq!((plan.container_command.as_deref(), plan.sudo), (Some("id -un"), true));
-        assert_eq!(action.title(), "Who am I");
-        let as_root = action.plan(ROOT).unwrap();
-        assert!(as_root.command.starts_with("su -s /bin/sh ops -c "), "{}", as_root.command);
+    /// Parameters as a form sends them.
+    pub(super) fn given<'a>(pairs: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     }
 
     #[test]
     fn older_words_for_actions_are_accepted_and_missing_parameters_named() {
-        let with = |pairs: &'static [(&str, &str)]| {
-            move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        };
-        let restart = Action::parse("restart_services", with(&[("service_name", "nginx")])).unwrap();
+        let restart = Action::parse("restart_services", given(&[("service_name", "nginx")])).unwrap();
         assert_eq!(restart, Action::service("nginx", ServiceVerb::Restart).unwrap());
-        let missing = Action::parse("kill_process", with(&[("pid", "5")])).unwrap_err();
+        let missing = Action::parse("kill_process", given(&[("pid", "5")])).unwrap_err();
         assert!(missing.to_string().contains("start_ticks"), "{missing}");
-        assert!(Action::parse("format_disk", with(&[])).is_err());
+        assert!(Action::parse("format_disk", given(&[])).is_err());
     }
 
     #[test]
-    fn commands_without_sense_are_refused() {
-        assert!(Action::run_command("  ", false, None).is_err());
-        assert!(Action::run_command("a\0b", false, None).is_err());
-        assert!(Action::run_command("x", false, Some(Duration::ZERO)).is_err());
-        assert!(Action::kill_process(1, 5, Signal::Term).is_err());
-        assert!(Action::kill_process(-1, 5, Signal::Term).is_err());
+    fn every_kind_that_is_named_is_understood_and_names_itself() {
+        let parameters = [
+            ("pid", "77"),
+            ("start_ticks", "5"),
+            ("service", "nginx"),
+            ("container", "web"),
+            ("command", "id"),
+            ("script", "id"),
+        ];
+        for kind in Action::KINDS {
+            let action = Action::parse(kind, given(&parameters)).unwrap();
+            let fields = action.fields();
+            let pairs: Vec<(&str, &str)> =
+                fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            assert_eq!(Action::parse(action.kind(), given(&pairs)).unwrap(), action, "what a form carries");
+            let wanted = if kind == "container_exec" { "run_command" } else { kind };
+            assert_eq!(action.kind(), wanted);
+            assert!(!action.title().is_empty() && action.plan(ROOT).is_ok(), "{kind}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::registry::Entry;
+use super::steps::{Report, Stuck};
 use super::{Fleet, FleetError, Hand};
 use crate::actions::{AGENT_SCRIPT, AgentDeployment, manage_agent};
 use crate::auth;
@@ -43,30 +44,6 @@ pub enum AgentOffer {
     None(String),
     /// What `uname -m` says there is not known yet.
     Unknown,
-}
-
-/// What was done, told as it happens.
-struct Report {
-    tap: mpsc::Sender<Piece>,
-    text: String,
-}
-
-impl Report {
-    fn say(&mut self, line: &str) {
-        let line = format!("{line}\n");
-        // A slow page misses a line; the record has them all.
-        drop(self.tap.try_send(Piece::Stdout(line.clone().into_bytes())));
-        self.text.push_str(&line);
-    }
-}
-
-/// Why the agent is not there, or not gone.
-struct Stuck(String);
-
-impl Stuck {
-    fn at(step: &str, cause: impl std::fmt::Display) -> Self {
-        Self(format!("{step}: {cause}"))
-    }
 }
 
 /// What the script said of the server.
@@ -109,16 +86,16 @@ impl Fleet {
         deployment: AgentDeployment,
         tap: mpsc::Sender<Piece>,
     ) -> Output {
-        let (started, mut report) = (Instant::now(), Report { tap, text: String::new() });
+        let mut report = Report::new(tap);
         let outcome = self.deploy(caller, server, deployment, &mut report).await;
-        told(report, outcome, started)
+        report.output(outcome)
     }
 
     /// Takes the agent away from one server: its service, its user, its files. The output tells what was removed.
     pub async fn remove_agent(&self, caller: &Caller, server: ServerId, tap: mpsc::Sender<Piece>) -> Output {
-        let (started, mut report) = (Instant::now(), Report { tap, text: String::new() });
+        let mut report = Report::new(tap);
         let outcome = self.take_away(caller, server, &mut report).await;
-        told(report, outcome, started)
+        report.output(outcome)
     }
 
     async fn deploy(
@@ -246,16 +223,6 @@ impl Fleet {
 fn no_agent_for(architecture: &str, agents: &AgentBinaries) -> String {
     let architecture = printable::line(architecture.as_bytes(), 40);
     format!("there is no agent for {architecture}, so the shell probe goes on ({})", agents.described())
-}
-
-fn told(report: Report, outcome: Result<(), Stuck>, started: Instant) -> Output {
-    let mut output = Output { exit_status: Some(0), stdout: report.text.into_bytes(), ..Output::default() };
-    if let Err(Stuck(reason)) = outcome {
-        output.exit_status = Some(1);
-        output.stderr = format!("{}\n", reason.trim_end()).into_bytes();
-    }
-    output.wall = started.elapsed();
-    output
 }
 
 /// The connection that readings come over: the agent has to run as that login.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::auth;
 use crate::model::{
-    Caller, Event, Facts, MetricName, Reachability, Role, SecretKind, Selector, ServerNumber, Status,
-    Transport, WayIn,
+    Caller, Event, Facts, Health, MetricName, Reachability, Role, SecretKind, Selector, ServerId,
+    ServerNumber, Status, Timestamp, Transport, WayIn,
 };
 use crate::ssh::{Connection, HostKey};
 use crate::store::StoreError;
@@ -19,7 +19,7 @@ use super::poller::{Way, delivery_queue, is_polled};
 use super::registry::Entry;
 use super::state::{ProcessTable, ServerState, ServiceTable, Summary, UserTable};
 use super::ways::{DecidedWay, Purpose, SealedSecrets, write_secrets};
-use super::{Fleet, FleetError, ServerFilter};
+use super::{Fleet, FleetError, ServerFilter, health};
 
 /// How long a check that was asked for may take before its caller is told what is known so far.
 const CHECK_LIMIT: Duration = Duration::from_secs(15);
@@ -64,6 +64,30 @@ impl Fleet {
         auth::require(caller, Role::Viewer)?;
         self.find(caller, reference)?.look();
         Ok(())
+    }
+
+    /// Whether a reading after `since`, of its services too, found the server healthy. The health that pages show is
+    /// slower on purpose: services are read now and then, and one bad reading changes nothing. Asking brings such readings.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`].
+    pub fn is_well_since(
+        &self,
+        caller: &Caller,
+        server: ServerId,
+        since: Timestamp,
+    ) -> Result<bool, FleetError> {
+        let entry = self.find(caller, &server.to_string())?;
+        entry.look();
+        let live = entry.live();
+        if live.reachability != Reachability::Reachable || live.last_seen_at.is_none_or(|seen| seen <= since)
+        {
+            return Ok(false);
+        }
+        let verdict = health::judge(&live.figures, &live.filesystems, &live.failed_services);
+        // Where services cannot be read, the rest decides.
+        let services = live.services.as_ref().and_then(|table| table.open());
+        Ok(verdict.health == Health::Healthy && services.is_none_or(|table| table.taken_at > since))
     }
 
     /// # Errors

@@ -144,10 +144,14 @@ pub enum ServiceVerb {
     Stop,
     Restart,
     Reload,
+    /// Starts it at boot from now on.
+    Enable,
+    Disable,
 }
 
 impl ServiceVerb {
-    pub const ALL: [Self; 4] = [Self::Start, Self::Stop, Self::Restart, Self::Reload];
+    pub const ALL: [Self; 6] =
+        [Self::Start, Self::Stop, Self::Restart, Self::Reload, Self::Enable, Self::Disable];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -156,6 +160,8 @@ impl ServiceVerb {
             Self::Stop => "stop",
             Self::Restart => "restart",
             Self::Reload => "reload",
+            Self::Enable => "enable",
+            Self::Disable => "disable",
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::rolling;
 use super::{Operations, Running};
-use crate::actions::{Action, ContainerEngine, Plan, Variable, mask};
+use crate::actions::{Action, ContainerEngine, FileChange, Plan, Variable, mask};
 use crate::fleet::Hand;
 use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
 use crate::ssh::{ContainerExec, Engine, ExecRequest, Output, Piece, SshError, Sudo, printable};
@@ -155,11 +155,54 @@ impl Leg {
                 let fleet = &self.operations.inner.fleet;
                 Ok(Box::pin(fleet.remove_agent(&self.caller, self.server, tap)).await)
             }
-            Action::KillProcess { .. } | Action::Service { .. } | Action::RunCommand { .. } => {
+            Action::File(change) => {
+                let request = self.file_request(change, sudo_password)?;
+                hand.exec(request.timeout(self.plan.timeout).tap(tap)).await
+            }
+            Action::Reboot(reboot) => {
+                let fleet = &self.operations.inner.fleet;
+                let (command, limit) = (request(&self.plan, sudo_password), reboot.wait());
+                Ok(Box::pin(fleet.reboot(&self.caller, self.server, command, limit, tap)).await)
+            }
+            Action::HealthCheck => {
+                let fleet = &self.operations.inner.fleet;
+                Ok(Box::pin(fleet.health_report(&self.caller, self.server, tap)).await)
+            }
+            Action::CollectDiagnostics(_) => {
+                // An archive is nothing to follow live.
+                drop(tap);
+                let (archives, now) = (&self.operations.inner.archives, self.operations.inner.clock.now());
+                let request = request(&self.plan, sudo_password).timeout(self.plan.timeout);
+                archives.collect(hand, request, (self.operation.id, self.server), now).await
+            }
+            Action::KillProcess { .. }
+            | Action::Service { .. }
+            | Action::Container(_)
+            | Action::RunCommand { .. }
+            | Action::RunScript(_)
+            | Action::UpdatePackages(_) => {
                 let request = request(&self.plan, sudo_password).timeout(self.plan.timeout).tap(tap);
                 hand.exec(request).await
             }
         }
+    }
+
+    fn file_request(
+        &self,
+        change: &FileChange,
+        sudo_password: Option<Secret<String>>,
+    ) -> Result<ExecRequest, SshError> {
+        let refused = |cause: String| SshError::InvalidCommand { cause };
+        let values = self
+            .operations
+            .template_values(&self.caller, self.server)
+            .map_err(|error| refused(error.to_string()))?;
+        let (text, content) = change.sent(&self.plan, &values).map_err(|error| refused(error.to_string()))?;
+        let request = ExecRequest::new(text).stdin(content);
+        if self.plan.sudo {
+            return Ok(request.sudo(sudo_password.map_or(Sudo::NonInteractive, Sudo::Password)));
+        }
+        Ok(request)
     }
 
     /// What sudo is told, where the command needs sudo and something is kept.
@@ -350,8 +393,7 @@ impl Ending {
 
     /// Where several steps were done, its own sentence says more than an exit status.
     fn of_steps(mut self, action: &Action) -> Self {
-        let in_steps = matches!(action, Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent);
-        if in_steps && !self.output.stderr.is_empty() {
+        if action.is_in_steps() && !self.output.stderr.is_empty() {
             self.error = Some(printable::line(&self.output.stderr, REASON_CHARS));
         }
         self

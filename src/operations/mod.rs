@@ -2,6 +2,7 @@
 //!
 //! A row is written before anything is sent, so that a stop at any moment leaves the truth behind.
 
+mod archives;
 mod fanout;
 mod fold;
 mod ledger;
@@ -12,6 +13,7 @@ mod timeline;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +21,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::actions::{Action, ActionError, Plan, mask};
+use crate::actions::{Action, ActionError, Plan, TemplateValues, mask};
 use crate::auth::{self, AuthError};
 use crate::clock::Clock;
 use crate::fleet::{ActionTarget, Fleet, FleetError};
@@ -29,9 +31,11 @@ use crate::model::{
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation, Target};
 use crate::store::{Store, StoreError};
+use archives::Archives;
 use ledger::Ledger;
 use rolling::Switch;
 
+pub use archives::ArchiveView;
 pub use fold::{Cluster, Side, cluster_summary, clusters};
 pub use repeat::{parameter, stored_action};
 pub use strategy::{InvalidStrategy, Share, Strategy, WhenBusy, parse_batches};
@@ -81,6 +85,10 @@ pub enum OperationError {
     NothingToRepeat,
     #[error("what this operation did was not stored whole, because secrets are not kept; begin it anew")]
     NotRepeatable,
+    #[error("there is no such archive; it was removed, or its days are over")]
+    NoSuchArchive,
+    #[error("the archives of diagnostics cannot be read or written: {0}")]
+    Archive(std::io::Error),
     #[error(transparent)]
     Strategy(#[from] InvalidStrategy),
     #[error(transparent)]
@@ -146,6 +154,7 @@ struct Inner {
     fleet: Fleet,
     clock: Arc<dyn Clock>,
     allow_local: bool,
+    archives: Archives,
     running: Mutex<HashMap<OperationId, Arc<Running>>>,
     permits: Arc<Semaphore>,
     /// Commands at the same time on one server, so that what waits for one server keeps no place from the others.
@@ -178,7 +187,7 @@ impl fmt::Debug for Operations {
 }
 
 impl Operations {
-    /// Marks what an earlier stop interrupted, then is ready.
+    /// Marks what an earlier stop interrupted, then is ready. Diagnostics are kept in `archives`.
     ///
     /// # Errors
     /// [`OperationError::Store`].
@@ -187,6 +196,7 @@ impl Operations {
         fleet: Fleet,
         clock: Arc<dyn Clock>,
         allow_local: bool,
+        archives: PathBuf,
     ) -> Result<Self, OperationError> {
         let now = clock.now();
         let interrupted = store.write(move |tx| rows::mark_interrupted(tx, now)).await?;
@@ -196,12 +206,13 @@ impl Operations {
                 "operations were interrupted by the last stop; their targets say what is known"
             );
         }
-        Ok(Self {
+        let operations = Self {
             inner: Arc::new(Inner {
                 store,
                 fleet,
                 clock,
                 allow_local,
+                archives: Archives::new(archives),
                 running: Mutex::default(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
                 servers: Mutex::default(),
@@ -210,7 +221,9 @@ impl Operations {
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
-        })
+        };
+        operations.inner.tasks.spawn(archives::sweep_on(operations.clone()));
+        Ok(operations)
     }
 
     /// Ends what runs (as a cancellation does) and waits until that is written.
@@ -260,6 +273,16 @@ impl Operations {
             Transport::Local if matches!(action, Action::DeployAgent(_) | Action::RemoveAgent) => {
                 Err("this machine is read by Roundsman itself, which does what the agent does".to_owned())
             }
+            Transport::Local if matches!(action, Action::Reboot(_)) => {
+                Err("this is the machine that Roundsman runs on; reboot it by hand".to_owned())
+            }
+            // Nothing is done to it.
+            Transport::Local if matches!(action, Action::HealthCheck) => {
+                action.plan(target.surroundings).map_err(|error| error.to_string())
+            }
+            Transport::Local if matches!(action, Action::File(_)) => {
+                Err("files of this machine are changed on it, not through Roundsman".to_owned())
+            }
             Transport::Local if !self.inner.allow_local => {
                 Err("this is the machine that Roundsman runs on; whoever acts on it owns every key, so set \
                  allow_local_actions = true in the configuration file first"
@@ -271,18 +294,27 @@ impl Operations {
             Transport::Ssh | Transport::Http | Transport::Push if target.impediment.is_some() => {
                 Err(target.impediment.clone().unwrap_or_default())
             }
-            Transport::Local | Transport::Ssh | Transport::Http | Transport::Push => {
-                action.plan(target.surroundings).map_err(|error| error.to_string())
-            }
+            Transport::Local | Transport::Ssh | Transport::Http | Transport::Push => match action {
+                Action::File(change) => self
+                    .template_values(caller, target.id)
+                    .and_then(|values| Ok(change.plan(target.surroundings, &values)?))
+                    .map_err(|error| error.to_string()),
+                _ => action.plan(target.surroundings).map_err(|error| error.to_string()),
+            },
         };
         let plan = plan.and_then(|plan| match target.transport {
             Transport::Local if !plan.how.is_plain() => Err(
-                "environment, input, another user and containers are for servers over SSH; write them into the command here"
+                "scripts, environment, input, another user and containers are for servers over SSH; write them into the command here"
                     .to_owned(),
             ),
             _ => Ok(plan),
         });
         Planned { server: target.id, name: target.name.to_string(), plan }
+    }
+
+    /// What a template may name of a server.
+    fn template_values(&self, caller: &Caller, server: ServerId) -> Result<TemplateValues, OperationError> {
+        Ok(TemplateValues::from(&*self.inner.fleet.get(caller, &server.to_string())?.server))
     }
 
     /// Begins an operation and answers at once; what becomes of it is followed with [`Self::get`] and the events.
@@ -354,10 +386,7 @@ impl Operations {
 
     fn operation_of(&self, id: OperationId, caller: &Caller, order: &Order, now: Timestamp) -> Operation {
         let action = &order.action;
-        let mut parameters = serde_json::to_value(action).unwrap_or_default();
-        if let (Action::RunCommand { command, .. }, Some(members)) = (action, parameters.as_object_mut()) {
-            members.insert("command".to_owned(), mask(command).into());
-        }
+        let parameters = action.stored();
         let is_repeatable =
             repeat::stored_action(action.kind(), &parameters).is_ok_and(|stored| stored == *action);
         Operation {

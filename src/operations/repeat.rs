@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{OperationError, OperationView, Operations, Order, Strategy};
-use crate::actions::{Action, ActionError};
+use crate::actions::{Action, ActionError, LISTS};
 use crate::auth;
 use crate::model::{Caller, Role, Selector, TargetStatus};
 use crate::store::operations::Operation;
@@ -19,6 +19,7 @@ pub fn parameter(members: &Map<String, Value>) -> impl Fn(&str) -> Option<String
         Value::Bool(value) => Some(value.to_string()),
         // Parameters with parts (environment, container) are read as JSON by the action.
         object @ Value::Object(_) => Some(object.to_string()),
+        list @ Value::Array(_) if LISTS.contains(&name) => Some(list.to_string()),
         // Older bodies name a list of services; one at a time is what an action does.
         Value::Array(items) => match items.as_slice() {
             [Value::String(text)] => Some(text.clone()),
@@ -123,6 +124,12 @@ mod tests {
     use crate::actions::How;
     use crate::model::{ServiceVerb, Signal};
 
+    fn parsed(kind: &str, pairs: &[(&str, &str)]) -> Action {
+        let given =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned());
+        Action::parse(kind, given).unwrap()
+    }
+
     #[test]
     fn what_is_stored_of_an_action_gives_it_back() {
         let label = How { label: Some("Look".to_owned()), ..How::default() };
@@ -131,8 +138,24 @@ mod tests {
             Action::kill_process(77, 1234, Signal::Hup).unwrap(),
             Action::run_command("id; true", true, Some(Duration::from_secs(90))).unwrap(),
             Action::run_command("id", false, None).unwrap().run_like(label),
+            parsed("enable_service", &[("service", "nginx")]),
+            parsed(
+                "remove_container",
+                &[("container", "web"), ("container_engine", "podman"), ("force", "on")],
+            ),
+            parsed("container_logs", &[("container", "web"), ("lines", "7"), ("sudo", "true")]),
+            parsed(
+                "run_script",
+                &[("script", "#!/bin/sh -e\nid"), ("arguments", "[a\n-b c"), ("timeout_s", "9")],
+            ),
+            parsed("run_script", &[("script", "id"), ("arguments", "[\"two\\nlines\"]")]),
+            parsed("update_packages", &[("packages", "a b, c")]),
+            parsed("update_packages", &[]),
+            parsed("reboot", &[("timeout_s", "90")]),
+            parsed("health_check", &[]),
+            parsed("collect_diagnostics", &[("sudo", "on")]),
         ] {
-            let stored = serde_json::to_value(&action).unwrap();
+            let stored = action.stored();
             assert_eq!(stored_action(action.kind(), &stored).unwrap(), action);
         }
     }

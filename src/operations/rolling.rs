@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::fanout::{self, Leg};
 use super::{Operations, Planned, Running};
 use crate::actions::Action;
-use crate::model::{Caller, Event, Health, OperationStatus, ServerId, Timestamp};
+use crate::model::{Caller, Event, OperationStatus, ServerId, Timestamp};
 use crate::store::operations::{self as rows, Operation};
 
 /// How often the health of the last batch's servers is looked at; it is in memory.
@@ -234,9 +234,7 @@ impl Rolling {
 
     /// A server that was removed meanwhile holds up nobody.
     fn is_healthy(&self, server: ServerId, since: Timestamp) -> bool {
-        self.operations.inner.fleet.get(&self.caller, &server.to_string()).map_or(true, |state| {
-            state.health == Health::Healthy && state.last_seen_at.is_some_and(|seen| seen > since)
-        })
+        self.operations.inner.fleet.is_well_since(&self.caller, server, since).unwrap_or(true)
     }
 }
 

@@ -55,7 +55,7 @@ pub use enrol::enrol_with_password;
 pub use error::{AgentProblem, Cause, Endpoint, SshError};
 pub use exec::{Output, Piece};
 pub use hostkey::{HostKey, Offered, Trust, Verdict, judge_host_key};
-pub use request::{ContainerExec, Engine, ExecRequest, Sudo};
+pub use request::{ContainerExec, Engine, ExecRequest, Sudo, escaped_line};
 pub use session::{Session, SessionState};
 pub use stream::Stream;
 pub use target::{Identity, JumpHost, Proxy, ProxyKind, Route, Target};

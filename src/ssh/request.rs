@@ -309,6 +309,14 @@ fn invalid(cause: &str) -> SshError {
     SshError::InvalidCommand { cause: cause.to_owned() }
 }
 
+/// Text as one line that `printf %b` turns into the text again.
+#[must_use]
+pub fn escaped_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    escape_into(&mut line, text);
+    line
+}
+
 /// One line that `printf %b` turns into `value` again.
 fn escape_into(line: &mut String, value: &str) {
     for c in value.chars() {

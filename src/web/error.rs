@@ -331,8 +331,10 @@ fn of_operation(error: &OperationError) -> Problem {
             Problem::new(StatusCode::CONFLICT, "already-running", detail)
                 .with("operation_id", json!(operation))
         }
-        OperationError::NoSuchOperation(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
-        OperationError::Store(_) => internal(&detail),
+        OperationError::NoSuchOperation(_) | OperationError::NoSuchArchive => {
+            Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
+        }
+        OperationError::Store(_) | OperationError::Archive(_) => internal(&detail),
     }
 }
 

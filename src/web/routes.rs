@@ -388,6 +388,15 @@ pub fn download(
     response
 }
 
+/// A file that is in memory whole.
+#[must_use]
+pub fn download_whole(media_type: &'static str, name: &str, content: Vec<u8>) -> Response {
+    let (parts, answer) = mpsc::channel(1);
+    // The first message always finds its place, and the receiver is held here.
+    drop(parts.try_send(Ok(content.into())));
+    download(media_type, name, answer)
+}
+
 /// 204 without a body.
 #[must_use]
 pub fn no_content() -> Response {

@@ -35,6 +35,16 @@ pub(crate) struct Lab {
     _alone: File,
 }
 
+/// What starts the services of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Init {
+    Systemd,
+    OpenRc,
+    SysV,
+    /// None that could be asked: BusyBox's init keeps its two programs running.
+    BusyBox,
+}
+
 /// One host of the lab.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
@@ -42,6 +52,7 @@ pub(crate) struct Host {
     pub(crate) name: String,
     /// `root@127.0.1.1`, with a port where it is not 22.
     pub(crate) address: String,
+    pub(crate) init: Init,
     container: String,
 }
 
@@ -56,7 +67,7 @@ impl Lab {
         let lab = Self { count, _alone: alone };
         for host in lab.hosts() {
             // What a test that was killed half-way may have left.
-            host.ssh("systemctl reset-failed; systemctl start lab-web lab-worker");
+            host.start_services();
         }
         lab
     }
@@ -69,6 +80,12 @@ impl Lab {
         Host {
             name: format!("lab-{number}"),
             address: format!("root@127.0.1.{number}{port}"),
+            init: match number {
+                4 => Init::OpenRc,
+                5 => Init::SysV,
+                6 => Init::BusyBox,
+                _ => Init::Systemd,
+            },
             container: format!("roundsman-lab-{number}"),
         }
     }
@@ -95,6 +112,27 @@ impl Host {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: '{command}' failed: {stderr}", self.name);
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Both services run, and nothing counts as failed.
+    fn start_services(&self) {
+        match self.init {
+            Init::Systemd => self.ssh("systemctl reset-failed; systemctl start lab-web lab-worker"),
+            Init::OpenRc => self.ssh("rc-service lab-web start && rc-service lab-worker start"),
+            Init::SysV => self.ssh("service lab-web start && service lab-worker start"),
+            Init::BusyBox => String::new(),
+        };
+    }
+
+    /// The process of a service. None: it does not run.
+    pub(crate) fn service_pid(&self, service: &str) -> Option<u32> {
+        let pid = match self.init {
+            Init::Systemd => self.ssh(&format!("systemctl show --property=MainPID --value {service}")),
+            _ => self.ssh(&format!(
+                "p=$(cat /run/{service}.pid 2>/dev/null) && kill -0 $p 2>/dev/null && echo $p || echo 0"
+            )),
+        };
+        pid.trim().parse().ok().filter(|pid| *pid != 0)
     }
 
     /// Runs a command on the host, whatever it ends with.

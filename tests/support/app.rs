@@ -143,8 +143,10 @@ impl TestApp {
         );
         let started_at = clock.now();
         let fleet = fleet.await.unwrap();
-        let operations =
-            Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
+        let archives = dir.path().join("diagnostics");
+        let operations = Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false, archives)
+            .await
+            .unwrap();
         let (tasks, on) = (Arc::clone(&clock), Polling::On);
         let tasks = Tasks::start(store.clone(), fleet.clone(), operations.clone(), tasks, on).await.unwrap();
         let sources = Sources {

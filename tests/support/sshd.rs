@@ -48,6 +48,8 @@ pub(crate) struct Sshd {
     options: &'static str,
     /// The network namespace that it runs in, by the name that `ip netns` knows.
     namespace: Option<String>,
+    /// Its sessions see the file `boot_id` of its directory as the kernel's.
+    own_boot_id: bool,
 }
 
 impl Sshd {
@@ -103,6 +105,19 @@ impl Sshd {
         sshd.running().await
     }
 
+    /// OpenSSH with more lines of sshd_config(5), on a machine whose boot id is this until [`Sshd::set_boot_id`].
+    pub(crate) async fn with_boot_id(config: &str, boot_id: &str) -> Self {
+        let mut sshd = Self::prepare(Program::OpenSsh, false, config);
+        sshd.own_boot_id = true;
+        sshd.set_boot_id(boot_id);
+        sshd.running().await
+    }
+
+    /// As after a boot. The file stays the same one, which is mounted.
+    pub(crate) fn set_boot_id(&self, boot_id: &str) {
+        write(&self.path("boot_id"), &format!("{boot_id}\n"), 0o644);
+    }
+
     fn prepare(program: Program, own_accounts: bool, config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("roundsman-sshd-").tempdir().unwrap();
         let (client_key, client_line) = keys::generate_ed25519("test client").unwrap();
@@ -123,6 +138,7 @@ impl Sshd {
             own_accounts,
             options: "",
             namespace: None,
+            own_boot_id: false,
             dir,
         };
         write(&sshd.config(), &sshd.config_text(config), 0o600);
@@ -222,6 +238,15 @@ impl Sshd {
                 )
             }
         };
+        if self.own_boot_id {
+            let script = format!(
+                "mount --bind {} /proc/sys/kernel/random/boot_id && exec {program}",
+                self.path("boot_id").display()
+            );
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
+            return command;
+        }
         if !self.own_accounts {
             let entered = match &self.namespace {
                 Some(name) => format!("ip netns exec {name} {program}"),

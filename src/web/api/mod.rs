@@ -6,6 +6,7 @@ mod aliases;
 mod backup;
 mod containers;
 mod custom_metrics;
+mod diagnostics;
 mod events;
 mod export;
 mod files;
@@ -62,6 +63,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(aggregated::routes());
     routes.extend(operations::routes());
     routes.extend(tasks::routes());
+    routes.extend(diagnostics::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());

@@ -15,8 +15,8 @@ use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{
-    Alive, agents, aggregated, backup, containers, custom_metrics, groups, host_keys, keys, metrics,
-    operations, people, tasks,
+    Alive, agents, aggregated, backup, containers, custom_metrics, diagnostics, groups, host_keys, keys,
+    metrics, operations, people, tasks,
 };
 use crate::services::{Services, VERSION};
 
@@ -122,6 +122,8 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
                  duration_ms, exit_status, signal, error, stdout, stderr, stdout_dropped_bytes, stderr_dropped_bytes",
             ),
         ),
+        ("Diagnostics", schema::<diagnostics::DiagnosticsJson>()?),
+        ("DiagnosticsList", list_of("Diagnostics")),
         ("CommandList", list_of("CommandRecord")),
         ("Token", schema::<people::TokenJson>()?),
         ("TokenList", list_of("Token")),

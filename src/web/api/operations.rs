@@ -10,7 +10,7 @@ use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
 use super::{fetched_page, rows, window};
-use crate::actions::Action;
+use crate::actions::{Action, CONTENT_LIMIT_BYTES};
 use crate::model::{OperationStatus, Selector, TargetStatus, Timestamp};
 use crate::operations::{
     Cluster, NewOperation, OperationView, Order, Planned, Strategy, TargetView, cluster_summary, clusters,
@@ -18,11 +18,15 @@ use crate::operations::{
 };
 use crate::services::Services;
 
+/// The content of a file in Base64, or with every second sign escaped, and what is said with it.
+const BODY_BYTES: usize = 3 * CONTENT_LIMIT_BYTES;
+
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/api/v1/fleet/servers/{id}/actions", Access::OPERATOR, act)
             .summary("Does one thing to one server: action and its parameters; answers the operation at once")
+            .body_limit(BODY_BYTES)
             .takes("ActionInput")
             .gives("Operation")
             .status(202),
@@ -38,6 +42,7 @@ pub fn routes() -> Vec<Route> {
             .gives("OperationList"),
         Route::post("/api/v1/fleet/operations", Access::OPERATOR, begin)
             .summary("Does one thing to one or many servers; with dry_run it only says what would be sent")
+            .body_limit(BODY_BYTES)
             .takes("OperationInput")
             .gives("Operation")
             .status(202),
@@ -257,7 +262,9 @@ async fn act(request: Request, services: Services) -> Result<Response, Failure> 
 #[derive(Debug, serde::Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationInput {
-    /// kill_process, start_service, stop_service, restart_service, reload_service, run_command.
+    /// kill_process; start_, stop_, restart_, reload_, enable_ or disable_service; start_, stop_, restart_, pause_,
+    /// unpause_ or remove_container, container_logs, container_exec; run_command, run_script, update_packages, reboot,
+    /// health_check, collect_diagnostics, upload_file, upload_template, update_configuration, deploy_agent, remove_agent. docs/actions.md says what each takes.
     operation_type: String,
     /// Ids or names.
     #[serde(default)]
@@ -274,8 +281,9 @@ pub struct OperationInput {
     #[serde(default)]
     #[schema(value_type = Object)]
     strategy: Option<Strategy>,
-    /// Of the action: pid, start_ticks, signal; service; command, sudo, timeout_s, run_as, environment (texts, or
-    /// {"secret": text}), stdin, container {engine, name}, label.
+    /// Of the action: pid, start_ticks, signal; service; container {engine, name}, force, lines; command, sudo, timeout_s,
+    /// run_as, environment (texts, or {"secret": text}), stdin, label; script, interpreter, arguments; packages; of a file:
+    /// path, content or content_base64, template, mode, owner, sudo, validate, reload, compare, show_diff, timeout_s.
     #[serde(default)]
     #[schema(value_type = Object)]
     parameters: Map<String, Value>,

@@ -18,6 +18,7 @@ pub mod import;
 pub mod keeping;
 pub mod keys;
 pub mod operation;
+mod operation_archives;
 mod operation_clusters;
 pub mod operation_form;
 pub mod operation_kinds;

@@ -29,6 +29,13 @@ pub struct OperationPage {
     targets: Vec<Block>,
     is_folded: bool,
     turn: Turn,
+    /// The text of a script; the commands of its targets tell its checksum.
+    script: Option<String>,
+}
+
+/// As it is stored: with what looks like a secret masked.
+fn script_of(view: &OperationView) -> Option<String> {
+    view.operation.parameters.get("script")?.as_str().map(exact)
 }
 
 impl OperationPage {
@@ -42,6 +49,7 @@ impl OperationPage {
         Self {
             chrome: Chrome::new(&progress.title, Section::Operations, live, viewer, now),
             targets: shown.into_iter().map(|target| Block::new(target, view, look, now)).collect(),
+            script: script_of(view),
             is_folded: view.targets.len() > UNFOLDED,
             turn: Turn {
                 before,

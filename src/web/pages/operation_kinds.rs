@@ -135,6 +135,66 @@ const AGENT: &[Parameter] = &[
     Parameter::number("port", "Port, for a service", 1024, 65_535).placeholder("8083"),
 ];
 
+const CONTAINER: &[Parameter] = &[NAMED, ENGINE, AS_ROOT];
+const CONTAINER_LOG: &[Parameter] =
+    &[NAMED, ENGINE, Parameter::number("lines", "Last lines", 1, 10_000).placeholder("200"), AS_ROOT];
+const CONTAINER_REMOVAL: &[Parameter] =
+    &[NAMED, ENGINE, Parameter::new("force", "Even while it runs", Shape::Flag), AS_ROOT];
+const CONTAINER_COMMAND: &[Parameter] = &[
+    NAMED,
+    ENGINE,
+    Parameter::lines("command", "Command", 65_536)
+        .required()
+        .placeholder("id")
+        .hint("POSIX shell text; the container needs a /bin/sh."),
+    AS_ROOT,
+    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60"),
+];
+const NAMED: Parameter = Parameter::line("container", "Container", 128)
+    .required()
+    .placeholder("web")
+    .hint("Its name or id, the same on every server.");
+const ENGINE: Parameter = Parameter::new(
+    "container_engine",
+    "Run by",
+    Shape::Choice(&[("docker", "Docker"), ("podman", "Podman")]),
+);
+const AS_ROOT: Parameter = Parameter::new("sudo", "As root, with sudo", Shape::Flag);
+
+const SCRIPT: &[Parameter] = &[
+    Parameter::lines("script", "Script", 131_072)
+        .required()
+        .hint("It is put into a private file on the server and removed when it has ended."),
+    Parameter::line("interpreter", "Interpreter", 256)
+        .placeholder("what stands behind #! on the first line, else sh"),
+    Parameter::lines("arguments", "Arguments", 65_536).hint("One a line."),
+    Parameter::lines("stdin", "Input", 262_144)
+        .hint("What the script reads from its standard input; only its length is recorded."),
+    AS_ROOT,
+    Parameter::line("run_as", "As another user", 128)
+        .placeholder("postgres")
+        .hint("With sudo; empty: the user that Roundsman logs in as."),
+    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("600"),
+    Parameter::line("label", "Label", 100).hint("What the lists show instead of the interpreter."),
+];
+
+const PACKAGES: &[Parameter] = &[
+    Parameter::line("packages", "Packages", 8_192)
+        .placeholder("all that are installed")
+        .hint("Names with blanks or commas between; empty: all."),
+    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("3600"),
+];
+
+const REBOOT: &[Parameter] = &[Parameter::number("timeout_s", "Seconds to be back", 10, 7_200)
+    .placeholder("600")
+    .hint("It has failed where the server does not answer from another boot by then.")];
+
+const DIAGNOSTICS: &[Parameter] = &[Parameter::new(
+    "sudo",
+    "As root, with sudo: more of the kernel’s messages and of others’ sockets",
+    Shape::Flag,
+)];
+
 /// Every kind, in the order in which they are offered.
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -145,6 +205,15 @@ pub const KINDS: &[Kind] = &[
         role: Role::Operator,
         is_dangerous: false,
         parameters: COMMAND,
+    },
+    Kind {
+        word: "run_script",
+        family: "Commands",
+        title: "Run a script",
+        about: "With an interpreter, arguments and input.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: SCRIPT,
     },
     Kind {
         word: "restart_service",
@@ -181,6 +250,132 @@ pub const KINDS: &[Kind] = &[
         role: Role::Operator,
         is_dangerous: true,
         parameters: SERVICE,
+    },
+    Kind {
+        word: "enable_service",
+        family: "Services",
+        title: "Start a service at boot",
+        about: "From the next boot on.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: SERVICE,
+    },
+    Kind {
+        word: "disable_service",
+        family: "Services",
+        title: "Do not start a service at boot",
+        about: "What runs now goes on.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: SERVICE,
+    },
+    Kind {
+        word: "restart_container",
+        family: "Containers",
+        title: "Restart a container",
+        about: "Stops it and starts it again.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: CONTAINER,
+    },
+    Kind {
+        word: "start_container",
+        family: "Containers",
+        title: "Start a container",
+        about: "Nothing happens where it runs already.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: CONTAINER,
+    },
+    Kind {
+        word: "stop_container",
+        family: "Containers",
+        title: "Stop a container",
+        about: "Whoever uses it is cut off.",
+        role: Role::Operator,
+        is_dangerous: true,
+        parameters: CONTAINER,
+    },
+    Kind {
+        word: "pause_container",
+        family: "Containers",
+        title: "Pause a container",
+        about: "Its processes stand still until it is resumed.",
+        role: Role::Operator,
+        is_dangerous: true,
+        parameters: CONTAINER,
+    },
+    Kind {
+        word: "unpause_container",
+        family: "Containers",
+        title: "Resume a container",
+        about: "Its processes go on.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: CONTAINER,
+    },
+    Kind {
+        word: "container_logs",
+        family: "Containers",
+        title: "Show the log of a container",
+        about: "The last lines that it printed.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: CONTAINER_LOG,
+    },
+    Kind {
+        word: "container_exec",
+        family: "Containers",
+        title: "Run a command in a container",
+        about: "Equal answers are shown as one.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: CONTAINER_COMMAND,
+    },
+    Kind {
+        word: "remove_container",
+        family: "Containers",
+        title: "Remove a container",
+        about: "With everything in it that lies in no volume.",
+        role: Role::Operator,
+        is_dangerous: true,
+        parameters: CONTAINER_REMOVAL,
+    },
+    Kind {
+        word: "health_check",
+        family: "Whole servers",
+        title: "Check the health",
+        about: "A reading now, judged.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: &[],
+    },
+    Kind {
+        word: "collect_diagnostics",
+        family: "Whole servers",
+        title: "Collect diagnostics",
+        about: "One archive a server, kept for two weeks.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: DIAGNOSTICS,
+    },
+    Kind {
+        word: "update_packages",
+        family: "Whole servers",
+        title: "Update packages",
+        about: "apt, dnf, yum, zypper, apk or pacman, whatever is there.",
+        role: Role::Operator,
+        is_dangerous: true,
+        parameters: PACKAGES,
+    },
+    Kind {
+        word: "reboot",
+        family: "Whole servers",
+        title: "Reboot",
+        about: "Waits until each is back.",
+        role: Role::Operator,
+        is_dangerous: true,
+        parameters: REBOOT,
     },
     Kind {
         word: "deploy_agent",
@@ -227,6 +422,19 @@ mod tests {
                 let asked: Vec<&str> = kind.parameters.iter().map(|parameter| parameter.name).collect();
                 assert!(asked.contains(&field), "{} needs {field} and asks for {asked:?}", kind.word);
             }
+        }
+    }
+
+    #[test]
+    fn what_the_action_calls_dangerous_is_asked_for_twice_here() {
+        let told = [("service", "a"), ("container", "a"), ("command", "a"), ("script", "a")];
+        for kind in KINDS.iter().filter(|kind| kind.role == Role::Operator) {
+            let given = |name: &str| {
+                told.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            };
+            // Some need more than this to be meant at all.
+            let Ok(action) = Action::parse(kind.word, given) else { continue };
+            assert_eq!(action.danger().is_some(), kind.is_dangerous, "{}", kind.word);
         }
     }
 

@@ -5,6 +5,7 @@ use crate::operations::{OperationView, Strategy, TargetView};
 use crate::store::operations::Operation;
 use crate::web::view::{self, Value, When};
 
+use super::operation_archives::Archives;
 use super::operation_clusters::Folded;
 use super::operation_look::Look;
 use super::remote::{exact, took};
@@ -46,6 +47,8 @@ pub(super) struct Progress {
     /// Empty: it has one batch.
     pub(super) batches: Vec<Batch>,
     pub(super) batch_count: u32,
+    /// Diagnostics to download.
+    pub(super) archives: Option<Archives>,
 }
 
 /// A button of the page.
@@ -108,6 +111,7 @@ impl Progress {
             title: view::clean(&operation.title, view::CELL_CHARS),
             badge: Badge::operation(operation.status),
             is_running,
+            archives: Archives::of(viewer, view),
             is_paused: is_running && operation.paused_at.is_some(),
             halted: operation.halted.as_deref().map(|why| view::clean(why, view::TEXT_CHARS)),
             acts: if viewer.role >= Role::Operator { acts(view, is_running) } else { Vec::new() },
@@ -242,6 +246,15 @@ fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
     }
     facts.extend(text("signal").map(|signal| ("Signal", signal)));
     facts.extend(text("name").map(|name| ("Service", name)));
+    if let Some(container) = members.get("container").and_then(|one| one.get("name")?.as_str()) {
+        facts.push(("Container", view::clean(container, view::CELL_CHARS)));
+    }
+    let list = |name: &str| {
+        let items = members.get(name)?.as_array()?.iter().filter_map(serde_json::Value::as_str);
+        Some(view::clean(&items.collect::<Vec<_>>().join(" "), view::TEXT_CHARS))
+    };
+    facts.extend(list("arguments").map(|arguments| ("Arguments", arguments)));
+    facts.extend(list("packages").map(|packages| ("Packages", packages)));
     facts.extend(text("old_key").map(|key| ("Old key", view::clean(&key, view::CELL_CHARS))));
     facts.extend(text("new_key").map(|key| ("New key", view::clean(&key, view::CELL_CHARS))));
     if members.get("sudo").and_then(serde_json::Value::as_bool) == Some(true) {

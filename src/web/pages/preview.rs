@@ -197,6 +197,7 @@ fn tab_pages(folder: &Folder) {
         &ContainersPage::new(
             &admin,
             &state,
+            &Acting::Possible,
             Ok(&container_table()),
             &ContainerQuery::default(),
             ("", &[]),
@@ -232,6 +233,11 @@ fn acting_pages(folder: &Folder) {
     folder.page("confirm-kill", &confirm(&kill, Ok("kill -s KILL 812")));
     folder.page("confirm-stop", &confirm(&stop, Ok("systemctl stop -- nginx.service")));
     folder.page("confirm-impossible", &confirm(&stop, Err("No service manager is known on this server.")));
+    let reboot = Action::parse("reboot", |_| None).unwrap();
+    folder.page("confirm-reboot", &confirm(&reboot, Ok("systemctl reboot")));
+    let named = |name: &str| (name == "container").then(|| "billing-db".to_owned());
+    let remove = Action::parse("remove_container", named).unwrap();
+    folder.page("confirm-container", &confirm(&remove, Ok("docker rm billing-db")));
     folder.page("confirm-not-understood", &ConfirmPage::new(&admin, &state, None, now()));
     let commands = |acting: Acting, form: CommandForm| {
         CommandsPage::new(
@@ -255,6 +261,10 @@ fn acting_pages(folder: &Folder) {
         "operation-one",
         &OperationPage::new(&admin, &operation(&[Succeeded]), &Look::default(), now()),
     );
+    let mut brought = operation(&[Succeeded, Succeeded, Failed]);
+    brought.operation.kind = "collect_diagnostics".to_owned();
+    brought.operation.parameters = serde_json::json!({ "script": "#!/bin/sh\necho a script", "sudo": true });
+    folder.page("operation-diagnostics", &OperationPage::new(&admin, &brought, &Look::default(), now()));
     let mut many = operation(&every.repeat(5));
     for (number, target) in (0_u32..).zip(&mut many.targets) {
         target.target.batch = number / 6;

@@ -9,6 +9,7 @@ use super::super::pages::form::FieldProblem;
 use super::super::pages::server::{ContainerQuery, ContainersPage, containers_fragments};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
+use super::acting::acting;
 use super::{done, field_problems, show, viewer};
 use crate::fleet::ServerState;
 use crate::model::Caller;
@@ -57,7 +58,15 @@ fn page(
     let pairs = request.query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let query = ContainerQuery::from_pairs(pairs);
     let table = table.as_ref().map_err(String::as_str);
-    let mut page = ContainersPage::new(&viewer(request)?, &state, table, &query, form, services.clock.now());
+    let mut page = ContainersPage::new(
+        &viewer(request)?,
+        &state,
+        &acting(services, caller, &state),
+        table,
+        &query,
+        form,
+        services.clock.now(),
+    );
     page.chrome.notice = done(request);
     show(status, &page)
 }
@@ -72,5 +81,6 @@ pub(super) fn fragments(
     let id = state.server.id.to_string();
     let table = services.fleet.containers(caller, &id).map_err(|error| error.to_string());
     let query = ContainerQuery::from_pairs(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    containers_fragments(state, table.as_ref().map_err(String::as_str), &query, services.clock.now())
+    let acting = acting(services, caller, state);
+    containers_fragments(state, &acting, table.as_ref().map_err(String::as_str), &query, services.clock.now())
 }

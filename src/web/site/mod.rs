@@ -119,6 +119,7 @@ fn done(request: &Request) -> Option<Notice> {
         "metric-removed" => "The metric is removed; what it has read stays in history.",
         "removed" => "The server and its history are removed. The audit log keeps what was done.",
         "cancelled" => "Cancelled: nothing more is sent, and what runs is being ended.",
+        "archive-removed" => "The archive is removed. The record of the operation stays.",
         "host-key" => "The host key is approved.",
         "tested" => "The way there was tried step by step; what cannot be seen is listed below.",
         "password" => "Your password is changed; your other sessions are ended.",

@@ -13,7 +13,7 @@ use super::super::pages::remote::Pager;
 use super::super::pages::server::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 use super::super::pages::{Fragment, Notice, Viewer};
 use super::super::request::{Access, Request};
-use super::super::routes::{Route, html, see_other};
+use super::super::routes::{Route, download_whole, html, see_other};
 use super::acting::acting;
 use super::{done, doors, show, viewer};
 use crate::fleet::ServerState;
@@ -31,6 +31,8 @@ pub fn routes() -> Vec<Route> {
         Route::post("/operations/{id}/pause", Access::OPERATOR, pause),
         Route::post("/operations/{id}/resume", Access::OPERATOR, resume),
         Route::post("/operations/{id}/retry", Access::OPERATOR, retry),
+        Route::get("/operations/{id}/diagnostics/{sid}", Access::OPERATOR, archive),
+        Route::post("/operations/{id}/diagnostics/{sid}/remove", Access::OPERATOR, remove_archive),
         Route::get("/servers/{id}/commands", Access::VIEWER, commands),
     ]
 }
@@ -72,6 +74,20 @@ async fn target(request: Request, services: Services) -> Result<Response, Failur
 async fn cancel(request: Request, services: Services) -> Result<Response, Failure> {
     match services.operations.cancel(request.caller()?, request.param(0)).await {
         Ok(()) => Ok(see_other(&format!("/operations/{}?done=cancelled", request.param(0)))),
+        Err(error) => not_done(&request, &services, error).await,
+    }
+}
+
+async fn archive(request: Request, services: Services) -> Result<Response, Failure> {
+    let (id, server) = (request.param(0), request.param(1));
+    let (name, content) = services.operations.archive(request.caller()?, id, server).await?;
+    Ok(download_whole("application/gzip", &name, content))
+}
+
+async fn remove_archive(request: Request, services: Services) -> Result<Response, Failure> {
+    let (id, server) = (request.param(0), request.param(1));
+    match services.operations.remove_archive(request.caller()?, id, server).await {
+        Ok(()) => Ok(see_other(&format!("/operations/{id}?done=archive-removed"))),
         Err(error) => not_done(&request, &services, error).await,
     }
 }

@@ -14,7 +14,7 @@ use crate::text::clean;
 
 /// One line of JSON for each container, as [`list`] reads it: names of the fields as in the Engine API, for
 /// `docker inspect --format` and `podman inspect --format`. No environment and no arguments: they hold secrets.
-pub const INSPECT_FORMAT: &str = "{\"Id\":{{json .Id}},\"Names\":[{{json .Name}}],\"Image\":{{json .Config.Image}},\
+pub const INSPECT_FORMAT: &str = "{\"Id\":{{json .ID}},\"Names\":[{{json .Name}}],\"Image\":{{json .Config.Image}},\
     \"State\":{{json .State}},\"RestartCount\":{{json .RestartCount}},\"Ports\":{{json .NetworkSettings.Ports}},\
     \"Labels\":{{json .Config.Labels}},\"Created\":{{json .Created}},\
     \"HostConfig\":{\"NetworkMode\":{{json .HostConfig.NetworkMode}}}}";

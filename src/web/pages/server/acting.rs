@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::actions::{Action, ContainerEngine, How, Variable};
+use crate::actions::{Action, ContainerEngine};
 use crate::fleet::ServerState;
 use crate::model::{OperationId, ProcessUsage, Service, ServiceVerb, Signal, Timestamp};
 use crate::web::view::{self, Value, When};
@@ -76,7 +76,16 @@ impl ConfirmPage {
         let tab = match asked.map(|asked| asked.action) {
             Some(Action::KillProcess { .. }) => Tab::Processes,
             Some(Action::Service { .. }) => Tab::Services,
-            Some(Action::RunCommand { .. }) => Tab::Commands,
+            Some(Action::Container(_)) => Tab::Containers,
+            Some(
+                Action::RunCommand { .. }
+                | Action::RunScript(_)
+                | Action::UpdatePackages(_)
+                | Action::Reboot(_)
+                | Action::CollectDiagnostics(_)
+                | Action::File(_),
+            ) => Tab::Commands,
+            Some(Action::HealthCheck) => Tab::Overview,
             Some(Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent) => Tab::Configuration,
             None => Tab::Overview,
         };
@@ -107,73 +116,67 @@ impl ConfirmPage {
 
 impl Question {
     fn new(state: &ServerState, asked: &Asked<'_>, now: Timestamp) -> Self {
+        let mut fields = vec![("action", asked.action.kind().to_owned())];
+        fields.extend(asked.action.fields());
+        let danger = asked.action.danger();
         let mut question = Self {
             title: view::clean(&asked.action.title(), view::CELL_CHARS),
             facts: Vec::new(),
             since: None,
             command: asked.command.as_deref().ok().map(exact),
             signals: Vec::new(),
-            warnings: Vec::new(),
-            fields: Vec::new(),
+            warnings: danger.map(ToOwned::to_owned).into_iter().collect(),
+            fields,
             button: String::new(),
-            is_dangerous: false,
+            is_dangerous: danger.is_some(),
         };
         match asked.action {
             Action::KillProcess { pid, start_ticks, signal } => {
                 question.about_process(state, asked.process, (*pid, *start_ticks, *signal), now);
             }
             Action::Service { name, verb } => question.about_service(asked.service, name, *verb, now),
-            Action::RunCommand { command, sudo, timeout_ms, how } => {
-                question.button = "Run it".to_owned();
-                question.fields = vec![
-                    ("action", asked.action.kind().to_owned()),
-                    ("command", command.clone()),
-                    ("sudo", sudo.to_string()),
-                    ("timeout_s", (timeout_ms / 1000).to_string()),
-                ];
-                question.carry(how);
-            }
             // Asked for and confirmed on the page of the key.
-            Action::RotateKey(_) => {}
-            Action::DeployAgent(deployment) => {
-                question.fields = vec![
-                    ("action", asked.action.kind().to_owned()),
-                    ("mode", deployment.mode.name().to_owned()),
-                ];
-                question.fields.extend(deployment.port.map(|port| ("port", port.to_string())));
-                question.button = format!("Deploy to {}", state.server.name);
-            }
-            Action::RemoveAgent => {
-                question.fields = vec![("action", asked.action.kind().to_owned())];
-                question.button = format!("Remove from {}", state.server.name);
-                question.warnings.push("Readings go on with the shell probe.".to_owned());
-            }
+            Action::RotateKey(_) | Action::File(_) => {}
+            other => question.about(other, state),
         }
         question
     }
 
-    /// What a link said of how to run a command. A link holds no secret, so what is secret does not come this way.
-    fn carry(&mut self, how: &How) {
-        self.fields.extend(how.run_as.clone().map(|user| ("run_as", user)));
-        self.fields.extend(how.label.clone().map(|label| ("label", label)));
-        if let Some(container) = &how.container {
-            let engine = match container.engine {
-                ContainerEngine::Docker => "docker",
-                ContainerEngine::Podman => "podman",
-            };
-            self.fields.push(("container", container.name.clone()));
-            self.fields.push(("container_engine", engine.to_owned()));
-        }
-        let lines: Vec<String> = how
-            .environment
-            .iter()
-            .filter_map(|(name, value)| match value {
-                Variable::Plain(text) if !text.contains('\n') => Some(format!("{name}={text}")),
-                _ => None,
-            })
-            .collect();
-        if !lines.is_empty() {
-            self.fields.push(("environment", lines.join("\n")));
+    /// What is not in the readings, so that there is little to tell of it but what it is.
+    fn about(&mut self, action: &Action, state: &ServerState) {
+        let name = &state.server.name;
+        self.button = match action {
+            Action::RunCommand { .. } | Action::RunScript(_) => "Run it".to_owned(),
+            Action::Reboot(_) => format!("Reboot {name}"),
+            Action::DeployAgent(_) => format!("Deploy to {name}"),
+            Action::RemoveAgent => format!("Remove from {name}"),
+            other => view::clean(&other.title(), 80),
+        };
+        match action {
+            Action::Container(action) => {
+                let engine = match action.container.engine {
+                    ContainerEngine::Docker => "Docker",
+                    ContainerEngine::Podman => "Podman",
+                };
+                self.facts.push(("Container", Value::of(action.container.name.clone())));
+                self.facts.push(("Engine", Value::of(engine.to_owned())));
+            }
+            Action::RunScript(script) => {
+                if let Some(command) = &mut self.command {
+                    command.push_str("\n\n");
+                    command.push_str(&exact(&script.script));
+                }
+            }
+            Action::UpdatePackages(update) if !update.packages.is_empty() => {
+                self.facts.push(("Packages", Value::of(update.packages.join(", "))));
+            }
+            Action::Reboot(reboot) => {
+                let seconds = reboot.wait().as_secs_f64();
+                let wait = view::duration(Some(seconds)).text.unwrap_or_default();
+                self.facts.push(("Waits for the return", Value::of(wait)));
+            }
+            Action::RemoveAgent => self.warnings.push("Readings go on with the shell probe.".to_owned()),
+            _ => {}
         }
     }
 
@@ -209,17 +212,6 @@ impl Question {
                     .to_owned(),
             ),
         }
-        let more = match signal {
-            Signal::Kill => {
-                "KILL ends the process at once: it cannot save anything, tidy up or end its children."
-            }
-            Signal::Stop => {
-                "STOP freezes the process until it gets CONT; whatever waits for it waits as long."
-            }
-            _ => "",
-        };
-        let words = if more.is_empty() { None } else { Some(more.to_owned()) };
-        self.warnings.extend(words);
         if found.is_some_and(|usage| WAYS_IN.contains(&usage.process.name.as_str())) {
             self.warnings.push(WAY_IN.to_owned());
         }
@@ -238,13 +230,6 @@ impl Question {
                 is_current: offered == signal,
             })
             .collect();
-        self.fields = vec![
-            ("action", "kill_process".to_owned()),
-            ("pid", pid.to_string()),
-            ("start_ticks", start_ticks.to_string()),
-            ("signal", signal.name().to_owned()),
-        ];
-        self.is_dangerous = !matches!(signal, Signal::Cont | Signal::Hup);
         self.button = format!("Send {} on {}", signal.name(), state.server.name);
     }
 
@@ -267,10 +252,6 @@ impl Question {
             }
             None => self.warnings.push("The last reading shows no service of this name.".to_owned()),
         }
-        if verb == ServiceVerb::Stop {
-            self.warnings
-                .push("The service stays stopped until it is started again or the server boots.".to_owned());
-        }
         if matches!(verb, ServiceVerb::Stop | ServiceVerb::Restart) && WAYS_IN.contains(&name) {
             self.warnings.push(WAY_IN.to_owned());
         }
@@ -279,9 +260,9 @@ impl Question {
             ServiceVerb::Stop => "Stop",
             ServiceVerb::Restart => "Restart",
             ServiceVerb::Reload => "Reload",
+            ServiceVerb::Enable => "Enable",
+            ServiceVerb::Disable => "Disable",
         };
-        self.fields = vec![("action", format!("{}_service", verb.name())), ("service", name.to_owned())];
-        self.is_dangerous = verb == ServiceVerb::Stop;
         self.button = format!("{word} {}", view::clean(name, 60));
     }
 }

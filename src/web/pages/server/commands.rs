@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::actions::COMMAND_LIMIT_BYTES;
+use crate::actions::{Action, COMMAND_LIMIT_BYTES};
 use crate::fleet::ServerState;
 use crate::model::Timestamp;
 use crate::store::operations::CommandRecord;
@@ -11,7 +11,7 @@ use crate::web::view::{self, Value, When};
 use super::super::form::Field;
 use super::super::remote::{Pager, Printed, exact, exit, took};
 use super::super::{Badge, Choice, Chrome, Fragment, Viewer, capital};
-use super::{Acting, Head, Tab};
+use super::{Acting, ActionLink, Head, Tab};
 
 /// Records on a page.
 pub const RECORDS_PER_PAGE: u32 = 20;
@@ -89,6 +89,8 @@ pub struct CommandsPage {
     /// Roundsman logs in as root, so nobody needs sudo.
     is_root: bool,
     user: String,
+    deeds: Vec<ActionLink>,
+    script: String,
     list: List,
 }
 
@@ -140,6 +142,8 @@ impl CommandsPage {
                 Some(action) => action.username.clone(),
                 None => state.server.username.clone().unwrap_or_else(|| "root".to_owned()),
             },
+            deeds: deeds(state),
+            script: format!("/operations/new?operation_type=run_script&server={}", state.server.name),
             list: List::new(fetched, pager, now),
         }
     }
@@ -150,6 +154,21 @@ impl CommandsPage {
             _ => None,
         }
     }
+}
+
+/// What is done to a whole server, each with a confirmation.
+fn deeds(state: &ServerState) -> Vec<ActionLink> {
+    let offered = [
+        ("health_check", "Check its health", "activity"),
+        ("collect_diagnostics", "Collect diagnostics", "arrow-down"),
+        ("update_packages", "Update packages", "refresh-cw"),
+        ("reboot", "Reboot", "rotate-cw"),
+    ];
+    // None of them needs a parameter.
+    let link = |(kind, title, icon)| {
+        Action::parse(kind, |_| None).ok().map(|action| ActionLink::new(state, &action, title, icon))
+    };
+    offered.into_iter().filter_map(link).collect()
 }
 
 #[derive(Debug, Template)]

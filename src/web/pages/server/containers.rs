@@ -2,13 +2,14 @@
 
 use askama::Template;
 
+use crate::actions::{Action, ContainerVerb};
 use crate::fleet::{ContainerTable, ServerState};
 use crate::model::{Container, ContainerUsage, Timestamp};
 use crate::web::view::{self, Value, When};
 
 use super::super::form::{Field, FieldProblem};
 use super::super::{Choice, Chrome, Fragment, Viewer};
-use super::{Head, Tab, head_fragment};
+use super::{Acting, ActionLink, Head, Tab, head_fragment};
 
 /// Rows of the table; a packed host runs some hundreds.
 const ROWS_MAX: usize = 500;
@@ -88,6 +89,7 @@ impl ContainersPage {
     pub fn new(
         viewer: &Viewer,
         state: &ServerState,
+        acting: &Acting,
         table: Result<&ContainerTable, &str>,
         query: &ContainerQuery,
         (prefix, problems): (&str, &[FieldProblem]),
@@ -100,7 +102,7 @@ impl ContainersPage {
             head: Head::new(state, Tab::Containers, now),
             search: query.search.clone(),
             states,
-            list: List::new(state, table, query, now),
+            list: List::new(state, acting, table, query, now),
             prefix: Field::line("prefix", "Only containers whose name begins with", prefix, 128)
                 .hint("Empty: all. Others are neither shown nor kept in history from then on.")
                 .judged(problems),
@@ -119,11 +121,12 @@ struct ListPart {
 #[must_use]
 pub fn containers_fragments(
     state: &ServerState,
+    acting: &Acting,
     table: Result<&ContainerTable, &str>,
     query: &ContainerQuery,
     now: Timestamp,
 ) -> Vec<Fragment> {
-    let part = ListPart { list: List::new(state, table, query, now) };
+    let part = ListPart { list: List::new(state, acting, table, query, now) };
     let body = Fragment::render("containers".to_owned(), &part);
     head_fragment(state, Tab::Containers, now).into_iter().chain(body).collect()
 }
@@ -138,6 +141,7 @@ struct List {
     gap: Option<String>,
     /// Why none is known.
     why: Option<String>,
+    has_actions: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -160,6 +164,7 @@ struct Row {
     since: When,
     size: Option<String>,
     engine: String,
+    actions: Vec<ActionLink>,
     /// Its history: the first chart that it has.
     charts: String,
 }
@@ -208,9 +213,44 @@ impl Tone {
     }
 }
 
+/// What makes sense for a container in its state.
+const fn verbs(tone: Tone, state: &str) -> &'static [ContainerVerb] {
+    use ContainerVerb::{Logs, Pause, Remove, Restart, Start, Stop, Unpause};
+    match (tone, state.as_bytes()) {
+        (_, b"paused") => &[Unpause, Logs],
+        (Tone::Running, _) | (Tone::Failed, b"running") => &[Restart, Pause, Stop, Logs],
+        (Tone::Changing, _) => &[Restart, Stop, Logs],
+        (Tone::Stopped | Tone::Failed, _) => &[Start, Logs, Remove],
+    }
+}
+
+fn links(state: &ServerState, container: &Container, tone: Tone) -> Vec<ActionLink> {
+    let link = |verb: &ContainerVerb| {
+        let (title, icon) = match verb {
+            ContainerVerb::Start => ("Start", "play"),
+            ContainerVerb::Stop => ("Stop", "square"),
+            ContainerVerb::Restart => ("Restart", "rotate-cw"),
+            ContainerVerb::Pause => ("Pause", "circle-pause"),
+            ContainerVerb::Unpause => ("Resume", "play"),
+            ContainerVerb::Remove => ("Remove", "trash-2"),
+            ContainerVerb::Logs => ("Log", "list"),
+        };
+        let said = |name: &str| match name {
+            "container" => Some(container.name.clone()),
+            "container_engine" => Some(container.engine.clone()),
+            _ => None,
+        };
+        // A name that no action takes (an engine's answer may hold anything) has none.
+        let action = Action::parse(verb.kind(), said).ok()?;
+        Some(ActionLink::new(state, &action, title, icon))
+    };
+    verbs(tone, &container.state).iter().filter_map(link).collect()
+}
+
 impl List {
     fn new(
         state: &ServerState,
+        acting: &Acting,
         table: Result<&ContainerTable, &str>,
         query: &ContainerQuery,
         now: Timestamp,
@@ -239,8 +279,9 @@ impl List {
             read: When::new(known.as_ref().map(|(table, _)| table.taken_at), now),
             gap,
             why,
+            has_actions: acting.is_possible(),
             rows: known.map(|(_, chosen)| {
-                chosen.into_iter().take(ROWS_MAX).map(|one| Row::new(state, one, now)).collect()
+                chosen.into_iter().take(ROWS_MAX).map(|one| Row::new(state, acting, one, now)).collect()
             }),
         }
     }
@@ -248,8 +289,9 @@ impl List {
 
 impl Row {
     #[expect(clippy::cast_precision_loss, reason = "sizes and counts are shown with three digits")]
-    fn new(state: &ServerState, usage: &ContainerUsage, now: Timestamp) -> Self {
+    fn new(state: &ServerState, acting: &Acting, usage: &ContainerUsage, now: Timestamp) -> Self {
         let one = &usage.container;
+        let tone = Tone::of(one);
         let is_running = one.state == "running";
         let ms = if is_running { one.started_ms } else { one.created_ms };
         let since = ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
@@ -266,7 +308,7 @@ impl Row {
         Self {
             name: view::clean(&one.name, view::CELL_CHARS),
             image: view::clean(&one.image, view::CELL_CHARS),
-            tone: Tone::of(one),
+            tone,
             state: state_text,
             health: one.health.as_deref().filter(|_| is_running).map(|health| view::clean(health, 40)),
             is_unhealthy: one.health.as_deref() == Some("unhealthy"),
@@ -282,6 +324,7 @@ impl Row {
             since: When::new(since, now),
             size: one.size_bytes.and_then(|bytes| view::bytes(Some(bytes as f64)).text),
             engine: view::clean(&one.engine, 20),
+            actions: if acting.is_possible() { links(state, one, tone) } else { Vec::new() },
             charts: format!("/servers/{}/metrics", state.server.name),
         }
     }
@@ -327,9 +370,9 @@ mod tests {
 
     fn page(table: Result<&ContainerTable, &str>, query: &[(&str, &str)], role: Role) -> String {
         let query = ContainerQuery::from_pairs(query.iter().copied());
-        ContainersPage::new(&viewer(role), &Sample::named("a").state(), table, &query, ("", &[]), now())
-            .render()
-            .unwrap()
+        let acting = if role == Role::Viewer { Acting::NotAllowed } else { Acting::Possible };
+        let state = Sample::named("a").state();
+        ContainersPage::new(&viewer(role), &state, &acting, table, &query, ("", &[]), now()).render().unwrap()
     }
 
     #[test]
@@ -354,6 +397,25 @@ mod tests {
         assert!(!html.contains("<script>alert") && html.contains("&#60;script&#62;alert"));
         assert!(!html.contains("container-filter"), "viewers cannot set the filter");
         assert!(page(Ok(&table()), &[], Role::Admin).contains("container-filter"));
+    }
+
+    #[test]
+    fn what_can_be_done_fits_the_state_of_the_container() {
+        let state = Sample::named("a").state();
+        let all = table();
+        let titles = |name: &str| -> Vec<&str> {
+            let one = &all.containers.iter().find(|one| one.container.name == name).unwrap().container;
+            links(&state, one, Tone::of(one)).iter().map(|link| link.title).collect()
+        };
+        assert_eq!(titles("web"), ["Restart", "Pause", "Stop", "Log"]);
+        assert_eq!(titles("db"), ["Restart", "Pause", "Stop", "Log"]);
+        assert_eq!(titles("old"), ["Start", "Log", "Remove"]);
+        assert_eq!(titles("<script>alert(1)</script>"), [""; 0]);
+        let html = page(Ok(&table()), &[], Role::Operator);
+        assert!(html.contains(
+            "/servers/a/act?action=remove_container&#38;container=old&#38;container_engine=docker"
+        ));
+        assert!(!page(Ok(&table()), &[], Role::Viewer).contains("/act?"));
     }
 
     #[test]

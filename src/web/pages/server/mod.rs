@@ -12,6 +12,7 @@ mod services;
 
 use askama::Template;
 
+use crate::actions::Action;
 use crate::fleet::ServerState;
 use crate::model::{Reachability, Timestamp};
 use crate::web::view::{self, When};
@@ -27,6 +28,24 @@ pub use metrics::{MetricsPage, figures};
 pub use overview::{OverviewPage, overview_fragments};
 pub use processes::{ProcessQuery, ProcessSort, ProcessesPage, processes_fragments};
 pub use services::{ServiceQuery, ServicesPage, services_fragments};
+
+/// Where an action is confirmed.
+#[derive(Debug, Clone)]
+struct ActionLink {
+    title: &'static str,
+    icon: &'static str,
+    address: String,
+}
+
+impl ActionLink {
+    fn new(state: &ServerState, action: &Action, title: &'static str, icon: &'static str) -> Self {
+        let mut pairs = vec![("action", action.kind().to_owned())];
+        pairs.extend(action.fields());
+        // Pairs of plain text cannot fail to encode.
+        let query = serde_urlencoded::to_string(pairs).unwrap_or_default();
+        Self { title, icon, address: format!("/servers/{}/act?{query}", state.server.name) }
+    }
+}
 
 /// The tabs of a server, in the order of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::model::{Service, ServiceVerb, Timestamp};
 use crate::web::view::{self, Value, When};
 
 use super::super::{Choice, Chrome, Fragment, Viewer};
-use super::{Acting, Head, Tab, head_fragment};
+use super::{Acting, ActionLink, Head, Tab, head_fragment};
 
 /// Rows of the table; a usual machine has about 150 services.
 const ROWS_MAX: usize = 500;
@@ -146,12 +146,13 @@ struct Row {
     actions: Vec<ActionLink>,
 }
 
-/// Where an action is confirmed.
-#[derive(Debug, Clone)]
-struct ActionLink {
-    title: &'static str,
-    icon: &'static str,
-    address: String,
+/// Whether it starts at boot can be switched; what is static, generated or masked cannot.
+fn at_boot(service: &Service) -> Option<ServiceVerb> {
+    match service.enabled.as_deref() {
+        Some("enabled") => Some(ServiceVerb::Disable),
+        Some("disabled") => Some(ServiceVerb::Enable),
+        _ => None,
+    }
 }
 
 /// What makes sense for a service in its state.
@@ -167,19 +168,18 @@ fn verbs(service: &Service) -> &'static [ServiceVerb] {
     }
 }
 
-impl ActionLink {
-    fn new(state: &ServerState, service: &str, verb: ServiceVerb) -> Self {
-        let (title, icon) = match verb {
-            ServiceVerb::Start => ("Start", "play"),
-            ServiceVerb::Stop => ("Stop", "square"),
-            ServiceVerb::Restart => ("Restart", "rotate-cw"),
-            ServiceVerb::Reload => ("Reload", "sliders-horizontal"),
-        };
-        let pairs = [("action", format!("{}_service", verb.name())), ("service", service.to_owned())];
-        // Pairs of plain text cannot fail to encode.
-        let query = serde_urlencoded::to_string(pairs).unwrap_or_default();
-        Self { title, icon, address: format!("/servers/{}/act?{query}", state.server.name) }
-    }
+/// None: the action would not take the name.
+fn link(state: &ServerState, service: &str, verb: ServiceVerb) -> Option<ActionLink> {
+    let (title, icon) = match verb {
+        ServiceVerb::Start => ("Start", "play"),
+        ServiceVerb::Stop => ("Stop", "square"),
+        ServiceVerb::Restart => ("Restart", "rotate-cw"),
+        ServiceVerb::Reload => ("Reload", "sliders-horizontal"),
+        ServiceVerb::Enable => ("Enable", "circle-check"),
+        ServiceVerb::Disable => ("Disable", "circle-minus"),
+    };
+    let action = Action::service(service, verb).ok()?;
+    Some(ActionLink::new(state, &action, title, icon))
 }
 
 /// What a state means to a reader; the order is that of the page.
@@ -262,7 +262,6 @@ impl List {
 impl Row {
     #[expect(clippy::cast_precision_loss, reason = "sizes and counts are shown with three digits")]
     fn new(state: &ServerState, acting: &Acting, service: &Service, now: Timestamp) -> Self {
-        let can_be_named = |verb: &ServiceVerb| Action::service(&service.name, *verb).is_ok();
         let verbs = if acting.is_possible() { verbs(service) } else { &[] };
         let since = service.since_ms.and_then(|since| i64::try_from(since).ok()).map(Timestamp::from_millis);
         Self {
@@ -283,8 +282,9 @@ impl Row {
             pid: service.main_pid.filter(|pid| *pid > 0),
             actions: verbs
                 .iter()
-                .filter(|verb| can_be_named(verb))
-                .map(|verb| ActionLink::new(state, &service.name, *verb))
+                .copied()
+                .chain(at_boot(service).filter(|_| acting.is_possible()))
+                .filter_map(|verb| link(state, &service.name, verb))
                 .collect(),
         }
     }
@@ -342,11 +342,15 @@ mod tests {
             name: "x@y".to_owned(),
             ..services()[0].clone()
         };
-        assert_eq!(links(&of("active")), ["Restart", "Reload", "Stop"]);
-        assert_eq!(links(&of("failed")), ["Start"]);
+        let with =
+            |state: &str, enabled: Option<&str>| Service { enabled: enabled.map(str::to_owned), ..of(state) };
+        assert_eq!(links(&with("active", None)), ["Restart", "Reload", "Stop"]);
+        assert_eq!(links(&with("failed", Some("static"))), ["Start"]);
+        assert_eq!(links(&with("inactive", Some("disabled"))), ["Start", "Enable"]);
+        assert_eq!(links(&with("active", Some("enabled"))), ["Restart", "Reload", "Stop", "Disable"]);
         assert_eq!(links(&Service { enabled: Some("masked".to_owned()), ..of("inactive") }), [""; 0]);
         assert_eq!(links(&Service { name: "$(id)".to_owned(), ..of("active") }), [""; 0]);
-        let link = ActionLink::new(&state, "x@y", ServiceVerb::Stop);
+        let link = link(&state, "x@y", ServiceVerb::Stop).unwrap();
         assert_eq!(link.address, "/servers/a/act?action=stop_service&service=x%40y");
     }
 

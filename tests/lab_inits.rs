@@ -1,0 +1,209 @@
+//! Every action on every init system: systemd, OpenRC, System V init, and BusyBox with dropbear, which has none to ask.
+//!
+//! Run by `scripts/lab.sh test`, which starts the hosts.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+
+#[expect(dead_code, reason = "this program uses a part of the harness")]
+mod lab;
+#[expect(dead_code, reason = "this program uses a part of the harness")]
+mod program;
+
+use lab::central::Central;
+use lab::{Host, Init, Lab, until};
+use serde_json::{Value, json};
+
+const HOSTS: usize = 6;
+const SERVICE: &str = "lab-worker";
+
+/// A service as its host shows it.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    pid: Option<u32>,
+    /// How often it was told to reload since the host was made.
+    reloads: usize,
+}
+
+impl Seen {
+    fn on(host: &Host) -> Self {
+        let reloads = host.ssh(&format!("cat /run/{SERVICE}.reloads 2>/dev/null; true"));
+        Self { pid: host.service_pid(SERVICE), reloads: reloads.lines().count() }
+    }
+}
+
+/// An action on a service: its word, and what it did.
+type Verb = (&'static str, fn(&Seen, &Seen) -> bool);
+
+/// In an order in which each begins where the one before ended, and ends with a service that runs.
+const VERBS: [Verb; 4] = [
+    ("reload_service", |before, now| now.pid == before.pid && now.reloads > before.reloads),
+    ("stop_service", |_, now| now.pid.is_none()),
+    ("start_service", |_, now| now.pid.is_some()),
+    ("restart_service", |before, now| now.pid.is_some() && now.pid != before.pid),
+];
+
+/// The exact command.
+fn command(init: Init, verb: &str) -> Option<String> {
+    match init {
+        Init::Systemd => Some(format!("systemctl {verb} -- {SERVICE}.service")),
+        Init::OpenRc => Some(format!("rc-service {SERVICE} {verb}")),
+        Init::SysV => Some(format!("service {SERVICE} {verb}")),
+        Init::BusyBox => None,
+    }
+}
+
+/// All hosts enrolled and read so far that their service managers are known.
+async fn enrolled(lab: &Lab) -> Central {
+    let central = Central::start();
+    for host in lab.hosts() {
+        central.enrol(&host);
+    }
+    for host in lab.hosts() {
+        until("the facts", async || {
+            central.try_get(&format!("/api/v1/fleet/servers/{}/facts", host.name)).await.ok()
+        })
+        .await;
+    }
+    central
+}
+
+async fn operate(central: &Central, kind: &str, hosts: &[Host], parameters: Value) -> Result<Value, String> {
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    let body = json!({ "operation_type": kind, "server_ids": names, "parameters": parameters });
+    let begun = central.post("/api/v1/fleet/operations", &body).await?;
+    let path = format!("/api/v1/fleet/operations/{}", begun["id"].as_str().unwrap());
+    let (ended, _) = until("the end of an operation", async || {
+        let operation = central.get(&path).await;
+        (!matches!(operation["status"].as_str(), Some("pending" | "running"))).then_some(operation)
+    })
+    .await;
+    Ok(ended)
+}
+
+fn result<'a>(operation: &'a Value, host: &Host) -> &'a Value {
+    let results = operation["results"].as_array().unwrap();
+    results.iter().find(|result| result["server_name"] == host.name.as_str()).unwrap()
+}
+
+#[tokio::test]
+async fn every_action_on_a_service_does_what_it_says_on_every_init_system() {
+    let lab = Lab::up(HOSTS);
+    let central = enrolled(&lab).await;
+    let hosts: Vec<Host> = lab.hosts();
+    for (action, is_done) in VERBS {
+        let before: Vec<Seen> = hosts.iter().map(Seen::on).collect();
+        let operation = operate(&central, action, &hosts, json!({ "service": SERVICE })).await.unwrap();
+        for (host, before) in hosts.iter().zip(&before) {
+            let verb = action.strip_suffix("_service").unwrap();
+            let result = result(&operation, host);
+            let Some(command) = command(host.init, verb) else {
+                assert!(result["error"].as_str().unwrap().contains("no service manager"), "{result}");
+                continue;
+            };
+            assert_eq!(
+                (&result["status"], &result["command"]),
+                (&json!("succeeded"), &json!(command)),
+                "{result}"
+            );
+            let what = format!("{action} on {}, where it was {before:?}", host.name);
+            until(&what, async || is_done(before, &Seen::on(host)).then_some(())).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_said_by_every_init_system() {
+    let lab = Lab::up(HOSTS);
+    let central = enrolled(&lab).await;
+    let hosts: Vec<Host> = lab.hosts().into_iter().filter(|host| host.init != Init::BusyBox).collect();
+    let operation =
+        operate(&central, "restart_service", &hosts, json!({ "service": "no-such" })).await.unwrap();
+    for host in &hosts {
+        let result = result(&operation, host);
+        assert_eq!(result["status"], "failed", "{result}");
+        assert!(result["stderr"].as_str().unwrap().contains("no-such"), "{result}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_killed_on_every_kind_of_host_and_only_the_one_that_was_meant() {
+    let lab = Lab::up(HOSTS);
+    let central = enrolled(&lab).await;
+    for host in lab.hosts() {
+        let begun = host.ssh("setsid sleep 86399 >/dev/null 2>&1 </dev/null & sleep 1; echo $! $(cut -d ' ' -f 22 /proc/$!/stat)");
+        // setsid may have forked; then the process is its child.
+        let found = host.ssh("for p in /proc/[0-9]*; do [ \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" = 'sleep 86399 ' ] && echo ${p#/proc/} $(cut -d ' ' -f 22 $p/stat); done; true");
+        let (pid, start) = found.lines().next().unwrap_or(&begun).trim().split_once(' ').unwrap();
+        let (pid, start): (u32, u64) = (pid.parse().unwrap(), start.parse().unwrap());
+        let parameters = |start: u64| json!({ "pid": pid, "start_ticks": start, "signal": "KILL" });
+        let one = std::slice::from_ref(&host);
+        let other = operate(&central, "kill_process", one, parameters(start + 1)).await.unwrap();
+        assert_eq!(other["results"][0]["exit_status"], 4, "{other}");
+        assert!(host.try_ssh(&format!("kill -0 {pid}")).status.success());
+        let killed = operate(&central, "kill_process", one, parameters(start)).await.unwrap();
+        assert_eq!(killed["status"], "completed", "{}: {killed}", host.name);
+        until("the process is gone", async || {
+            (!host.try_ssh(&format!("kill -0 {pid}")).status.success()).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_and_a_file_reach_every_kind_of_host() {
+    let lab = Lab::up(HOSTS);
+    let central = enrolled(&lab).await;
+    let hosts = lab.hosts();
+    let operation = operate(&central, "run_command", &hosts, json!({ "command": "hostname" })).await.unwrap();
+    for host in &hosts {
+        assert_eq!(result(&operation, host)["stdout"], format!("{}\n", host.name), "{operation}");
+    }
+    let page = "/srv/lab-web/index.html";
+    let before: Vec<String> =
+        hosts.iter().map(|host| host.ssh(&format!("cat {page}; stat -c '%a %u %g' {page}"))).collect();
+    let rejected =
+        json!({ "path": page, "content": "no page\n", "validate": format!("grep -q '<title>' {page}") });
+    let failed = operate(&central, "update_configuration", &hosts, rejected).await.unwrap();
+    for (host, before) in hosts.iter().zip(&before) {
+        assert_eq!(result(&failed, host)["exit_status"], 5, "{failed}");
+        assert_eq!(host.ssh(&format!("cat {page}; stat -c '%a %u %g' {page}")), *before);
+    }
+    let template = json!({
+        "path": "/etc/lab-name", "content": "{{ name }} {{ tags | join }}\n", "mode": "0640",
+        "template": true, "validate": "grep -q \"^$(hostname) lab$\" /etc/lab-name",
+    });
+    let stored = operate(&central, "update_configuration", &hosts, template).await.unwrap();
+    for host in &hosts {
+        assert_eq!(result(&stored, host)["status"], "succeeded", "{stored}");
+        assert_eq!(
+            host.ssh("cat /etc/lab-name; stat -c %a /etc/lab-name; rm /etc/lab-name"),
+            format!("{} lab\n640\n", host.name)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_command_runs_inside_the_containers_of_two_hosts() {
+    let lab = Lab::up(2);
+    let central = enrolled(&lab).await;
+    let hosts = lab.hosts();
+    let parameters = json!({
+        "command": "ls -d /bin/busybox /etc/debian_version 2>&1; id -u",
+        "container": { "engine": "podman", "name": "lab-box" },
+    });
+    let operation = operate(&central, "run_command", &hosts, parameters).await.unwrap();
+    for host in &hosts {
+        let result = result(&operation, host);
+        let printed = result["stdout"].as_str().unwrap();
+        assert!(printed.starts_with("/bin/busybox\n") || printed.contains("\n/bin/busybox\n"), "{result}");
+        assert!(
+            printed.contains("No such file") && printed.ends_with("0\n"),
+            "not the host's own files: {result}"
+        );
+        let containers = format!("/api/v1/fleet/servers/{}/containers", host.name);
+        until("the container in the readings", async || {
+            let table = central.try_get(&containers).await.ok()?;
+            table.to_string().contains("lab-box").then_some(())
+        })
+        .await;
+    }
+}
