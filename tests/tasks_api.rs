@@ -1,5 +1,5 @@
 //! Tasks over the API, on the older addresses, on the pages, and what they tell over the WebSocket.
-#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
