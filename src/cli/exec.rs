@@ -80,7 +80,7 @@ pub struct Exec {
 /// How an operation goes over its servers.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How it goes over them")]
-struct Rolling {
+pub(super) struct Rolling {
     /// Sizes of the batches as numbers or percents, for example 1,10%,50%; the last repeats
     #[arg(long, value_name = "SIZES", value_parser = batches)]
     batch: Option<Batches>,
@@ -113,7 +113,7 @@ fn batches(text: &str) -> Result<Batches, String> {
 }
 
 impl Rolling {
-    fn strategy(&self) -> Result<Strategy, CliError> {
+    pub(super) fn strategy(&self) -> Result<Strategy, CliError> {
         let seconds = |text: &Option<String>| {
             let text = text.as_deref();
             text.map(|text| parse_interval(text).map(|time| time.as_secs()).map_err(CliError::usage))

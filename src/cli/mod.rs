@@ -27,6 +27,7 @@ mod private_key;
 mod restore;
 mod selection;
 mod servers;
+mod tasks;
 mod tokens;
 mod users;
 
@@ -102,6 +103,9 @@ pub enum Command {
     /// What became of operations
     #[command(subcommand)]
     Op(exec::OperationCommand),
+    /// Operations on a schedule: list, add, edit, run, switch on and off
+    #[command(subcommand)]
+    Task(tasks::TaskCommand),
     /// Groups of servers
     #[command(subcommand)]
     Group(groups::GroupCommand),
@@ -211,6 +215,7 @@ async fn command(
         Command::Exec(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Deploy(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Op(command) => command.run(&client, output).await,
+        Command::Task(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Add(command) => command.run(&client, output).await,
         Command::Import(command) => command.run(&client, output).await.map(|status| code = status),
         Command::List(command) => command.run(&client, output).await,

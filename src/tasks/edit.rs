@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::TaskError;
 use super::owner::owner_of;
 use super::schedule::Schedule;
-use crate::actions::{Action, mask};
+use crate::actions::Action;
 use crate::auth;
 use crate::fleet::Fleet;
 use crate::model::{Caller, Missed, Overlap, Selector, Task, TaskId, Timestamp};
@@ -210,18 +210,10 @@ fn parameters(action: &Action) -> Result<serde_json::Value, TaskError> {
             "a task is stored and shown, so it must not hold a secret: let the command read it from a file on the server",
         )
     };
-    let value = serde_json::to_value(action).unwrap_or_default();
+    // What is a secret, or looks like one, is left out or masked there.
+    let value = action.stored();
     let is_whole = stored_action(action.kind(), &value).is_ok_and(|stored| stored == *action);
-    if is_whole && !holds_secret(&value) { Ok(value) } else { Err(secret()) }
-}
-
-fn holds_secret(value: &serde_json::Value) -> bool {
-    match value {
-        serde_json::Value::String(text) => mask(text) != *text,
-        serde_json::Value::Array(items) => items.iter().any(holds_secret),
-        serde_json::Value::Object(members) => members.values().any(holds_secret),
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
-    }
+    if is_whole { Ok(value) } else { Err(secret()) }
 }
 
 /// With servers by id, so that renaming one changes nothing.

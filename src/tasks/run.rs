@@ -94,9 +94,9 @@ impl Tasks {
         };
         let begun = self.begin(&task, &run, operation, &caller).await;
         match self.begun(task, run, begun).await {
-            // The history has it, and the event.
-            Ok(()) | Err(TaskError::Operation(_) | TaskError::Fleet(_) | TaskError::Auth(_)) => Ok(()),
-            Err(other) => Err(other),
+            Err(TaskError::Store(error)) => Err(error.into()),
+            // What was refused stands in the history and was told.
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

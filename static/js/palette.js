@@ -10,6 +10,7 @@ const PAGES = [
   { name: "Dependencies", where: "page", href: "/dependencies", icon: "network" },
   { name: "Charts of the fleet", where: "page", href: "/charts", icon: "chart-line" },
   { name: "Operations", where: "page", href: "/operations", icon: "terminal" },
+  { name: "Tasks", where: "page", href: "/tasks", icon: "clock" },
   { name: "Keys", where: "page", href: "/keys", icon: "key-round" },
   { name: "Host keys", where: "page", href: "/host-keys", icon: "fingerprint" },
   { name: "Settings", where: "page", href: "/settings", icon: "settings" },

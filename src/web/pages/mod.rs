@@ -31,6 +31,7 @@ pub mod remote;
 pub mod report;
 pub mod server;
 pub mod settings;
+pub mod tasks;
 pub mod ways;
 
 use askama::Template;
@@ -109,6 +110,7 @@ pub enum Section {
     Groups,
     Charts,
     Operations,
+    Tasks,
     Keys,
     Settings,
 }
@@ -118,7 +120,7 @@ pub enum Section {
 pub struct Chrome {
     pub title: String,
     pub section: Section,
-    /// What the page's WebSocket asks for (`fleet`, `group:ID`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`). None: nothing on it changes by itself.
+    /// What the page's WebSocket asks for (`fleet`, `group:ID`, `server:ID:TAB`, `charts`, `operations`, `operation:ID`, `tasks`, `task:ID`). None: nothing on it changes by itself.
     pub live: Option<String>,
     pub notice: Option<Notice>,
     pub viewer: Viewer,
@@ -162,6 +164,10 @@ impl Chrome {
 
     fn in_operations(&self) -> bool {
         self.section == Section::Operations
+    }
+
+    fn in_tasks(&self) -> bool {
+        self.section == Section::Tasks
     }
 
     fn in_keys(&self) -> bool {

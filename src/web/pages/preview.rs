@@ -30,7 +30,7 @@ use super::report::ReportPage;
 use super::samples::{
     Sample, container_table, custom_metric, custom_states, dependencies, group, host_keys, key_detail,
     known_hosts, large_fleet, now, operation, preflight, processes, record, seconds_ago, services, settings,
-    small_fleet, summary, trial, viewer,
+    small_fleet, summary, task, task_runs, trial, viewer,
 };
 use super::server::{
     Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage,
@@ -38,6 +38,7 @@ use super::server::{
     ProcessesPage, ServiceQuery, ServicesPage,
 };
 use super::settings::{SettingsData, SettingsPage};
+use super::tasks::{TaskFormPage, TaskPage, TasksPage, empty_form, form_of};
 use super::{KeptKey, Notice, NoticeKind};
 use crate::actions::Action;
 use crate::fleet::import::{ImportState, ItemState, JobItem, Place, Plan, Progress, Surroundings, plan};
@@ -374,6 +375,19 @@ fn key_pages(folder: &Folder) {
     folder.page("key-unused", &KeyPage::new(&admin, &unused, &keys, &forms, now()));
 }
 
+fn task_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    folder.page("tasks", &TasksPage::new(&admin, &[task(), task()], now()));
+    folder.page("tasks-viewer", &TasksPage::new(&viewer(Role::Viewer), &[task()], now()));
+    folder.page("tasks-empty", &TasksPage::new(&admin, &[], now()));
+    folder.page("task", &TaskPage::new(&admin, &task(), &task_runs(), Pager::of(None), now()));
+    folder.page("task-form", &TaskFormPage::new(&admin, None, empty_form(), &[], now()));
+    let named = Some(("7".to_owned(), "nightly".to_owned()));
+    let known = crate::tasks::preview("@daily", "UTC", now()).ok();
+    folder
+        .page("task-edit", &TaskFormPage::new(&admin, named, form_of(&task()), &[], now()).previewed(known));
+}
+
 fn group_pages(folder: &Folder) {
     let admin = viewer(Role::Admin);
     let servers = small_fleet();
@@ -472,6 +486,7 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     key_pages(&folder);
     import_pages(&folder);
     group_pages(&folder);
+    task_pages(&folder);
     wizard_pages(&folder);
     door_pages(&folder);
 }

@@ -18,6 +18,7 @@ mod looking;
 mod operating;
 mod operation_new;
 mod settings;
+mod tasks;
 mod ways;
 
 pub(super) use acting::impediment;
@@ -55,6 +56,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(acting::routes());
     routes.extend(operating::routes());
     routes.extend(operation_new::routes());
+    routes.extend(tasks::routes());
     routes.extend(changing::routes());
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());
@@ -135,6 +137,10 @@ fn done(request: &Request) -> Option<Notice> {
         "key-certificate-removed" => "The key is offered without a certificate from now on.",
         "known-host-removed" => "The line is removed. Keys that were approved by it stay approved.",
         "key-deleted" => "The key is deleted.",
+        "task-made" => "The task is made; it runs at its next time.",
+        "task-on" => "The task is enabled; it runs at its next time.",
+        "task-off" => "The task is disabled; what runs goes on.",
+        "task-removed" => "The task is removed; operations that it began stay.",
         "session-revoked" => "The session is ended.",
         _ => return None,
     };

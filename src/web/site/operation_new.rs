@@ -36,7 +36,7 @@ pub fn routes() -> Vec<Route> {
 
 /// What does not hold of a step, for the form.
 #[derive(Debug, Clone)]
-struct Wrong {
+pub(super) struct Wrong {
     status: StatusCode,
     /// Empty: no field of its own.
     field: String,
@@ -59,6 +59,12 @@ impl Wrong {
 
     fn field_problem(&self) -> FieldProblem {
         FieldProblem { field: self.field.clone(), sentence: self.sentence.clone() }
+    }
+}
+
+impl From<Wrong> for Failure {
+    fn from(wrong: Wrong) -> Self {
+        Self::Field { field: wrong.field, message: wrong.sentence }
     }
 }
 
@@ -160,7 +166,8 @@ fn servers(
     }
 }
 
-fn strategy(form: &OperationForm) -> Result<Strategy, Wrong> {
+/// How it goes over them, as the form says it.
+pub(super) fn strategy(form: &OperationForm) -> Result<Strategy, Wrong> {
     let filled = |name: &str| Some(form.text(name)).filter(|text| !text.is_empty());
     let number = |name: &str| {
         let parsed = |text: &str| text.parse::<u32>().map_err(|_| format!("'{text}' is not a number"));

@@ -5,6 +5,7 @@ mod keys;
 mod lists;
 mod measured;
 mod operations;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) use keys::{host_keys, key_detail, known_hosts};
 pub(crate) use lists::{preflight, processes, services, settings};
 pub(crate) use measured::{container_table, custom_metric, custom_states, trial};
 pub(crate) use operations::{operation, record};
+pub(crate) use tasks::{task, task_runs};
 
 const GIB: u64 = 1 << 30;
 
