@@ -65,6 +65,11 @@ pub enum Action {
         name: String,
         verb: ServiceVerb,
     },
+    /// One that is watched by its processes; its commands are kept with it.
+    WatchedService {
+        name: String,
+        verb: ServiceVerb,
+    },
     /// POSIX shell text.
     RunCommand {
         command: String,
@@ -158,6 +163,17 @@ impl Action {
     }
 
     /// # Errors
+    /// [`ActionError::Invalid`] for what is no name, and for a verb that watched services do not know.
+    pub fn watched_service(name: &str, verb: ServiceVerb) -> Result<Self, ActionError> {
+        match Self::service(name, verb)? {
+            Self::Service { name, verb: ServiceVerb::Start | ServiceVerb::Stop | ServiceVerb::Restart } => {
+                Ok(Self::WatchedService { name, verb })
+            }
+            _ => Err(invalid("operation_type", "a watched service is started, stopped or restarted")),
+        }
+    }
+
+    /// # Errors
     /// [`ActionError::Invalid`] for an empty or too long command, a NUL in it, or a time limit out of range.
     pub fn run_command(command: &str, sudo: bool, timeout: Option<Duration>) -> Result<Self, ActionError> {
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
@@ -209,6 +225,12 @@ impl Action {
                     verb,
                 )
             }
+            ("start_watched_service" | "stop_watched_service" | "restart_watched_service", _) => {
+                let verb = kind.split('_').next().and_then(ServiceVerb::parse).unwrap_or(ServiceVerb::Start);
+                let name = ["service", "service_name", "name"].into_iter().find_map(&parameter);
+                let missing = || invalid("service", "service is missing: the name of one watched service");
+                Self::watched_service(&name.ok_or_else(missing)?, verb)
+            }
             ("kill_process" | "kill", _) => {
                 let start = u64::try_from(number("start_ticks")?).map_err(|_| {
                     invalid("start_ticks", "start_ticks must not be negative; it stands in the process list")
@@ -241,7 +263,7 @@ impl Action {
             ("remove_agent", _) => Ok(Self::RemoveAgent),
             _ => Err(invalid(
                 "operation_type",
-                "use kill_process, start_service, stop_service, restart_service, reload_service, run_command, deploy_agent or remove_agent",
+                "use kill_process, start_service, stop_service, restart_service, reload_service, start_watched_service, stop_watched_service, restart_watched_service, run_command, deploy_agent or remove_agent",
             )),
         }
     }
@@ -257,6 +279,11 @@ impl Action {
                 ServiceVerb::Restart => "restart_service",
                 ServiceVerb::Reload => "reload_service",
             },
+            Self::WatchedService { verb, .. } => match verb {
+                ServiceVerb::Stop => "stop_watched_service",
+                ServiceVerb::Restart => "restart_watched_service",
+                _ => "start_watched_service",
+            },
             Self::RunCommand { .. } => "run_command",
             Self::RotateKey(_) => "rotate_key",
             Self::DeployAgent(_) => "deploy_agent",
@@ -269,7 +296,10 @@ impl Action {
     pub const fn role(&self) -> Role {
         match self {
             Self::RotateKey(_) | Self::DeployAgent(_) | Self::RemoveAgent => Role::Admin,
-            Self::KillProcess { .. } | Self::Service { .. } | Self::RunCommand { .. } => Role::Operator,
+            Self::KillProcess { .. }
+            | Self::Service { .. }
+            | Self::WatchedService { .. }
+            | Self::RunCommand { .. } => Role::Operator,
         }
     }
 
@@ -286,6 +316,14 @@ impl Action {
                     ServiceVerb::Reload => "Reload",
                 };
                 format!("{verb} the service {name}")
+            }
+            Self::WatchedService { name, verb } => {
+                let verb = match verb {
+                    ServiceVerb::Stop => "Stop",
+                    ServiceVerb::Restart => "Restart",
+                    _ => "Start",
+                };
+                format!("{verb} the watched service {name}")
             }
             Self::RunCommand { how, .. } if how.label.is_some() => how.label.clone().unwrap_or_default(),
             Self::RunCommand { command, .. } => {
@@ -330,6 +368,10 @@ impl Action {
                     }
                 };
                 Ok(Plan::by_root(around, inner, SERVICE_TIMEOUT))
+            }
+            // Only the fleet knows what is watched where.
+            Self::WatchedService { name, .. } => {
+                Err(ActionError::NotHere(format!("no service named {name} is watched there")))
             }
             Self::RunCommand { command, sudo, timeout_ms, how } => {
                 let timeout = Duration::from_millis(*timeout_ms);

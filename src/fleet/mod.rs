@@ -38,6 +38,7 @@ mod select;
 mod servers;
 mod stamp;
 mod state;
+mod watched;
 mod ways;
 
 use std::collections::HashMap;
@@ -78,7 +79,10 @@ pub use poller::Report;
 pub use push::{Heard, Registered, Registration, SshAddress};
 pub use raw::{RawReading, RawState};
 pub use rotation::RotationScope;
-pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
+pub use state::{
+    Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UpdateState, UserTable,
+};
+pub use watched::{WatchedHere, WatchedServiceEdit};
 
 use crate::auth::AuthError;
 use crate::clock::Clock;
@@ -107,6 +111,8 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("there is no custom metric '{0}'")]
     NoSuchCustomMetric(String),
+    #[error("there is no watched service '{0}'")]
+    NoSuchWatchedService(String),
     #[error("there is no group '{0}'")]
     NoSuchGroup(String),
     #[error("there is no dependency '{0}'")]
@@ -128,6 +134,8 @@ pub enum FleetError {
     NameTaken(String),
     #[error("there is a custom metric named '{0}' already; choose another name")]
     CustomMetricNameTaken(String),
+    #[error("there is a watched service named '{0}' already; choose another name")]
+    WatchedServiceNameTaken(String),
     /// `near`: names that it may be a slip of.
     #[error("there is no metric '{name}'{}; GET /api/v1/metrics lists them", metrics::perhaps(near))]
     NoSuchMetric { name: String, near: Vec<String> },
@@ -221,6 +229,7 @@ struct Inner {
     agents: AgentBinaries,
     push: push::Desk,
     custom: custom_run::CustomMetrics,
+    watched: watched::WatchBook,
 }
 
 impl fmt::Debug for Fleet {
@@ -277,6 +286,7 @@ impl Fleet {
                 agents,
                 push: push::Desk::default(),
                 custom: custom_run::CustomMetrics::new(settings.allow_local_actions),
+                watched: watched::WatchBook::default(),
             }),
         };
         fleet.ensure_default_key().await?;
@@ -309,6 +319,7 @@ impl Fleet {
             entries.push(entry);
         }
         fleet.load_container_prefixes().await?;
+        fleet.start_watching().await?;
         // Only when all are known: a server may be behind one that comes later in the alphabet.
         for entry in &entries {
             fleet.poll(entry, None).await?;

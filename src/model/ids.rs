@@ -63,6 +63,7 @@ id! {
     /// A service that needs another.
     DependencyId;
     CustomMetricId;
+    WatchedServiceId;
 }
 
 impl OrganizationId {

@@ -17,6 +17,7 @@ mod secret;
 mod selector;
 mod server;
 mod time;
+mod watched;
 mod way_in;
 mod words;
 
@@ -28,14 +29,15 @@ pub use event::{Direction, Event};
 pub use group::{Colour, Group, GroupName, InvalidGroup};
 pub use ids::{
     CustomMetricId, DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId,
-    RecordId, ServerId, SessionId, TokenId, UserId,
+    RecordId, ServerId, SessionId, TokenId, UserId, WatchedServiceId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::{ContainerUsage, ProcessUsage};
 pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
-    Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory,
-    Pressure, Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature, Updates,
+    Account, Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage,
+    LoggedInUser, Memory, Pressure, Process, Sections, Service, ServiceManager, Snapshot, TcpSockets,
+    Temperature, Updates,
 };
 pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;
@@ -45,6 +47,7 @@ pub use server::{
     Tag, Transport, shown,
 };
 pub use time::Timestamp;
+pub use watched::WatchedService;
 pub use way_in::{
     ActionLogin, BlindSpot, Findings, Login, ProxyAddress, ProxyScheme, SecretKind, UnknownSecret, WayIn,
 };

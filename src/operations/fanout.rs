@@ -10,7 +10,7 @@ use super::rolling;
 use super::{Operations, Running};
 use crate::actions::{Action, ContainerEngine, Plan, Variable, mask};
 use crate::fleet::Hand;
-use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
+use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, ServiceVerb, TargetStatus};
 use crate::ssh::{ContainerExec, Engine, ExecRequest, Output, Piece, SshError, Sudo, printable};
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation};
@@ -91,6 +91,11 @@ impl Leg {
             Some(outcome) => Ending::of(outcome, &self.plan).of_steps(&self.action),
             None => Ending::without(TargetStatus::Cancelled, "cancelled while it ran; the command was ended"),
         };
+        if let Action::WatchedService { name, verb: ServiceVerb::Stop } = &self.action
+            && ending.status == TargetStatus::Succeeded
+        {
+            self.operations.inner.fleet.watched_was_stopped(self.server, name);
+        }
         if ending.output.wall.is_zero() {
             // Its end was not seen: what it printed until then is all there is.
             ending.output.wall = started.elapsed();
@@ -155,7 +160,10 @@ impl Leg {
                 let fleet = &self.operations.inner.fleet;
                 Ok(Box::pin(fleet.remove_agent(&self.caller, self.server, tap)).await)
             }
-            Action::KillProcess { .. } | Action::Service { .. } | Action::RunCommand { .. } => {
+            Action::KillProcess { .. }
+            | Action::Service { .. }
+            | Action::WatchedService { .. }
+            | Action::RunCommand { .. } => {
                 let request = request(&self.plan, sudo_password).timeout(self.plan.timeout).tap(tap);
                 hand.exec(request).await
             }

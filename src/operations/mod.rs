@@ -272,7 +272,7 @@ impl Operations {
                 Err(target.impediment.clone().unwrap_or_default())
             }
             Transport::Local | Transport::Ssh | Transport::Http | Transport::Push => {
-                action.plan(target.surroundings).map_err(|error| error.to_string())
+                target.plan(action).map_err(|error| error.to_string())
             }
         };
         let plan = plan.and_then(|plan| match target.transport {

@@ -22,6 +22,7 @@ pub mod settings;
 pub mod timeline;
 pub mod tokens;
 pub mod users;
+pub mod watched;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0009_custom_metrics.sql")),
     M::up(include_str!("migrations/0010_groups.sql")),
     M::up(include_str!("migrations/0011_operation_strategy.sql")),
+    M::up(include_str!("migrations/0015_watched.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

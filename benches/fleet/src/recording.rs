@@ -387,8 +387,8 @@ mod tests {
             }
         });
         let mut probe = ShellProbe::start(near).await.unwrap();
-        let first = probe.read(Sections::ALL).await.unwrap();
-        let second = probe.read(Sections::ALL).await.unwrap();
+        let first = probe.read(Sections::DETAILS).await.unwrap();
+        let second = probe.read(Sections::DETAILS).await.unwrap();
         let third = probe.read(Sections::BASE).await.unwrap();
         let before = rates::samples(Some(&first), &second);
         let after = rates::samples(Some(&second), &third);

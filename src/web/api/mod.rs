@@ -6,6 +6,7 @@ mod aliases;
 mod backup;
 mod containers;
 mod custom_metrics;
+mod details;
 mod events;
 mod export;
 mod files;
@@ -23,6 +24,7 @@ mod push;
 mod range;
 mod selection;
 mod servers;
+mod watched;
 mod ways;
 
 pub(super) use selection::chosen;
@@ -50,12 +52,14 @@ pub fn routes() -> Vec<Route> {
             .summary("This description of the API"),
     ];
     routes.extend(servers::routes());
+    routes.extend(details::routes());
     routes.extend(agents::routes());
     routes.extend(files::routes());
     routes.extend(groups::routes());
     routes.extend(selection::routes());
     routes.extend(containers::routes());
     routes.extend(custom_metrics::routes());
+    routes.extend(watched::routes());
     routes.extend(import::routes());
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());

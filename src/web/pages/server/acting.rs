@@ -75,7 +75,7 @@ impl ConfirmPage {
     pub fn new(viewer: &Viewer, state: &ServerState, asked: Option<&Asked<'_>>, now: Timestamp) -> Self {
         let tab = match asked.map(|asked| asked.action) {
             Some(Action::KillProcess { .. }) => Tab::Processes,
-            Some(Action::Service { .. }) => Tab::Services,
+            Some(Action::Service { .. } | Action::WatchedService { .. }) => Tab::Services,
             Some(Action::RunCommand { .. }) => Tab::Commands,
             Some(Action::RotateKey(_) | Action::DeployAgent(_) | Action::RemoveAgent) => Tab::Configuration,
             None => Tab::Overview,
@@ -123,6 +123,10 @@ impl Question {
                 question.about_process(state, asked.process, (*pid, *start_ticks, *signal), now);
             }
             Action::Service { name, verb } => question.about_service(asked.service, name, *verb, now),
+            Action::WatchedService { name, verb } => {
+                question.about_service(asked.service, name, *verb, now);
+                question.fields = vec![("action", asked.action.kind().to_owned()), ("service", name.clone())];
+            }
             Action::RunCommand { command, sudo, timeout_ms, how } => {
                 question.button = "Run it".to_owned();
                 question.fields = vec![
