@@ -13,8 +13,8 @@ use crate::actions::{COMMAND_LIMIT_BYTES, mask};
 use crate::auth;
 use crate::collect::rates;
 use crate::model::{
-    Caller, OrganizationId, Process, Role, Selector, ServerId, Service, ServiceVerb, Snapshot, Timestamp,
-    WatchedService, WatchedServiceId,
+    Caller, OrganizationId, Process, Role, Sections, Selector, ServerId, Service, ServiceVerb, Snapshot,
+    Timestamp, WatchedService, WatchedServiceId,
 };
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::{StoreError, watched};
@@ -107,6 +107,8 @@ pub struct LiveWatched {
     here: Arc<[WatchedHere]>,
     /// Names of those that ran at the last reading and were not stopped from here since.
     running: HashSet<String>,
+    /// Names of those that were stopped from here and are not gone yet.
+    stopping: HashSet<String>,
 }
 
 impl LiveWatched {
@@ -118,15 +120,33 @@ impl LiveWatched {
         Arc::clone(&self.definitions)
     }
 
-    /// It was stopped from here, so that nobody takes its end for a failure.
-    pub fn stopped(&mut self, name: &str) {
-        self.running.remove(name);
+    /// It was started or stopped from here: nobody is to take the end of one that was stopped for a failure.
+    pub fn acted(&mut self, name: &str, verb: ServiceVerb) {
+        if verb == ServiceVerb::Stop {
+            self.running.remove(name);
+            self.stopping.insert(name.to_owned());
+        } else {
+            self.stopping.remove(name);
+        }
+    }
+
+    /// A reading saw it so.
+    fn seen(&mut self, name: &str, is_active: bool) {
+        if !is_active {
+            self.stopping.remove(name);
+        } else if !self.stopping.contains(name) {
+            self.running.insert(name.to_owned());
+        }
     }
 }
 
 /// Adds the watched services to those that the service manager told; where it knows one of that name, its word counts.
 /// One that ran and is gone without having been stopped from here has failed; one that was never seen is inactive.
-pub(super) fn add_watched(live: &mut Live, snapshot: &mut Snapshot) {
+pub(super) fn add_watched(live: &mut Live, snapshot: &mut Snapshot, sections: Sections) {
+    // What a server pushes without services has no manager that could tell any.
+    if !sections.services && live.push.is_none() {
+        return;
+    }
     let registered = live.push.as_ref().map(|pushing| pushing.services.clone()).unwrap_or_default();
     if live.watched.definitions.is_empty() && registered.is_empty() {
         return;
@@ -143,9 +163,7 @@ pub(super) fn add_watched(live: &mut Live, snapshot: &mut Snapshot) {
             continue;
         }
         let service = judged(watched, processes, snapshot, live.watched.running.contains(&watched.name));
-        if service.state == "active" {
-            live.watched.running.insert(watched.name.clone());
-        }
+        live.watched.seen(&watched.name, service.state == "active");
         found.push(service);
     }
     snapshot.services.get_or_insert_default().extend(found);
@@ -388,10 +406,11 @@ impl Fleet {
         Ok(())
     }
 
-    /// It was stopped on purpose; its end is no failure.
-    pub(crate) fn watched_was_stopped(&self, server: ServerId, name: &str) {
+    /// An action on a watched service succeeded.
+    pub(crate) fn watched_was_acted_on(&self, server: ServerId, name: &str, verb: ServiceVerb) {
         if let Some(entry) = self.inner.registry.get(server) {
-            entry.live().watched.stopped(name);
+            entry.live().watched.acted(name, verb);
+            entry.look();
         }
     }
 
@@ -499,6 +518,23 @@ mod tests {
         let reading = snapshot(&[]);
         let state = |ran| judged(&watched("bot", "bot.py"), &[], &reading, ran).state;
         assert_eq!((state(true).as_str(), state(false).as_str()), ("failed", "inactive"));
+    }
+
+    #[test]
+    fn one_that_was_stopped_from_here_may_take_its_time_and_has_not_failed() {
+        let mut live = LiveWatched::default();
+        live.seen("bot", true);
+        assert!(live.running.contains("bot"));
+        live.acted("bot", ServiceVerb::Stop);
+        live.seen("bot", true);
+        assert!(!live.running.contains("bot"), "it is still ending");
+        live.seen("bot", false);
+        live.seen("bot", true);
+        assert!(live.running.contains("bot"), "somebody started it again");
+        live.acted("bot", ServiceVerb::Stop);
+        live.acted("bot", ServiceVerb::Start);
+        live.seen("bot", true);
+        assert!(live.running.contains("bot"));
     }
 
     #[test]

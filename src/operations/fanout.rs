@@ -10,7 +10,7 @@ use super::rolling;
 use super::{Operations, Running};
 use crate::actions::{Action, ContainerEngine, Plan, Variable, mask};
 use crate::fleet::Hand;
-use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, ServiceVerb, TargetStatus};
+use crate::model::{Caller, OperationStatus, RecordId, Secret, ServerId, TargetStatus};
 use crate::ssh::{ContainerExec, Engine, ExecRequest, Output, Piece, SshError, Sudo, printable};
 use crate::store::audit::{self, Entry};
 use crate::store::operations::{self as rows, CommandRecord, Operation};
@@ -91,10 +91,10 @@ impl Leg {
             Some(outcome) => Ending::of(outcome, &self.plan).of_steps(&self.action),
             None => Ending::without(TargetStatus::Cancelled, "cancelled while it ran; the command was ended"),
         };
-        if let Action::WatchedService { name, verb: ServiceVerb::Stop } = &self.action
+        if let Action::WatchedService { name, verb } = &self.action
             && ending.status == TargetStatus::Succeeded
         {
-            self.operations.inner.fleet.watched_was_stopped(self.server, name);
+            self.operations.inner.fleet.watched_was_acted_on(self.server, name, *verb);
         }
         if ending.output.wall.is_zero() {
             // Its end was not seen: what it printed until then is all there is.

@@ -68,6 +68,7 @@ impl Letters {
             facts: take('f'),
         };
         take('c');
+        take('k');
         rest.is_empty().then_some(letters)
     }
 
@@ -75,7 +76,7 @@ impl Letters {
         match part {
             "statfs" => self.filesystems,
             "passwd" | "stat" | "status" | "cmdline" => self.processes,
-            "systemctl" | "nosystemd" => self.services,
+            "systemctl" | "nomanager" => self.services,
             "sessions" | "utmp" => self.users,
             "facts" | "cpuinfo" | "routes" | "markers" | "localtime" => self.facts,
             _ => true,

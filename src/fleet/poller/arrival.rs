@@ -45,7 +45,7 @@ impl Poller {
 
     pub(super) fn take_in(&mut self, mut snapshot: Snapshot, sections: Sections, arrival: Arrival) {
         let now = arrival.now;
-        add_watched(&mut self.entry.live(), &mut snapshot);
+        add_watched(&mut self.entry.live(), &mut snapshot, sections);
         let mut samples = rates::samples(self.previous.as_deref(), &snapshot);
         samples.extend(
             arrival.response_time_ms.map(|value| Sample { key: SeriesKey::plain("response_time_ms"), value }),

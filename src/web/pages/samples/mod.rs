@@ -18,7 +18,7 @@ use crate::web::pages::Viewer;
 
 pub(crate) use groups::{dependencies, group};
 pub(crate) use keys::{host_keys, key_detail, known_hosts};
-pub(crate) use lists::{preflight, processes, services, settings};
+pub(crate) use lists::{preflight, processes, services, settings, user_table};
 pub(crate) use measured::{container_table, custom_metric, custom_states, trial};
 pub(crate) use operations::{operation, record};
 
