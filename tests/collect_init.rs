@@ -76,7 +76,7 @@ impl Machine {
         let root = self.root.display();
         let script = format!(
             "mount --bind {root}/run /run && mount --bind {root}/etc /etc && mount --bind {root}/proc/1/comm /proc/1/comm \
-             && {{ [ ! -d {root}/var/lock/subsys ] || mount --bind {root}/var/lock /var/lock; }} && exec sh"
+             && exec sh"
         );
         let mut child = tokio::process::Command::new("unshare")
             .args(["-m", "sh", "-c", &script])
@@ -162,9 +162,11 @@ fn sysv() -> Machine {
     machine.file("/run/deadd.pid", &NOBODY.to_string());
     machine.file("/run/usual/usual.pid", &format!("{}\nsecond line\n", machine.pid()));
     machine.file("/run/hostile.pid", "1; reboot\n");
-    machine.file("/var/lock/subsys/iptables", "");
-    machine.file("/var/lock/subsys/lockedd", "");
-    machine.link("/var/run", "/run");
+    // As on Debian, where /var/lock is /run/lock.
+    machine.file("/run/lock/subsys/iptables", "");
+    machine.file("/run/lock/subsys/lockedd", "");
+    machine.link("/var/lock", "../run/lock");
+    machine.link("/var/run", "../run");
     machine.link("/etc/rc2.d/S01cron", "../init.d/cron");
     machine.link("/etc/rc5.d/S02usual", "../init.d/usual");
     machine.link("/etc/rc0.d/K01stopped", "../init.d/stopped");

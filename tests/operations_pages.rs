@@ -69,7 +69,10 @@ async fn steps_are_left_in_both_directions_and_nothing_is_lost() {
     ];
     let (status, page) = step(&app, &operator, "action", &said).await;
     assert_eq!(status, 200);
-    assert!(page.contains("value=\"restart_service\" required checked") && page.contains("2 servers"), "{page}");
+    assert!(
+        page.contains("value=\"restart_service\" required checked") && page.contains("2 servers"),
+        "{page}"
+    );
     for (name, value) in &said[1..] {
         assert!(page.contains(&hidden(name, value)), "{name}: {page}");
     }
@@ -80,13 +83,18 @@ async fn steps_are_left_in_both_directions_and_nothing_is_lost() {
     let (_, page) = step(&app, &operator, "parameters", &said).await;
     assert!(page.contains("name=\"service\" value=\"nginx\"") && page.contains(&hidden("group", "front")));
     let (_, page) = step(&app, &operator, "strategy", &said).await;
-    assert!(page.contains("name=\"batches\" value=\"1\"") && page.contains("Restart the service nginx"), "{page}");
+    assert!(
+        page.contains("name=\"batches\" value=\"1\"") && page.contains("Restart the service nginx"),
+        "{page}"
+    );
     let preset = [&said[..], &[("preset", "one-by-one")]].concat();
     let (_, page) = step(&app, &operator, "confirm", &preset).await;
     assert!(page.contains("4. How") && page.contains("name=\"max_failures\" value=\"1\""), "{page}");
     let (status, page) = step(&app, &operator, "confirm", &said).await;
     assert_eq!(status, 200);
-    assert!(page.contains("Nothing is sent to 2") && !page.contains("formaction=\"/operations/new\" data-busy"));
+    assert!(
+        page.contains("Nothing is sent to 2") && !page.contains("formaction=\"/operations/new\" data-busy")
+    );
 }
 
 #[tokio::test]
@@ -98,18 +106,42 @@ async fn the_way_stops_at_the_first_step_that_does_not_hold_and_says_why() {
         (vec![("operation_type", "deploy_agent"), web], "1. What", "Choose what is to be done", 422),
         (vec![("operation_type", "run_command")], "2. Which servers", "Say which servers", 422),
         (vec![("operation_type", "run_command"), ("server", "ghost")], "2. Which servers", "ghost", 404),
-        (vec![("operation_type", "run_command"), ("tag", "nobody")], "2. Which servers", "No server is meant", 422),
+        (
+            vec![("operation_type", "run_command"), ("tag", "nobody")],
+            "2. Which servers",
+            "No server is meant",
+            422,
+        ),
         (vec![("operation_type", "run_command"), ("health", "odd")], "2. Which servers", "odd", 422),
         (vec![("operation_type", "run_command"), web], "3. Details", "Command is missing", 422),
-        (vec![("operation_type", "stop_service"), web, ("service", "$(id)")], "3. Details", "is not a service", 422),
-        (vec![("operation_type", "run_command"), web, ("command", "id"), ("batches", "0")], "4. How", "neither", 422),
-        (vec![("operation_type", "run_command"), web, ("command", "id"), ("pause_s", "x")], "4. How", "number", 422),
+        (
+            vec![("operation_type", "stop_service"), web, ("service", "$(id)")],
+            "3. Details",
+            "is not a service",
+            422,
+        ),
+        (
+            vec![("operation_type", "run_command"), web, ("command", "id"), ("batches", "0")],
+            "4. How",
+            "neither",
+            422,
+        ),
+        (
+            vec![("operation_type", "run_command"), web, ("command", "id"), ("pause_s", "x")],
+            "4. How",
+            "number",
+            422,
+        ),
     ] {
         let (status, page) = step(&app, &operator, "confirm", &fields).await;
-        assert!(status == expected && page.contains(heading) && page.contains(words), "{status} {fields:?}: {page}");
+        assert!(
+            status == expected && page.contains(heading) && page.contains(words),
+            "{status} {fields:?}: {page}"
+        );
         assert!(page.contains("web-1") || !fields.contains(&web), "what was said is still there: {page}");
     }
-    let asked = app.get("/operations/new?operation_type=run_command&server=ghost").by(&operator).send().await.text();
+    let asked =
+        app.get("/operations/new?operation_type=run_command&server=ghost").by(&operator).send().await.text();
     assert!(asked.contains("2. Which servers") && asked.contains("ghost"), "{asked}");
     let anew = app.get("/operations/review").by(&operator).send().await;
     assert_eq!((anew.status.as_u16(), anew.header("location")), (303, "/operations/new"));
@@ -154,10 +186,12 @@ async fn an_open_page_hears_only_of_what_is_opened_on_it() {
     let operator = app.login(Role::Operator).await;
     let address = app.listen().await;
     let gate = app.data().join("gate");
-    let text = format!("echo first; while [ ! -e {} ]; do sleep 0.1; echo tick; done; echo second", gate.display());
+    let text =
+        format!("echo first; while [ ! -e {} ]; do sleep 0.1; echo tick; done; echo second", gate.display());
     let servers = (0..21).map(|number| format!("idle-{number}")).chain(["web-1".to_owned()]).collect();
     let action = Action::run_command(&text, false, None).unwrap();
-    let view = app.services.operations.begin(&Caller::roundsman(), NewOperation { action, servers }).await.unwrap();
+    let view =
+        app.services.operations.begin(&Caller::roundsman(), NewOperation { action, servers }).await.unwrap();
     let id = view.operation.id.to_string();
     let mut socket = app.socket(address, &format!("/live?view=operation:{id}"), &operator).await;
     let fragment = async |socket: &mut support::socket::Socket, words: &str| {
@@ -188,6 +222,7 @@ async fn an_open_page_hears_only_of_what_is_opened_on_it() {
     let open = fragment(&mut socket, "exit status 0").await;
     assert!(open.contains("tick\nsecond"), "{open}");
     ended(&app, &id).await;
-    let page = app.get(&format!("/operations/{id}?open=21&status=succeeded")).by(&operator).send().await.text();
+    let page =
+        app.get(&format!("/operations/{id}?open=21&status=succeeded")).by(&operator).send().await.text();
     assert!(page.contains("tick\nsecond") && !page.contains(">idle-1<"), "{page}");
 }

@@ -338,7 +338,8 @@ impl Spark {
             && end + 1 == points
         {
             let inner = path(run).replacen('M', " ", 1);
-            let line = format!("M-9 {SPARK_HEIGHT} -9 {first}{inner} {} {last} {} {SPARK_HEIGHT}", end + 9, end + 9);
+            let line =
+                format!("M-9 {SPARK_HEIGHT} -9 {first}{inner} {} {last} {} {SPARK_HEIGHT}", end + 9, end + 9);
             return Self { line, area: String::new(), is_both: true, width: *end };
         }
         let mut area = String::new();

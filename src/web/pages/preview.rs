@@ -291,8 +291,14 @@ fn acting_pages(folder: &Folder) {
     let mut look = Look::default();
     look.open([2, 5].into_iter());
     folder.page("operation-many", &OperationPage::new(&admin, &many, &look, now()));
-    folder.page("operations-empty", &OperationsPage::new(&admin, &[], &ListQuery::default(), Pager::of(None), now()));
-    folder.page("operations", &OperationsPage::new(&admin, &[operation(&every)], &ListQuery::default(), Pager::of(None), now()));
+    folder.page(
+        "operations-empty",
+        &OperationsPage::new(&admin, &[], &ListQuery::default(), Pager::of(None), now()),
+    );
+    folder.page(
+        "operations",
+        &OperationsPage::new(&admin, &[operation(&every)], &ListQuery::default(), Pager::of(None), now()),
+    );
 }
 
 fn other_pages(folder: &Folder) {
