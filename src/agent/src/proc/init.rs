@@ -252,7 +252,7 @@ impl<'a> Known<'a> {
         let starts = |link: &&str| link.get(3..) == Some(name);
         let enabled = ["2", "3", "4", "5", "S"]
             .iter()
-            .any(|level| self.entries(&format!("/etc/rc{level}.d")).iter().any(|link| starts(link)));
+            .any(|level| self.entries(&format!("/etc/rc{level}.d")).iter().any(starts));
         Some(self.service(name, state, enabled, &daemon, clock))
     }
 
