@@ -16,6 +16,7 @@ mod sample;
 mod secret;
 mod selector;
 mod server;
+mod task;
 mod time;
 mod watched;
 mod way_in;
@@ -25,11 +26,11 @@ pub use access::{Actor, Caller, Reporter, Rights, Role, Scope, UnknownRole};
 pub use agent::{AgentMode, InstalledAgent, ProbeKind, UnknownAgentMode};
 pub use custom_metric::CustomMetric;
 pub use dependency::{Dependency, cycle_through, layers};
-pub use event::{Direction, Event};
+pub use event::{Direction, Event, TaskChange};
 pub use group::{Colour, Group, GroupName, InvalidGroup};
 pub use ids::{
     CustomMetricId, DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId,
-    RecordId, ServerId, SessionId, TokenId, UserId, WatchedServiceId,
+    RecordId, ServerId, SessionId, TaskId, TaskRunId, TokenId, UserId, WatchedServiceId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::{ContainerUsage, ProcessUsage};
@@ -46,6 +47,7 @@ pub use server::{
     Health, InvalidServer, Layer, LoginMethod, Port, Reachability, Server, ServerName, ServerNumber, Status,
     Tag, Transport, shown,
 };
+pub use task::{Cause, InvalidTask, Missed, Overlap, Owner, RunStatus, Task, TaskRun};
 pub use time::Timestamp;
 pub use watched::WatchedService;
 pub use way_in::{

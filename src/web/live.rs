@@ -21,7 +21,7 @@ use super::pages::{Fragment, Viewer, fleet as fleet_page};
 use super::request::{Access, REVISIT, Request, still_welcome};
 use super::routes::Route;
 use crate::fleet::{ServerFilter, ServerState};
-use crate::model::{Caller, Event, OperationId, Sample, ServerId, Timestamp};
+use crate::model::{Caller, Event, OperationId, Sample, ServerId, TaskId, Timestamp};
 use crate::services::Services;
 
 /// A browser that takes no message for so long is gone.
@@ -58,10 +58,12 @@ enum View {
         id: OperationId,
         look: Look,
     },
+    Tasks,
+    Task(TaskId),
 }
 
 impl View {
-    /// From `view=fleet&…`, `view=group:ID`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations` or `view=operation:ID`. None: no page of ours asks like that.
+    /// From `view=fleet&…`, `view=group:ID`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations`, `view=operation:ID`, `view=tasks` or `view=task:ID`. None: no page of ours asks like that.
     fn of(request: &Request) -> Option<Self> {
         let rest = request.query.iter().filter(|(name, _)| name != "view").cloned();
         match request.query("view")?.split(':').collect::<Vec<_>>().as_slice() {
@@ -79,6 +81,8 @@ impl View {
                 let look = Look::of(|name| request.query(name));
                 Some(Self::Operation { id: id.parse().ok()?, look })
             }
+            ["tasks"] => Some(Self::Tasks),
+            ["task", id] => Some(Self::Task(id.parse().ok()?)),
             _ => None,
         }
     }
@@ -208,7 +212,9 @@ impl Attendant {
     const fn delay(&self) -> Duration {
         match self.view {
             View::Fleet(_) => GATHER,
-            View::Server { tab: Tab::Commands, .. } | View::Operations => LISTS_EVERY,
+            View::Server { tab: Tab::Commands, .. } | View::Operations | View::Tasks | View::Task(_) => {
+                LISTS_EVERY
+            }
             View::Charts | View::Server { .. } => Duration::ZERO,
             View::Operation { .. } => OPERATION_EVERY,
         }
@@ -248,7 +254,7 @@ impl Attendant {
         match &self.view {
             View::Fleet(_) => true,
             View::Server { id, .. } => *id == server.to_string(),
-            View::Charts | View::Operations | View::Operation { .. } => false,
+            View::Charts | View::Operations | View::Operation { .. } | View::Tasks | View::Task(_) => false,
         }
     }
 
@@ -259,6 +265,11 @@ impl Attendant {
         if matches!(event, Event::History { .. }) {
             // The banner stands in the frame, which only the page itself renders.
             gathered.reload = true;
+            return;
+        }
+        if let Event::Task { task, .. } = event {
+            gathered.reload |=
+                matches!(self.view, View::Tasks) || matches!(&self.view, View::Task(shown) if shown == task);
             return;
         }
         if let Event::Operation { operation, server, .. } = event {
@@ -295,7 +306,8 @@ impl Attendant {
                 gathered.summary_due = true;
             }
             Event::ServerChanged { .. } | Event::ServerRemoved { .. } => gathered.reload = true,
-            Event::Operation { .. } | Event::Transfer { .. } | Event::History { .. } => {}
+            Event::Operation { .. } | Event::Task { .. } | Event::Transfer { .. } | Event::History { .. } => {
+            }
         }
     }
 
@@ -350,7 +362,7 @@ impl Attendant {
                 View::Server { tab, query, .. } => {
                     update.fragments.extend(self.server_fragments(&state, *tab, query));
                 }
-                View::Charts | View::Operations | View::Operation { .. } => {}
+                View::Charts | View::Operations | View::Operation { .. } | View::Tasks | View::Task(_) => {}
             }
         }
         if matches!(self.view, View::Fleet(_)) {
