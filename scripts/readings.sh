@@ -54,9 +54,38 @@ fill() {
   fi
 }
 services() {
-  if [ ! -d /run/systemd/system ]; then part nosystemd; return; fi
+  if [ ! -d /run/systemd/system ]; then
+    q=''; IFS= read -r q </proc/1/comm
+    if [ -d /run/openrc ]; then initd openrc
+    elif [ -d /etc/init.d ] && [ "$q" = init ]; then initd sysv
+    else part nomanager
+    fi
+    return
+  fi
   part systemctl
   $t systemctl show '*.service' --all --no-pager --property="$1" </dev/null
+}
+# What OpenRC and SysV init leave in files. $1: which of them.
+initd() {
+  part "$1"
+  for f in /etc/init.d/* /etc/rc2.d/S* /etc/rc3.d/S* /etc/rc4.d/S* /etc/rc5.d/S* /etc/rcS.d/S* /var/lock/subsys/* /etc/runlevels/*/* /run/openrc/started/* /run/openrc/starting/* /run/openrc/stopping/* /run/openrc/inactive/* /run/openrc/failed/*; do if [ -h "$f" ] || [ -e "$f" ]; then printf '%s\n' "$f"; fi; done
+  part init-lines; grep -HiE '^(description|name)=|^# (Short-Description|Default-Start):|pid_?file' /dev/null /etc/init.d/*
+  part init-dates; [ "$s" ] && stat -c '%Y %n' /run/openrc/started/* /run/openrc/failed/*
+  part init-values
+  set --
+  for f in /run/openrc/daemons/*/* /run/openrc/options/*/child_pid /run/openrc/options/*/pidfile /run/openrc/options/*/start_count; do [ -f "$f" ] && set -- "$@" "$f"; done
+  [ $# -gt 0 ] && show /dev/null "$@"
+  part init-pids; L=''
+  set -- /run/*.pid /run/*/*.pid
+  [ -h /var/run ] || set -- "$@" /var/run/*.pid /var/run/*/*.pid
+  for f in "$@" /run/openrc/options/*/child_pid; do
+    [ -f "$f" ] || continue
+    p=''; IFS= read -r p <"$f"
+    case $p in ''|*[!0-9]*) continue ;; esac
+    printf '%s %s\n' "$p" "$f"
+    case $L in *" /proc/$p/stat "*) ;; *) L="$L /proc/$p/stat " ;; esac
+  done
+  part init-stat; show /dev/null /dev/null $L
 }
 users() {
   if [ -d /run/systemd/sessions ]; then
@@ -67,6 +96,40 @@ users() {
   for f in /run/utmp /var/run/utmp; do
     if [ $c = cat ] && [ -r $f ]; then part utmp; cat $f; return; fi
   done
+}
+packages() {
+  A=none
+  if [ -r /var/lib/dpkg/status ] && command -v apt-get >/dev/null; then A=apt
+  else for O in zypper dnf yum apk pacman; do command -v $O >/dev/null && { A=$O; break; }; done
+  fi
+  command -v timeout >/dev/null || A=none
+  K='timeout 8'
+  command -v nice >/dev/null && K="nice -n 19 $K"
+  case $A in
+    apt) L=/var/lib/apt/lists; set -- $L/*Release ;;
+    apk) L=/var/cache/apk; set -- $L/APKINDEX.* /etc/apk/cache/APKINDEX.* /var/lib/apk/APKINDEX.* ;;
+    pacman) set -- /var/lib/pacman/sync/*.db ;;
+    *) set -- / ;;
+  esac
+  X=''
+  for O do [ -r "$O" ] && { X=1; break; }; done
+  [ "$X" ] || { printf '%s -\n' $A; return; }
+  Z=''
+  case $A in
+    none) echo none 0; return ;;
+    apt) O=$($K apt-get -s -q -o Debug::NoLocking=1 dist-upgrade </dev/null 2>/dev/null) ;;
+    dnf|yum) O=$($K $A -q -C check-update </dev/null 2>/dev/null) ;;
+    zypper) O=$($K zypper -q -n --no-refresh list-updates </dev/null 2>/dev/null) ;;
+    apk) O=$($K apk --no-network version -l '<' </dev/null 2>/dev/null) ;;
+    pacman) O=$($K pacman -Qu </dev/null 2>/dev/null) ;;
+  esac
+  printf '%s %s\n%s\n' $A $? "$O"
+  case $A in
+    dnf|yum) Z=$($K $A -q -C updateinfo list security </dev/null 2>/dev/null) ;;
+    zypper) Z=$($K zypper -q -n --no-refresh list-patches --category security </dev/null 2>/dev/null) ;;
+    *) return ;;
+  esac
+  printf 'security %s\n%s\n' $? "$Z"
 }
 facts() {
   part facts; show $F
@@ -160,14 +223,15 @@ reading() {
     part cmdline; every bytes 1024 cmdline
   esac
   case $w in *s*) services "$P"; esac
-  case $w in *u*) users; esac
+  case $w in *u*) part clock; date +%s.%N; users; esac
   case $w in *f*) facts; esac
   case $w in *c*) containers; esac
+  case $w in *k*) part packages; packages; esac
   part "end $i"
 }
 n=$NONCE
 B='/proc/stat /proc/loadavg /proc/meminfo /proc/uptime /proc/net/dev /proc/diskstats /proc/net/sockstat /proc/net/sockstat6 /proc/net/snmp /proc/self/mountinfo /proc/sys/fs/file-nr /proc/sys/kernel/random/boot_id /proc/pressure/cpu /proc/pressure/memory /proc/pressure/io /proc/spl/kstat/zfs/arcstats /proc/1/comm'
-F='/proc/sys/kernel/hostname /proc/sys/kernel/osrelease /etc/os-release /usr/lib/os-release /etc/timezone /run/systemd/container /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name /sys/hypervisor/type /proc/device-tree/model /proc/net/if_inet6'
+F='/proc/sys/kernel/hostname /proc/sys/kernel/osrelease /etc/os-release /usr/lib/os-release /etc/timezone /run/systemd/container /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name /sys/hypervisor/type /proc/device-tree/model /proc/net/if_inet6 /etc/passwd /etc/group'
 M='/run/systemd/system /run/openrc /etc/init.d /.dockerenv /run/.containerenv /run/reboot-required /var/run/reboot-required /proc/xen'
 P='Id,Description,LoadState,ActiveState,SubState,UnitFileState,MainPID,MemoryCurrent,NRestarts,StateChangeTimestampMonotonic'
 G='' c=slurp h='' s='' t='' T='' V='' Y=0
@@ -175,8 +239,8 @@ command -v cat >/dev/null && c=cat
 command -v timeout >/dev/null && t='timeout 4' T='timeout 3'
 case $(head -c 9 /dev/null /dev/null) in *'==> /dev/null <=='*) h=1; esac
 case $(stat -f -c %S /) in [1-9]*) s=1; esac
-[ -r /sys/fs/cgroup/memory/memory.limit_in_bytes ] && G='/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.usage_in_bytes /sys/fs/cgroup/memory/memory.stat'
-[ -r /sys/fs/cgroup/memory.max ] && G='/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current /sys/fs/cgroup/memory.stat'
+[ -r /sys/fs/cgroup/memory/memory.limit_in_bytes ] && G='/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.usage_in_bytes /sys/fs/cgroup/memory/memory.stat /sys/fs/cgroup/cpuacct/cpuacct.usage /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us'
+[ -r /sys/fs/cgroup/memory.max ] && G='/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current /sys/fs/cgroup/memory.stat /sys/fs/cgroup/cpu.stat /sys/fs/cgroup/cpu.max'
 main() {
   part "hello ticks=$(getconf CLK_TCK) page=$(getconf PAGESIZE) arch=$(uname -m)"
   show /dev/null /proc/self/mountinfo

@@ -6,7 +6,7 @@ use roundsman::collect::rates::{self, ProcessTimes, processes, samples, top};
 use roundsman::history::metric;
 use roundsman::model::{
     Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Interface, LoadAverage, LoggedInUser, Memory,
-    Pressure, Process, Sample, Service, Snapshot, TcpSockets, Temperature,
+    Pressure, Process, Sample, Service, Snapshot, TcpSockets, Temperature, Updates,
 };
 use rstest::rstest;
 
@@ -101,6 +101,7 @@ fn first() -> Snapshot {
         services: Some(vec![service("active"), service("active"), service("failed"), service("inactive")]),
         users: Some(vec![LoggedInUser::default()]),
         facts: Some(Facts { reboot_required: Some(true), ..Facts::default() }),
+        updates: Some(Updates { manager: "apt".to_owned(), pending: Some(12), security: Some(3) }),
         ..Snapshot::default()
     }
 }
@@ -231,7 +232,8 @@ fn every_metric_of_the_catalogue_is_told_but_the_response_time() {
         .filter(|metric| !all.iter().any(|sample| sample.key.metric.as_str() == metric.name))
         .map(|metric| metric.name)
         .collect();
-    assert_eq!(missing, ["response_time_ms"]);
+    // These two only the one who asked can know.
+    assert_eq!(missing, ["clock_offset_seconds", "response_time_ms"]);
 }
 
 fn container_samples() -> Vec<Sample> {
@@ -454,6 +456,53 @@ fn the_top_is_the_busiest_and_the_largest() {
     assert_eq!(pids(1), [50, 51]);
     assert_eq!(pids(2), [50, 1, 51]);
     assert_eq!(pids(99), [50, 1, 51]);
+}
+
+#[test]
+fn the_top_keeps_the_ancestors_of_what_it_keeps() {
+    let process = |pid: u32, parent_pid: u32, rss_bytes: u64| Process {
+        pid,
+        parent_pid,
+        rss_bytes,
+        ..Process::default()
+    };
+    // 40 is the largest; 8 and 9 say to be each other's parents.
+    let list =
+        vec![process(1, 0, 1), process(20, 1, 2), process(40, 20, 99), process(8, 9, 3), process(9, 8, 4)];
+    let snapshot = Snapshot { processes: Some(list), ..Snapshot::default() };
+    let mut kept: Vec<u32> =
+        top(processes(None, &snapshot), 1).iter().map(|usage| usage.process.pid).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [1, 20, 40]);
+    assert_eq!(top(processes(None, &snapshot), 2).len(), 5, "a circle ends");
+}
+
+#[test]
+fn a_container_with_a_cpu_limit_is_judged_against_it() {
+    let limited = |mut snapshot: Snapshot, used_us: u64, limit: Option<u64>| {
+        (snapshot.cgroup_cpu_us, snapshot.cpu_limit_x1000) = (Some(used_us), limit);
+        snapshot
+    };
+    let percent = |old: &Snapshot, new: &Snapshot| {
+        let all = samples(Some(old), new);
+        all.iter().find(|sample| sample.key.metric.as_str() == "cpu_percent").map(|sample| sample.value)
+    };
+    // Half a core, of which it used a quarter of a second in two.
+    let old = limited(first(), 1_000_000, Some(500));
+    assert_eq!(percent(&old, &limited(second(), 1_250_000, Some(500))), Some(25.0));
+    assert_eq!(percent(&old, &limited(second(), 999_999_999, Some(500))), Some(100.0));
+    assert_eq!(
+        percent(&old, &limited(second(), 999, Some(500))),
+        None,
+        "a counter that ran backwards is a gap"
+    );
+    assert_eq!(
+        percent(&old, &limited(second(), 1_250_000, Some(1000))),
+        None,
+        "the limit changed in between"
+    );
+    let host = percent(&first(), &second());
+    assert_eq!(percent(&limited(first(), 1, None), &limited(second(), 2, None)), host);
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use roundsman::collect::{LocalProbe, ProbeError, ShellProbe, shell};
-use roundsman::model::{Sections, Snapshot};
+use roundsman::model::{Sections, Service, Snapshot};
 use rstest::rstest;
 use tokio::io::Join;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -46,7 +46,7 @@ async fn every_shell_gives_a_whole_reading(#[case] program: &str, #[case] argume
     let mut probe = soon(ShellProbe::start(pipes)).await.unwrap();
     let base = soon(probe.read(Sections::BASE)).await.unwrap();
     assert!(base.processes.is_none() && base.users.is_none() && base.facts.is_none());
-    let all = soon(probe.read(Sections::ALL)).await.unwrap();
+    let all = soon(probe.read(Sections::DETAILS)).await.unwrap();
     assert!(all.uptime_ms >= base.uptime_ms);
     let again = soon(probe.read(Sections::BASE)).await.unwrap();
     assert!(again.uptime_ms >= all.uptime_ms);
@@ -68,8 +68,8 @@ async fn every_shell_gives_a_whole_reading(#[case] program: &str, #[case] argume
 async fn shell_and_local_probe_agree(#[case] program: &str, #[case] arguments: &[&str]) {
     let (_child, pipes) = spawn(program, arguments);
     let mut probe = soon(ShellProbe::start(pipes)).await.unwrap();
-    let shell = soon(probe.read(Sections::ALL)).await.unwrap();
-    let local = soon(LocalProbe::new().read(Sections::ALL)).await.unwrap();
+    let shell = soon(probe.read(Sections::DETAILS)).await.unwrap();
+    let local = soon(LocalProbe::new().read(Sections::DETAILS)).await.unwrap();
     agree(&shell, &local);
 }
 
@@ -111,6 +111,8 @@ fn agree(shell: &Snapshot, local: &Snapshot) {
     assert!(near(shell.processes_total, local.processes_total, 200));
     assert_eq!(shell.file_handles_max, local.file_handles_max);
     assert_eq!(shell.services.is_some(), local.services.is_some());
+    agree_on_counters(shell, local);
+    agree_on_services(shell, local);
     assert_eq!(shell.users, local.users);
     assert_eq!(shell.facts, local.facts);
     assert_eq!(shell.gaps, local.gaps);
@@ -122,6 +124,65 @@ fn agree(shell: &Snapshot, local: &Snapshot) {
     };
     assert_eq!(still(shell), still(local));
     assert_eq!(still(shell).len(), 1);
+}
+
+/// Counters go forward: the second reading is never behind the first, and what is a size or a count is near.
+fn agree_on_counters(shell: &Snapshot, local: &Snapshot) {
+    assert_eq!(shell.cpu_limit_x1000, local.cpu_limit_x1000);
+    assert_eq!(shell.cgroup_cpu_us.is_some(), local.cgroup_cpu_us.is_some());
+    assert!(shell.cgroup_cpu_us <= local.cgroup_cpu_us);
+    assert!(shell.context_switches <= local.context_switches && shell.context_switches.is_some());
+    assert!(shell.forks <= local.forks && shell.forks.is_some());
+    for (one, other) in shell.disks.iter().zip(&local.disks) {
+        assert!(
+            one.read_bytes <= other.read_bytes && one.written_bytes <= other.written_bytes,
+            "{}",
+            one.name
+        );
+    }
+    for (one, other) in shell.interfaces.iter().zip(&local.interfaces) {
+        assert!(one.rx_bytes <= other.rx_bytes && one.tx_bytes <= other.tx_bytes, "{}", one.name);
+    }
+    for (one, other) in shell.filesystems.iter().zip(&local.filesystems) {
+        assert!(one.used_bytes.abs_diff(other.used_bytes) <= one.size_bytes / 4, "{}", one.mount);
+    }
+    let pressure = |snapshot: &Snapshot| snapshot.pressure.as_ref().and_then(|pressure| pressure.cpu_some_us);
+    assert!(pressure(shell) <= pressure(local));
+    let swap = |snapshot: &Snapshot| snapshot.memory.as_ref().and_then(|memory| memory.swap_free_bytes);
+    let swap_total = local.memory.as_ref().and_then(|memory| memory.swap_total_bytes).unwrap_or(0);
+    assert!(near(swap(shell), swap(local), swap_total / 4) || swap(local).is_none());
+    let sockets = |snapshot: &Snapshot| snapshot.tcp.as_ref().and_then(|tcp| tcp.in_use);
+    assert!(near(sockets(shell), sockets(local), 500) || sockets(local).is_none());
+    let load = |snapshot: &Snapshot| snapshot.load.as_ref().map(|load| load.one_x100);
+    assert!(near(load(shell), load(local), 6_400));
+    assert!(near(shell.threads_total, local.threads_total, 1000));
+    // Both looked at the same clock, one after the other; `date` of a small system knows no fractions.
+    assert!(near(shell.clock_ms, local.clock_ms, 21_000));
+}
+
+/// What a service is stays; its memory moves, and since is told to the second.
+fn agree_on_services(shell: &Snapshot, local: &Snapshot) {
+    let fixed = |service: &Service| Service {
+        memory_bytes: None,
+        since_ms: None,
+        state: String::new(),
+        sub_state: String::new(),
+        main_pid: None,
+        restarts: None,
+        ..service.clone()
+    };
+    let (shell, local) = (shell.services.as_deref(), local.services.as_deref());
+    for (one, other) in shell.unwrap_or_default().iter().zip(local.unwrap_or_default()) {
+        assert_eq!(fixed(one), fixed(other));
+        // One that changed in between says so by its time.
+        if near(one.since_ms, other.since_ms, 2000) {
+            assert_eq!((&one.state, one.main_pid), (&other.state, other.main_pid), "{}", one.name);
+            if let (Some(one_bytes), Some(other_bytes)) = (one.memory_bytes, other.memory_bytes) {
+                let most = one_bytes.max(other_bytes);
+                assert!(one_bytes.abs_diff(other_bytes) <= most / 2 + (64 << 20), "{}", one.name);
+            }
+        }
+    }
 }
 
 /// CPU time of a process and of its children that have ended, in ticks of 10 ms.

@@ -75,6 +75,11 @@ pub enum Action {
         verb: ServiceVerb,
     },
     Container(ContainerAction),
+    /// One that is watched by its processes; its commands are kept with it.
+    WatchedService {
+        name: String,
+        verb: ServiceVerb,
+    },
     /// POSIX shell text.
     RunCommand {
         command: String,
@@ -103,7 +108,7 @@ pub enum Action {
 
 impl Action {
     /// The words for actions that [`Self::parse`] takes, without the older ones.
-    pub const KINDS: [&str; 26] = [
+    pub const KINDS: [&str; 29] = [
         "kill_process",
         "start_service",
         "stop_service",
@@ -111,6 +116,9 @@ impl Action {
         "reload_service",
         "enable_service",
         "disable_service",
+        "start_watched_service",
+        "stop_watched_service",
+        "restart_watched_service",
         "start_container",
         "stop_container",
         "restart_container",
@@ -151,6 +159,9 @@ impl Action {
             "run_script" | "script" => {
                 Script::parse(parameter).map(|script| Self::RunScript(Box::new(script)))
             }
+            "start_watched_service" | "stop_watched_service" | "restart_watched_service" => {
+                services::parse_watched(kind, parameter)
+            }
             "update_packages" | "deploy_update" => PackageUpdate::parse(parameter).map(Self::UpdatePackages),
             "reboot" => Reboot::parse(parameter).map(Self::Reboot),
             "health_check" => Ok(Self::HealthCheck),
@@ -175,6 +186,7 @@ impl Action {
             Self::KillProcess { .. } => "kill_process",
             Self::Service { verb, .. } => services::kind(*verb),
             Self::Container(action) => action.verb.kind(),
+            Self::WatchedService { verb, .. } => services::kind_of_watched(*verb),
             Self::RunCommand { .. } => "run_command",
             Self::RunScript(_) => "run_script",
             Self::UpdatePackages(_) => "update_packages",
@@ -195,6 +207,7 @@ impl Action {
             Self::RotateKey(_) | Self::DeployAgent(_) | Self::RemoveAgent => Role::Admin,
             Self::KillProcess { .. }
             | Self::Service { .. }
+            | Self::WatchedService { .. }
             | Self::Container(_)
             | Self::RunCommand { .. }
             | Self::RunScript(_)
@@ -219,6 +232,7 @@ impl Action {
             Self::Reboot(_) => "Reboot".to_owned(),
             Self::HealthCheck => "Check the health".to_owned(),
             Self::CollectDiagnostics(_) => "Collect diagnostics".to_owned(),
+            Self::WatchedService { name, verb } => services::title_of_watched(name, *verb),
             Self::RotateKey(rotation) => rotation.title(),
             Self::DeployAgent(deployment) => deployment.title(),
             Self::RemoveAgent => "Remove the agent".to_owned(),
@@ -251,6 +265,7 @@ impl Action {
                 "Everything on the server ends, and nobody can work on it until it is back. It may not come back by itself.",
             ),
             Self::Service { .. }
+            | Self::WatchedService { .. }
             | Self::RunCommand { .. }
             | Self::RunScript(_)
             | Self::HealthCheck
@@ -286,7 +301,7 @@ impl Action {
                 ("start_ticks", start_ticks.to_string()),
                 ("signal", signal.name().to_owned()),
             ],
-            Self::Service { name, .. } => vec![("service", name.clone())],
+            Self::Service { name, .. } | Self::WatchedService { name, .. } => vec![("service", name.clone())],
             Self::Container(action) => action.fields(),
             Self::RunCommand { command, sudo, timeout_ms, how } => {
                 let mut fields = vec![("command", command.clone())];
@@ -338,6 +353,10 @@ impl Action {
             }
             Self::Service { name, verb } => services::plan(around, name, *verb),
             Self::Container(action) => action.plan(around),
+            // Only the fleet knows what is watched where.
+            Self::WatchedService { name, .. } => {
+                Err(ActionError::NotHere(format!("no service named {name} is watched there")))
+            }
             Self::RunCommand { command, sudo, timeout_ms, how } => {
                 commands::plan(around, command, *sudo, *timeout_ms, how)
             }

@@ -30,6 +30,44 @@ impl Action {
             ))
         }
     }
+
+    /// # Errors
+    /// [`ActionError::Invalid`] for what is no name, and for a verb that watched services do not know.
+    pub fn watched_service(name: &str, verb: ServiceVerb) -> Result<Self, ActionError> {
+        match Self::service(name, verb)? {
+            Self::Service { name, verb: ServiceVerb::Start | ServiceVerb::Stop | ServiceVerb::Restart } => {
+                Ok(Self::WatchedService { name, verb })
+            }
+            _ => Err(invalid("operation_type", "a watched service is started, stopped or restarted")),
+        }
+    }
+}
+
+/// `kind` is one of the words of [`kind_of_watched`].
+pub(super) fn parse_watched(
+    kind: &str,
+    parameter: impl Fn(&str) -> Option<String>,
+) -> Result<Action, ActionError> {
+    let verb = kind.split('_').next().and_then(ServiceVerb::parse).unwrap_or(ServiceVerb::Start);
+    let name = ["service", "service_name", "name"].into_iter().find_map(parameter);
+    let missing = || invalid("service", "service is missing: the name of one watched service");
+    Action::watched_service(&name.ok_or_else(missing)?, verb)
+}
+
+pub(super) const fn kind_of_watched(verb: ServiceVerb) -> &'static str {
+    match verb {
+        ServiceVerb::Stop => "stop_watched_service",
+        ServiceVerb::Restart => "restart_watched_service",
+        _ => "start_watched_service",
+    }
+}
+
+pub(super) fn title_of_watched(name: &str, verb: ServiceVerb) -> String {
+    match verb {
+        ServiceVerb::Stop => format!("Stop the watched service {name}"),
+        ServiceVerb::Restart => format!("Restart the watched service {name}"),
+        _ => format!("Start the watched service {name}"),
+    }
 }
 
 pub(super) fn parse(

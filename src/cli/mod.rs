@@ -10,6 +10,7 @@ mod client;
 mod connect;
 mod cp;
 mod deploy;
+mod details;
 mod doctor;
 mod error;
 mod exec;

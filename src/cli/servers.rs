@@ -78,16 +78,38 @@ pub(super) fn address(server: &Value) -> String {
 pub struct Show {
     /// Name or id of the server
     name: String,
+    /// System, hardware, addresses, pending updates
+    #[arg(long)]
+    facts: bool,
+    /// Who is logged in, and who may log in
+    #[arg(long)]
+    users: bool,
 }
 
 impl Show {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), CliError> {
         let server = client.get(&format!("{SERVERS}/{}", segment(&self.name)?)).await?;
+        let path = format!("{SERVERS}/{}", segment(&self.name)?);
+        let facts =
+            if self.facts || self.users { Some(client.get(&format!("{path}/facts")).await?) } else { None };
+        let users = if self.users { Some(client.get(&format!("{path}/users")).await?) } else { None };
         if output.json {
-            return output.value(&server);
+            let mut answer = server;
+            for (name, part) in [("facts", facts), ("users", users)] {
+                if let (Some(part), Some(members)) = (part, answer.as_object_mut()) {
+                    members.insert(name.to_owned(), part);
+                }
+            }
+            return output.value(&answer);
         }
         for (title, value) in details(&server) {
             output.line(&format!("{title:<14} {value}"))?;
+        }
+        if let Some(facts) = facts.as_ref().filter(|_| self.facts) {
+            super::details::facts(facts).into_iter().try_for_each(|line| output.line(&line))?;
+        }
+        if let (Some(users), Some(facts)) = (&users, &facts) {
+            super::details::users(users, facts).into_iter().try_for_each(|line| output.line(&line))?;
         }
         let spots = blind_spots(&server);
         if !spots.is_empty() {
@@ -132,6 +154,7 @@ fn details(server: &Value) -> Vec<(&'static str, String)> {
         ("Network", format!("{}/s in, {}/s out", rate("network_rx_bytes"), rate("network_tx_bytes"))),
         ("Uptime", uptime.map_or_else(|| UNKNOWN.to_owned(), |seconds| output::span(whole(seconds)))),
         ("Services", services(current)),
+        ("Updates", updates(current)),
         ("Interval", interval(server)),
         ("Host key", text_or_unknown(server, "host_key_fingerprint")),
         ("Logins today", text_or_unknown(server, "logins_today")),
@@ -201,6 +224,15 @@ fn services(current: &Value) -> String {
             format!("{active} of {total} active, {} failed", failed.unwrap_or(0))
         }
         _ => UNKNOWN.to_owned(),
+    }
+}
+
+fn updates(current: &Value) -> String {
+    let count = |name| current.get(name).and_then(Value::as_f64).map(whole);
+    match (count("pending_updates"), count("pending_security_updates")) {
+        (None, _) => UNKNOWN.to_owned(),
+        (Some(pending), None) => format!("{pending} pending"),
+        (Some(pending), Some(security)) => format!("{pending} pending, {security} for security"),
     }
 }
 

@@ -26,7 +26,7 @@ pub fn samples(previous: Option<&Snapshot>, next: &Snapshot) -> Vec<Sample> {
     filesystems(&mut out, next);
     let since = previous.and_then(|previous| Some((previous, elapsed_ms(previous, next)?)));
     if let Some((previous, elapsed_ms)) = since {
-        cpu(&mut out, previous, next);
+        cpu(&mut out, previous, next, elapsed_ms);
         pressure(&mut out, previous, next, elapsed_ms);
         disks(&mut out, previous, next, elapsed_ms);
         network(&mut out, previous, next, elapsed_ms);
@@ -116,6 +116,10 @@ fn instant(out: &mut Samples, next: &Snapshot) {
     out.count("processes_blocked", next.processes_blocked);
     out.count("file_handles_used", next.file_handles_used);
     out.count("active_users", next.users.as_ref().and_then(|users| u64::try_from(users.len()).ok()));
+    if let Some(updates) = &next.updates {
+        out.count("pending_updates", updates.pending);
+        out.count("pending_security_updates", updates.security);
+    }
     out.count("reboot_required", next.facts.as_ref().and_then(|facts| facts.reboot_required.map(u64::from)));
     if let Some(services) = &next.services {
         let count = |wanted: fn(&Service) -> bool| {
@@ -212,11 +216,22 @@ impl CpuSpent {
     }
 }
 
-fn cpu(out: &mut Samples, previous: &Snapshot, next: &Snapshot) {
+/// CPU use of a container in percent of what it may use. None: it has no limit of its own, or that changed.
+fn limited_cpu(previous: &Snapshot, next: &Snapshot, elapsed_ms: u64) -> Option<f64> {
+    let limit = next.cpu_limit_x1000.filter(|limit| previous.cpu_limit_x1000 == Some(*limit))?;
+    let used_us = difference(previous.cgroup_cpu_us?, next.cgroup_cpu_us?)?;
+    // A thousandth of a core is one microsecond a millisecond.
+    percent(used_us, limit.checked_mul(elapsed_ms)?)
+}
+
+/// In a container with a limit the total is judged against that; the modes stay shares of all that the kernel shows.
+fn cpu(out: &mut Samples, previous: &Snapshot, next: &Snapshot, elapsed_ms: u64) {
+    let limited = next.cpu_limit_x1000.is_some() && next.cgroup_cpu_us.is_some();
     let both = previous.cpu.as_ref().zip(next.cpu.as_ref());
     if let Some(spent) = both.and_then(|(old, new)| CpuSpent::between(old, new)) {
         let times = &spent.times;
-        out.plain("cpu_percent", spent.busy());
+        let busy = if limited { limited_cpu(previous, next, elapsed_ms) } else { spent.busy() };
+        out.plain("cpu_percent", busy);
         out.plain("cpu_user_percent", spent.share(times.user_ticks));
         out.plain("cpu_system_percent", spent.share(times.system_ticks));
         out.plain("cpu_nice_percent", spent.share(times.nice_ticks));
@@ -436,6 +451,14 @@ pub fn processes(previous: Option<&ProcessTimes>, next: &Snapshot) -> Vec<Proces
     all
 }
 
+/// When a process of this snapshot started, Unix time in milliseconds.
+#[must_use]
+pub fn started_at_ms(snapshot: &Snapshot, process: &Process) -> Option<u64> {
+    let boot_at_ms = snapshot.taken_at_ms?.checked_sub(snapshot.uptime_ms?)?;
+    let ticks = snapshot.ticks_per_second.filter(|&ticks| ticks > 0).unwrap_or(DEFAULT_TICKS_PER_SECOND);
+    boot_at_ms.checked_add(process.start_ticks.checked_mul(1000)? / u64::from(ticks))
+}
+
 /// What the next reading of processes is compared with: a fiftieth of the snapshot that it comes from, and there is
 /// one for every server.
 #[derive(Debug, Clone)]
@@ -485,17 +508,22 @@ fn by_memory(a: &ProcessUsage, b: &ProcessUsage) -> std::cmp::Ordering {
 }
 
 /// The first `n` of `usages` (as [`processes`] sorts them, the busiest), and the `n` largest by memory where
-/// they are not among those; at most 2 `n`, in the order of `usages`.
+/// they are not among those, with the ancestors of each, in the order of `usages`.
 #[must_use]
 pub fn top(mut usages: Vec<ProcessUsage>, n: usize) -> Vec<ProcessUsage> {
     let mut largest: Vec<&ProcessUsage> = usages.iter().collect();
     largest.sort_by(|a, b| by_memory(a, b));
     let large: HashSet<u32> = largest.into_iter().take(n).map(|usage| usage.process.pid).collect();
-    let mut position = 0;
-    usages.retain(|usage| {
-        position += 1;
-        position <= n || large.contains(&usage.process.pid)
-    });
+    let mut kept = large;
+    kept.extend(usages.iter().take(n).map(|usage| usage.process.pid));
+    let parents: HashMap<u32, u32> =
+        usages.iter().map(|usage| (usage.process.pid, usage.process.parent_pid)).collect();
+    let mut rising: Vec<u32> = kept.iter().copied().collect();
+    while let Some(pid) = rising.pop() {
+        let parent = parents.get(&pid).copied().filter(|parent| parents.contains_key(parent));
+        rising.extend(parent.filter(|parent| kept.insert(*parent)));
+    }
+    usages.retain(|usage| kept.contains(&usage.process.pid));
     usages.shrink_to_fit();
     usages
 }

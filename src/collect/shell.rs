@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use rand::Rng;
-use roundsman_agent::proc::{containers, facts, mounts, services};
+use roundsman_agent::proc::{containers, facts, init, mounts, packages, services};
 use roundsman_agent::reading::{BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText};
 use roundsman_agent::text::clean;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -164,6 +164,7 @@ where
             (sections.users, 'u'),
             (sections.facts, 'f'),
             (sections.containers, 'c'),
+            (sections.packages, 'k'),
         ];
         let wanted: String = letters.iter().filter(|(wanted, _)| *wanted).map(|(_, letter)| letter).collect();
         // Writing to a String cannot fail.
@@ -178,7 +179,17 @@ fn script(nonce: &Nonce) -> String {
 
 /// The script with what it reads filled in.
 fn filled(script: &str) -> String {
+    let folders: Vec<String> =
+        init::FOLDERS.iter().map(|(folder, prefix)| format!("{folder}/{prefix}*")).collect();
+    let dated: Vec<String> = init::DATED.iter().map(|folder| format!("{folder}/*")).collect();
+    let options: Vec<String> =
+        init::OPTIONS.iter().map(|option| format!("/run/openrc/options/*/{option}")).collect();
     script
+        .replace("PACKAGES_SCRIPT\n", packages::SCRIPT)
+        .replace("INIT_FOLDERS", &folders.join(" "))
+        .replace("INIT_DATED", &dated.join(" "))
+        .replace("INIT_OPTIONS", &options.join(" "))
+        .replace("TELLING", init::TELLING)
         .replace("BASE_FILES", &BASE_FILES.join(" "))
         .replace("FACT_FILES", &facts::FILES.join(" "))
         .replace("MARKERS", &facts::MARKERS.join(" "))
@@ -282,7 +293,7 @@ mod tests {
     fn the_script_is_filled_in_and_does_not_hold_its_own_frame_line() {
         let nonce = Nonce::new(random_word());
         let script = script(&nonce);
-        for left in ["NONCE", "_FILES", "MARKERS", "PROPERTIES", "_FORMAT"] {
+        for left in ["NONCE", "_FILES", "MARKERS", "PROPERTIES", "_FORMAT", "INIT_", "TELLING", "_SCRIPT"] {
             assert!(!script.contains(left), "{left}");
         }
         assert!(!nonce.starts(script.as_bytes(), ""));

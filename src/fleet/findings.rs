@@ -98,7 +98,30 @@ pub fn blind_spots(state: &ServerState) -> Vec<BlindSpot> {
     let answered =
         |spot: &BlindSpot| spot.subject == Stage::Sudo.title() && state.way.keeps(SecretKind::SudoPassword);
     let of_login = state.findings.spots.iter().filter(|spot| !told_by_readings(spot) && !answered(spot));
-    of_login.cloned().chain(few_channels(state.channels_allowed)).chain(of_readings).collect()
+    of_login
+        .cloned()
+        .chain(few_channels(state.channels_allowed))
+        .chain(clock_off(state.figures.clock_offset_seconds))
+        .chain(of_readings)
+        .collect()
+}
+
+/// A clock that is so wrong that logs, certificates and one-time codes suffer. Two machines that ask time servers agree
+/// to far less; the way of a reading makes up for half a second.
+const CLOCK_OFF_SECONDS: f64 = 5.0;
+
+fn clock_off(seconds: Option<f64>) -> Option<BlindSpot> {
+    let seconds = seconds.filter(|seconds| seconds.abs() >= CLOCK_OFF_SECONDS)?;
+    let side = if seconds > 0.0 { "ahead of" } else { "behind" };
+    Some(BlindSpot {
+        subject: "Clock".to_owned(),
+        reason: format!(
+            "The server's clock is {:.0} s {side} that of Roundsman, so times in its logs are wrong, and logins with one-time \
+             codes and certificates may fail.",
+            seconds.abs()
+        ),
+        fix: Some("timedatectl set-ntp true".to_owned()),
+    })
 }
 
 /// A server that allows fewer channels than Roundsman makes use of.
@@ -181,6 +204,14 @@ mod tests {
         assert_eq!(gap.section, "history");
         assert!(gap.reason.contains("12 values") && gap.reason.contains("core_percent"), "{}", gap.reason);
         assert!(gap.reason.len() < 600 && !gap.reason.contains(char::is_control), "{}", gap.reason);
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_is_told_with_its_side() {
+        assert_eq!(clock_off(None), None);
+        assert_eq!(clock_off(Some(-4.9)), None);
+        assert!(clock_off(Some(42.4)).is_some_and(|spot| spot.reason.contains("42 s ahead of")));
+        assert!(clock_off(Some(-31_536_000.0)).is_some_and(|spot| spot.reason.contains("31536000 s behind")));
     }
 
     #[test]

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::acting::Lease;
 use super::{Fleet, FleetError};
-use crate::actions::Surroundings;
+use crate::actions::{Action, ActionError, Plan, Surroundings};
 use crate::auth;
 use crate::model::{
     Caller, Event, Reachability, Role, Secret, SecretKind, ServerId, ServerName, Status, Transport,
+    WatchedService,
 };
 use crate::ssh::{Connection, ExecRequest, Output, Piece, SshError};
 
@@ -35,6 +36,25 @@ pub struct ActionTarget {
     pub surroundings: Surroundings,
     /// Why nothing can be done there, as far as that is known before anything is tried.
     pub impediment: Option<String>,
+    /// What is watched there.
+    pub watched: Arc<[Arc<WatchedService>]>,
+}
+
+impl ActionTarget {
+    /// The exact command of an action on this server.
+    ///
+    /// # Errors
+    /// As [`Action::plan`]; [`ActionError::NotHere`] for a watched service that is not watched here, or has no such command.
+    pub fn plan(&self, action: &Action) -> Result<Plan, ActionError> {
+        let Action::WatchedService { name, verb } = action else { return action.plan(self.surroundings) };
+        let watched = self.watched.iter().find(|one| one.name == *name).ok_or_else(|| {
+            ActionError::NotHere(format!("no service named {name} is watched on {}", self.name))
+        })?;
+        let command = watched.command(*verb).ok_or_else(|| {
+            ActionError::NotHere(format!("the watched service {name} has no command to {} it", verb.name()))
+        })?;
+        Action::run_command(&command, watched.sudo, None)?.plan(self.surroundings)
+    }
 }
 
 const READINGS_ONLY: &str = "its key may take readings and nothing else; give the server an action login";
@@ -218,6 +238,7 @@ impl Fleet {
                 is_root,
                 sudo_password: live.way.keeps(SecretKind::SudoPassword),
             },
+            watched: live.watched.definitions(),
             impediment: match live.server.transport {
                 Transport::Http | Transport::Push if live.server.ssh_host().is_none() => {
                     Some(NO_SSH_ADDRESS.to_owned())

@@ -42,6 +42,7 @@ mod servers;
 mod stamp;
 mod state;
 mod steps;
+mod watched;
 mod ways;
 
 use std::collections::HashMap;
@@ -83,7 +84,10 @@ pub use poller::Report;
 pub use push::{Heard, Registered, Registration, SshAddress};
 pub use raw::{RawReading, RawState};
 pub use rotation::RotationScope;
-pub use state::{Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UserTable};
+pub use state::{
+    Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UpdateState, UserTable,
+};
+pub use watched::{WatchedHere, WatchedServiceEdit};
 
 use crate::auth::AuthError;
 use crate::clock::Clock;
@@ -113,6 +117,8 @@ pub enum FleetError {
     NoSuchServer(String),
     #[error("there is no custom metric '{0}'")]
     NoSuchCustomMetric(String),
+    #[error("there is no watched service '{0}'")]
+    NoSuchWatchedService(String),
     #[error("there is no group '{0}'")]
     NoSuchGroup(String),
     #[error("there is no dependency '{0}'")]
@@ -134,6 +140,8 @@ pub enum FleetError {
     NameTaken(String),
     #[error("there is a custom metric named '{0}' already; choose another name")]
     CustomMetricNameTaken(String),
+    #[error("there is a watched service named '{0}' already; choose another name")]
+    WatchedServiceNameTaken(String),
     /// `near`: names that it may be a slip of.
     #[error("there is no metric '{name}'{}; GET /api/v1/metrics lists them", metrics::perhaps(near))]
     NoSuchMetric { name: String, near: Vec<String> },
@@ -230,6 +238,7 @@ struct Inner {
     push: push::Desk,
     http: HttpRules,
     custom: custom_run::CustomMetrics,
+    watched: watched::WatchBook,
 }
 
 impl fmt::Debug for Fleet {
@@ -287,6 +296,7 @@ impl Fleet {
                 push: push::Desk::default(),
                 http: HttpRules::new(settings.allow_link_local_servers),
                 custom: custom_run::CustomMetrics::new(settings.allow_local_actions),
+                watched: watched::WatchBook::default(),
             }),
         };
         fleet.ensure_default_key().await?;
@@ -322,6 +332,7 @@ impl Fleet {
             entries.push(entry);
         }
         fleet.load_container_prefixes().await?;
+        fleet.start_watching().await?;
         // Only when all are known: a server may be behind one that comes later in the alphabet.
         for entry in &entries {
             fleet.poll(entry, None).await?;

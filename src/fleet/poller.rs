@@ -36,6 +36,13 @@ const DETAILS_EVERY: Duration = Duration::from_secs(30);
 const FACTS_EVERY: Duration = Duration::from_secs(600);
 /// An open page says every few seconds that it is still there.
 pub const LOOK_LASTS: Duration = Duration::from_secs(15);
+/// Pending updates cost the server a second of CPU.
+const PACKAGES_EVERY: Duration = Duration::from_hours(1);
+/// Not at once: first metrics are to be on the page soon, and a fleet that starts must not ask all at the same time.
+const PACKAGES_SPREAD: Duration = Duration::from_mins(10);
+const PACKAGES_AFTER: Duration = Duration::from_secs(20);
+/// The script gives a package manager 8 s for each of two questions.
+const PACKAGES_LIMIT: Duration = Duration::from_secs(20);
 /// The second reading of a server comes early, so that rates appear.
 const SECOND_READING_AFTER: Duration = Duration::from_secs(1);
 /// A reading is given one and a half intervals within these bounds: then two readings were missed.
@@ -98,6 +105,7 @@ pub struct Poller {
     containers: ContainerWatch,
     details_at: Option<Instant>,
     facts_at: Option<Instant>,
+    packages_due: Instant,
     readings: u64,
     trust: AgentTrust,
 }
@@ -120,7 +128,9 @@ enum Ended {
 impl Poller {
     #[must_use]
     pub fn new(entry: Arc<Entry>, shared: Arc<Shared>, stop: CancellationToken) -> Self {
+        let spread = f64::from(entry.live().server.number.0) * 0.618_033_988_749_895 % 1.0;
         Self {
+            packages_due: Instant::now() + PACKAGES_AFTER + PACKAGES_SPREAD.mul_f64(spread),
             entry,
             shared,
             stop,
@@ -309,6 +319,10 @@ impl Poller {
             if sections.facts {
                 self.facts_at = Some(started);
             }
+            if sections.packages {
+                limit = limit.max(PACKAGES_LIMIT);
+                self.packages_due = started + PACKAGES_EVERY;
+            }
             match tokio::time::timeout(limit, probe.read(sections)).await {
                 Ok(Ok(mut snapshot)) => {
                     let installed = {
@@ -350,14 +364,15 @@ impl Poller {
         let watched = looked_at.is_some_and(|at| now.duration_since(at) <= LOOK_LASTS);
         // The second reading brings details again, so that processes have a CPU figure at once.
         let details = self.readings < 2 || watched || due(self.details_at, DETAILS_EVERY);
-        let facts = due(self.facts_at, FACTS_EVERY);
+        let asked = self.entry.take_asked();
+        let facts = asked || due(self.facts_at, FACTS_EVERY);
         Sections {
             processes: details,
             services: details,
             users: details,
             containers: details,
             facts,
-            ..Sections::BASE
+            packages: asked || (self.readings >= 2 && now >= self.packages_due),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Live state in memory: one entry a server, written by its poller, read by everybody.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -13,7 +14,8 @@ use super::health::Standing;
 use super::packed::{PackedProcesses, PackedServices};
 use super::poller::Delivery;
 use super::raw::RawReading;
-use super::state::{Figures, HostKeyView, ServerState, UserTable};
+use super::state::{Figures, HostKeyView, ServerState, UpdateState, UserTable};
+use super::watched::LiveWatched;
 use crate::history::History;
 use crate::model::{
     ApiHealth, Caller, Facts, Filesystem, Findings, Gap, HttpSource, InstalledAgent, Interface,
@@ -53,7 +55,9 @@ pub struct Live {
     /// Names of the services that failed, as of the last reading of services.
     pub failed_services: Vec<String>,
     pub users: Option<Arc<UserTable>>,
+    pub updates: Option<Arc<UpdateState>>,
     pub containers: LiveContainers,
+    pub watched: LiveWatched,
     /// Values of custom metrics that the next reading takes along.
     pub custom: Waiting,
     pub logins: LoginsOfDay,
@@ -106,6 +110,8 @@ pub struct Entry {
     pub looked_at: Mutex<Option<tokio::time::Instant>>,
     /// Wakes the poller: a check was asked for, or the interval changed.
     pub wake: Notify,
+    /// Facts and pending updates are wanted with the next reading.
+    asked: AtomicBool,
     /// Counts health checks (readings that arrived, attempts that failed).
     pub checks: watch::Sender<u64>,
     /// Held while the server is edited, approved or removed, so that one change does not undo another.
@@ -145,7 +151,9 @@ impl Entry {
             services: None,
             failed_services: Vec::new(),
             users: None,
+            updates: None,
             containers: LiveContainers::default(),
+            watched: LiveWatched::default(),
             custom: Waiting::default(),
             logins: LoginsOfDay::default(),
             channels_allowed: None,
@@ -161,6 +169,7 @@ impl Entry {
             live: Mutex::new(live),
             looked_at: Mutex::new(None),
             wake: Notify::new(),
+            asked: AtomicBool::new(false),
             checks: watch::Sender::new(0),
             changing: tokio::sync::Mutex::new(()),
             poller: Mutex::new(CancellationToken::new()),
@@ -229,6 +238,17 @@ impl Entry {
         self.session.send_replace(None);
     }
 
+    /// Wants facts and pending updates with the next reading, which comes at once.
+    pub fn ask_for_facts(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether they were asked for since the last time.
+    pub fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
+    }
+
     /// Says that somebody looks at the details of this server right now.
     pub fn look(&self) {
         let now = tokio::time::Instant::now();
@@ -243,6 +263,7 @@ impl Entry {
     pub fn state(&self, history: &History, now: Timestamp) -> ServerState {
         let live = self.live();
         let recent = |metric| history.recent(live.server.number, &SeriesKey::plain(metric), SPARKLINE_POINTS);
+        let snapshot = live.raw.as_ref().map(|raw| &raw.snapshot);
         ServerState {
             server: Arc::clone(&live.server),
             health: live.standing.shown.health,
@@ -260,6 +281,10 @@ impl Entry {
                     live.gaps.iter().cloned().chain([super::findings::too_many_names(&limited)]).collect()
                 }
             },
+            updates: live.updates.clone(),
+            watched: live.watched.here(),
+            cpu_limit_x1000: snapshot.and_then(|snapshot| snapshot.cpu_limit_x1000),
+            memory_limit_bytes: snapshot.and_then(|snapshot| snapshot.memory.as_ref()?.limit_bytes),
             logins_today: live.logins.today(now),
             way: Arc::clone(&live.way),
             jump: None,

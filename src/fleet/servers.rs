@@ -121,6 +121,25 @@ impl Fleet {
         self.detail(caller, reference, "facts", |entry| entry.live().facts.clone())
     }
 
+    /// Reads facts and pending updates with the next reading, at once.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`]; [`FleetError::Unavailable`] for one that reports by itself.
+    pub async fn refresh_facts(&self, caller: &Caller, reference: &str) -> Result<(), FleetError> {
+        auth::require(caller, Role::Operator)?;
+        let entry = self.find(caller, reference)?;
+        let server = entry.server();
+        if !matches!(server.transport, Transport::Ssh | Transport::Local) {
+            let reason = format!("{} reports by itself; it cannot be asked", server.name);
+            return Err(FleetError::Unavailable(reason));
+        }
+        let now = self.inner.clock.now();
+        let record = AuditEntry::by(caller, "server.facts-refresh", server.name.as_str());
+        self.inner.store.write(move |tx| audit::append(tx, now, &record)).await?;
+        entry.ask_for_facts();
+        Ok(())
+    }
+
     pub(super) fn detail<T>(
         &self,
         caller: &Caller,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::watched::WatchedHere;
 use crate::model::{
     ApiHealth, Facts, Filesystem, Findings, Gap, Group, Health, HttpSource, InstalledAgent, Interface,
     LoggedInUser, ProbeKind, ProcessUsage, Reachability, Sample, Server, ServerName, Service, Status,
-    Timestamp, WayIn,
+    Timestamp, Updates, WayIn,
 };
 use crate::ssh::HostKey;
 use crate::store::push::Pushing;
@@ -35,6 +36,9 @@ macro_rules! figures {
                     failed_services: self.failed_services,
                     total_services: self.total_services,
                     active_users: self.active_users,
+                    clock_offset_seconds: self.clock_offset_seconds,
+                    pending_updates: self.pending_updates,
+                    pending_security_updates: self.pending_security_updates,
                     containers_running: self.containers_running,
                     custom: Arc::clone(&self.custom),
                     ..Self::default()
@@ -77,6 +81,10 @@ figures! {
     total_services,
     active_users,
     containers_running,
+    /// Over 0: the server's clock is ahead of ours.
+    clock_offset_seconds,
+    pending_updates,
+    pending_security_updates,
     response_time_ms,
 }
 
@@ -119,6 +127,14 @@ pub struct ServerState {
     pub interfaces: Arc<[Interface]>,
     /// What cannot be seen on this server, and why.
     pub gaps: Arc<[Gap]>,
+    /// Services that are watched by their processes.
+    pub watched: Arc<[WatchedHere]>,
+    /// Pending updates, as they were last asked for. None: not yet, or unknown.
+    pub updates: Option<Arc<UpdateState>>,
+    /// What a container may use of the CPU, in thousandths of a core. None: no limit.
+    pub cpu_limit_x1000: Option<u64>,
+    /// What a container may use of the memory. None: no limit.
+    pub memory_limit_bytes: Option<u64>,
     /// SSH logins that this server saw from Roundsman since midnight UTC.
     pub logins_today: u32,
     pub way: Arc<WayIn>,
@@ -170,6 +186,14 @@ pub struct ServiceTable {
 pub struct UserTable {
     pub taken_at: Timestamp,
     pub users: Vec<LoggedInUser>,
+}
+
+/// Pending updates as they were last asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpdateState {
+    pub taken_at: Timestamp,
+    #[serde(flatten)]
+    pub updates: Updates,
 }
 
 /// Counts over the servers that a caller may see.

@@ -124,6 +124,11 @@ pub const CATALOGUE: &[Metric] = &[
     plain("file_handles_used", "Open file handles", Unit::Count, 1),
     // 1: pending, 0: not. Read with the facts, and only where the system says.
     plain("reboot_required", "Reboot pending", Unit::Count, 1),
+    // In the lists that the server has; read every hour, nothing is fetched.
+    plain("pending_updates", "Updates pending", Unit::Count, 1),
+    plain("pending_security_updates", "Security updates pending", Unit::Count, 1),
+    // The server's clock against that of Roundsman; over 0: it is ahead.
+    plain("clock_offset_seconds", "Clock offset", Unit::Seconds, 1000),
     plain("active_users", "Logged-in users", Unit::Count, 1),
     plain("active_services", "Services active", Unit::Count, 1),
     plain("failed_services", "Services failed", Unit::Count, 1),

@@ -66,6 +66,7 @@ id! {
     TaskId;
     /// One run of a task.
     TaskRunId;
+    WatchedServiceId;
 }
 
 impl OrganizationId {

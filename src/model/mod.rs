@@ -19,6 +19,7 @@ mod selector;
 mod server;
 mod task;
 mod time;
+mod watched;
 mod way_in;
 mod words;
 
@@ -31,14 +32,15 @@ pub use group::{Colour, Group, GroupName, InvalidGroup};
 pub use http::{ApiHealth, ApiUrl, CertificatePin, Component, HttpSource, InvalidHttpServer, ca_pem};
 pub use ids::{
     CustomMetricId, DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId,
-    RecordId, ServerId, SessionId, TaskId, TaskRunId, TokenId, UserId,
+    RecordId, ServerId, SessionId, TaskId, TaskRunId, TokenId, UserId, WatchedServiceId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState, WhenBusy};
 pub use reading::{ContainerUsage, ProcessUsage};
 pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
-    Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory,
-    Pressure, Process, Sections, Service, ServiceManager, Snapshot, TcpSockets, Temperature, Updates,
+    Account, Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage,
+    LoggedInUser, Memory, Pressure, Process, Sections, Service, ServiceManager, Snapshot, TcpSockets,
+    Temperature, Updates,
 };
 pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;
@@ -49,6 +51,7 @@ pub use server::{
 };
 pub use task::{Cause, InvalidTask, Missed, Overlap, Owner, RunStatus, Task, TaskRun};
 pub use time::Timestamp;
+pub use watched::WatchedService;
 pub use way_in::{
     ActionLogin, BlindSpot, Findings, Login, ProxyAddress, ProxyScheme, SecretKind, UnknownSecret, WayIn,
 };

@@ -100,6 +100,11 @@ impl Leg {
             Some(outcome) => Ending::of(outcome, &self.plan).of_steps(&self.action),
             None => Ending::without(TargetStatus::Cancelled, "cancelled while it ran; the command was ended"),
         };
+        if let Action::WatchedService { name, verb } = &self.action
+            && ending.status == TargetStatus::Succeeded
+        {
+            self.operations.inner.fleet.watched_was_acted_on(self.server, name, *verb);
+        }
         if ending.output.wall.is_zero() {
             // Its end was not seen: what it printed until then is all there is.
             ending.output.wall = started.elapsed();
@@ -236,6 +241,7 @@ impl Leg {
             }
             Action::KillProcess { .. }
             | Action::Service { .. }
+            | Action::WatchedService { .. }
             | Action::Container(_)
             | Action::RunCommand { .. }
             | Action::RunScript(_)

@@ -99,7 +99,7 @@ impl Operations {
                     .template_values(caller, target.id)
                     .and_then(|values| Ok(change.plan(target.surroundings, &values)?))
                     .map_err(|error| error.to_string()),
-                _ => action.plan(target.surroundings).map_err(|error| error.to_string()),
+                _ => target.plan(action).map_err(|error| error.to_string()),
             },
         };
         let plan = plan.and_then(|plan| match target.transport {

@@ -125,6 +125,7 @@ mod tests {
         let detached = How { detached: true, ..How::default() };
         for action in [
             Action::service("nginx", ServiceVerb::Restart).unwrap(),
+            Action::watched_service("bot", ServiceVerb::Stop).unwrap(),
             Action::kill_process(77, 1234, Signal::Hup).unwrap(),
             Action::run_command("id; true", true, Some(Duration::from_secs(90))).unwrap(),
             Action::run_command("id", false, None).unwrap().run_like(label),

@@ -25,6 +25,7 @@ pub mod timeline;
 pub mod tokens;
 pub mod unfinished;
 pub mod users;
+pub mod watched;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0011_operation_strategy.sql")),
     M::up(include_str!("migrations/0013_detached.sql")),
     M::up(include_str!("migrations/0014_tasks.sql")),
+    M::up(include_str!("migrations/0015_watched.sql")),
     M::up(include_str!("migrations/0017_http.sql")),
 ];
 

@@ -271,10 +271,12 @@ fn of_fleet(error: &FleetError) -> Problem {
         | FleetError::NoSuchGroup(_)
         | FleetError::NoSuchDependency(_)
         | FleetError::NoSuchCustomMetric(_)
+        | FleetError::NoSuchWatchedService(_)
         | FleetError::NoSuchImport(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
         FleetError::NameTaken(_)
         | FleetError::KeyNameTaken(_)
         | FleetError::GroupNameTaken(_)
+        | FleetError::WatchedServiceNameTaken(_)
         | FleetError::CustomMetricNameTaken(_) => Problem::new(StatusCode::CONFLICT, "name-taken", detail),
         FleetError::KeyInUse { .. } => Problem::new(StatusCode::CONFLICT, "in-use", detail),
         FleetError::NoSuchMetric { near, .. } => {

@@ -242,7 +242,8 @@ impl Attendant {
 
     /// Somebody looks at details: they are read at every interval meanwhile.
     fn look(&self) {
-        if let View::Server { id, tab: Tab::Processes | Tab::Services | Tab::Containers, .. } = &self.view
+        if let View::Server { id, tab: Tab::Processes | Tab::Services | Tab::Containers | Tab::Users, .. } =
+            &self.view
             && let Err(error) = self.services.fleet.look(&self.caller, id)
         {
             tracing::debug!(%error, "an open page shows a server that is gone");

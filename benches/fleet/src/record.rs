@@ -49,7 +49,7 @@ pub async fn record(file: &Path) -> anyhow::Result<()> {
     });
     let mut probe =
         ShellProbe::start(near).await.with_context(|| format!("{} on this machine", shell::COMMAND))?;
-    probe.read(Sections::ALL).await.context("reading this machine")?;
+    probe.read(Sections::DETAILS).await.context("reading this machine")?;
     drop(probe);
     inward.await?;
     outward.await?;

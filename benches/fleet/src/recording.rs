@@ -68,6 +68,7 @@ impl Letters {
             facts: take('f'),
         };
         take('c');
+        take('k');
         rest.is_empty().then_some(letters)
     }
 
@@ -75,7 +76,7 @@ impl Letters {
         match part {
             "statfs" => self.filesystems,
             "passwd" | "stat" | "status" | "cmdline" => self.processes,
-            "systemctl" | "nosystemd" => self.services,
+            "systemctl" | "nomanager" => self.services,
             "sessions" | "utmp" => self.users,
             "facts" | "cpuinfo" | "routes" | "markers" | "localtime" => self.facts,
             _ => true,
@@ -387,8 +388,8 @@ mod tests {
             }
         });
         let mut probe = ShellProbe::start(near).await.unwrap();
-        let first = probe.read(Sections::ALL).await.unwrap();
-        let second = probe.read(Sections::ALL).await.unwrap();
+        let first = probe.read(Sections::DETAILS).await.unwrap();
+        let second = probe.read(Sections::DETAILS).await.unwrap();
         let third = probe.read(Sections::BASE).await.unwrap();
         let before = rates::samples(Some(&first), &second);
         let after = rates::samples(Some(&second), &third);

@@ -6,8 +6,9 @@
 use std::fmt::Write as _;
 
 use crate::snapshot::{
-    Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage, LoggedInUser, Memory,
-    Pressure, Process, Service, ServiceManager, Snapshot, TcpSockets, Temperature, Updates,
+    Account, Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage,
+    LoggedInUser, Memory, Pressure, Process, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
+    Updates,
 };
 
 /// One line of JSON, without a line break.
@@ -156,7 +157,7 @@ impl Json for ServiceManager {
 
 objects! {
     Snapshot {
-        taken_at_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, cgroup_cpu_us, cpu_limit_x1000, load, memory, pressure, filesystems,
+        taken_at_ms, clock_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, cgroup_cpu_us, cpu_limit_x1000, load, memory, pressure, filesystems,
         disks, interfaces, tcp, temperatures, context_switches, forks, processes_total, threads_total,
         processes_running, processes_blocked, file_handles_used, file_handles_max, processes, services,
         users, facts, containers, updates, gaps,
@@ -198,6 +199,7 @@ objects! {
     Updates { manager, pending, security }
     Facts {
         hostname, os_name, os_id, os_version, kernel, architecture, cpu_model, cpu_cores, virtualisation,
-        in_container, service_manager, addresses, machine_vendor, machine_model, reboot_required, timezone,
+        in_container, service_manager, addresses, machine_vendor, machine_model, reboot_required, timezone, accounts,
     }
+    Account { name, uid, full_name, home, shell, is_administrator }
 }

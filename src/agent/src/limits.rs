@@ -37,6 +37,15 @@ pub const USERS: usize = 1_000;
 /// Lines of `/etc/passwd` that are looked at for names.
 pub const ACCOUNTS: usize = 10_000;
 
+/// Accounts with a login shell that are listed; a machine with more has them in a directory.
+pub const LOGIN_ACCOUNTS: usize = 200;
+
+/// Paths and lines of the scripts of OpenRC and SysV init; the largest systems have some hundred scripts.
+pub const INIT_LINES: usize = 20_000;
+
+/// Pid files that are looked at.
+pub const PID_FILES: usize = 1_000;
+
 /// Addresses of one machine.
 pub const ADDRESSES: usize = 64;
 

@@ -5,6 +5,7 @@
 //! filesystems are never touched. `systemctl` and `uname` are run the same way.
 
 mod containers;
+mod init;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,7 +17,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::limits;
-use crate::proc::{facts, mounts, services};
+use crate::proc::{facts, mounts, packages, services};
 use crate::reading::{
     BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assemble, boot_id,
 };
@@ -25,6 +26,9 @@ use crate::snapshot::{Sections, Snapshot};
 
 /// How long one helper command may take. A healthy `systemctl show` of 500 units takes 50 ms.
 const COMMAND_TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the package manager may take: the script ends each of its two questions after 8 s.
+const PACKAGES_TIME_LIMIT: Duration = Duration::from_secs(18);
 
 /// Keys of the auxiliary vector. Source: getauxval(3), elf.h.
 const AT_PAGESZ: u64 = 6;
@@ -144,6 +148,7 @@ impl Reader {
             process_count: entries.as_ref().and_then(|entries| u64::try_from(entries.len()).ok()),
             filesystems: files.get(MOUNTS).map(|table| memory.fill(table)),
             taken_at_ms: u64::try_from(taken_at.as_millis()).ok(),
+            clock_ms: u64::try_from(taken_at.as_millis()).ok(),
             ticks_per_second: self.ticks_per_second,
             ..Texts::default()
         };
@@ -159,6 +164,10 @@ impl Reader {
         }
         if sections.containers {
             texts.containers = Some(self.containers());
+        }
+        if sections.packages {
+            let script = format!("{}packages", packages::SCRIPT);
+            texts.packages = run_within(PACKAGES_TIME_LIMIT, "sh", ["-c", &script]);
         }
         if sections.facts {
             for path in facts::FILES {
@@ -220,7 +229,10 @@ impl Reader {
 
     fn services(&self) -> ServicesText {
         if !self.path("/run/systemd/system").exists() {
-            return ServicesText::Unknown("systemd is not the init of this machine".to_owned());
+            return self.init().map_or_else(
+                || ServicesText::Unknown(services::NO_MANAGER.to_owned()),
+                |text| ServicesText::Init(Box::new(text)),
+            );
         }
         let property = format!("--property={}", services::PROPERTIES);
         run("systemctl", ["show", "*.service", "--all", "--no-pager", &property]).map_or_else(
@@ -311,6 +323,14 @@ where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
+    run_within(COMMAND_TIME_LIMIT, program, arguments)
+}
+
+fn run_within<I, A>(limit: Duration, program: &str, arguments: I) -> Option<Vec<u8>>
+where
+    I: IntoIterator<Item = A>,
+    A: AsRef<OsStr>,
+{
     let mut child = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
@@ -328,7 +348,7 @@ where
         let whole = stdout.take(limits::COMMAND_BYTES).read_to_end(&mut output).is_ok();
         let _ = sender.send(whole.then_some(output));
     });
-    let output = receiver.recv_timeout(COMMAND_TIME_LIMIT).ok().flatten();
+    let output = receiver.recv_timeout(limit).ok().flatten();
     if output.is_none() {
         let _ = child.kill();
     }

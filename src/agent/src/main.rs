@@ -82,7 +82,7 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     let given = options(rest, known)?;
     match command.as_str() {
-        "snapshot" => print(&json::to_json(&Reader::default().read(Sections::ALL)))?,
+        "snapshot" => print(&json::to_json(&Reader::default().read(Sections::DETAILS)))?,
         "version" => print(&version())?,
         "serve" => serve(&given)?,
         "push" => push(&given)?,

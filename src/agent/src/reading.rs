@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits;
 use crate::proc::mounts::Mount;
-use crate::proc::{containers, cpu, disks, facts, kernel, memory, mounts, network, sensors, services, users};
+use crate::proc::{
+    containers, cpu, disks, facts, init, kernel, memory, mounts, network, packages, sensors, services, users,
+};
 use crate::snapshot::{Gap, LoggedInUser, Process, Sections, Snapshot};
 
 /// Files of every reading. Those that a machine does not have are simply absent.
@@ -30,13 +32,22 @@ pub const BASE_FILES: &[&str] = &[
     "/proc/1/comm",
 ];
 
-/// Memory limit, use and statistics of the cgroup that is the root here: version 2, then version 1.
-pub const CGROUP_V2_FILES: [&str; 3] =
-    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"];
-pub const CGROUP_V1_FILES: [&str; 3] = [
+/// Memory limit, use and statistics of the cgroup that is the root here, then its CPU time and limit: version 2, then
+/// version 1.
+pub const CGROUP_V2_FILES: [&str; 5] = [
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory.current",
+    "/sys/fs/cgroup/memory.stat",
+    "/sys/fs/cgroup/cpu.stat",
+    "/sys/fs/cgroup/cpu.max",
+];
+pub const CGROUP_V1_FILES: [&str; 6] = [
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
     "/sys/fs/cgroup/memory/memory.usage_in_bytes",
     "/sys/fs/cgroup/memory/memory.stat",
+    "/sys/fs/cgroup/cpuacct/cpuacct.usage",
+    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+    "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
 ];
 
 /// How the fill of filesystems was asked for.
@@ -55,6 +66,8 @@ pub enum FilesystemText {
 pub enum ServicesText {
     /// Output of `systemctl show`.
     Systemctl(Vec<u8>),
+    /// What OpenRC or SysV init has left in files.
+    Init(Box<init::InitText>),
     /// Why there is none, in a sentence.
     Unknown(String),
 }
@@ -70,13 +83,17 @@ pub struct Texts {
     pub process_count: Option<u64>,
     /// `None`: not asked (no mounts were known yet).
     pub filesystems: Option<FilesystemText>,
-    /// Wall clock of the machine, where it could be had exactly.
+    /// Wall clock of the machine, where every reading has it exactly.
     pub taken_at_ms: Option<u64>,
+    /// The same, where this reading asked for it.
+    pub clock_ms: Option<u64>,
     pub ticks_per_second: Option<u32>,
     /// `None`: not asked for.
     pub processes: Option<Vec<Process>>,
     pub services: Option<ServicesText>,
     pub containers: Option<containers::ContainersText>,
+    /// Output of [`packages::SCRIPT`].
+    pub packages: Option<Vec<u8>>,
     /// Session files of logind; `None`: there is no such directory.
     pub sessions: Option<Vec<Vec<u8>>>,
     pub utmp: Option<Vec<u8>>,
@@ -110,21 +127,26 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
     let filesystems = filled(&texts, &mount_table, &mut gaps);
     let mut interfaces = texts.file("/proc/net/dev").map(network::dev).unwrap_or_default();
     network::mark_totals(&mut interfaces, &texts.cards);
-    let services = sections.services.then(|| known_services(&texts, boot_at_ms, &mut gaps)).flatten();
+    let clock = init::Clock { boot_at_ms, ticks_per_second: texts.ticks_per_second };
+    let services = sections.services.then(|| known_services(&texts, clock, &mut gaps)).flatten();
     let users = sections.users.then(|| logged_in(&texts, &mut gaps)).flatten();
     let facts = sections.facts.then(|| known_facts(&texts, &mount_table));
     let containers = texts.containers.as_ref().filter(|_| sections.containers);
+    let updates = texts.packages.as_deref().filter(|_| sections.packages);
+    let updates = updates.and_then(|output| pending_updates(output, &mut gaps));
+    let (cgroup_cpu_us, cpu_limit_x1000) = container_cpu(&texts);
     let (containers, container_gaps) = containers.map(containers::containers).unwrap_or_default();
     gaps.0.extend(container_gaps);
     Snapshot {
         taken_at_ms,
+        clock_ms: texts.clock_ms,
         boot_id: texts.file("/proc/sys/kernel/random/boot_id").and_then(boot_id),
         uptime_ms,
         ticks_per_second: texts.ticks_per_second,
         cpu: stat.cpu,
         cores: stat.cores,
-        cgroup_cpu_us: None,
-        cpu_limit_x1000: None,
+        cgroup_cpu_us,
+        cpu_limit_x1000,
         load,
         memory,
         pressure: kernel::pressure(
@@ -155,7 +177,7 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
         users,
         facts,
         containers,
-        updates: None,
+        updates,
         gaps: gaps.0,
     }
 }
@@ -222,8 +244,10 @@ pub(crate) fn boot_id(bytes: &[u8]) -> Option<String> {
 }
 
 fn machine_memory(texts: &Texts) -> Option<crate::Memory> {
-    let [limit, usage, stat] =
-        if texts.files.contains_key(CGROUP_V2_FILES[0]) { CGROUP_V2_FILES } else { CGROUP_V1_FILES };
+    let [v2, v2_usage, v2_stat, ..] = CGROUP_V2_FILES;
+    let [v1, v1_usage, v1_stat, ..] = CGROUP_V1_FILES;
+    let is_v2 = texts.files.contains_key(v2);
+    let (limit, usage, stat) = if is_v2 { (v2, v2_usage, v2_stat) } else { (v1, v1_usage, v1_stat) };
     memory::memory(&memory::MemoryFiles {
         meminfo: texts.file("/proc/meminfo"),
         arcstats: texts.file("/proc/spl/kstat/zfs/arcstats"),
@@ -231,6 +255,22 @@ fn machine_memory(texts: &Texts) -> Option<crate::Memory> {
         usage: texts.file(usage),
         stat: texts.file(stat),
     })
+}
+
+fn container_cpu(texts: &Texts) -> (Option<u64>, Option<u64>) {
+    let [_, _, _, stat, max] = CGROUP_V2_FILES.map(|path| texts.file(path));
+    let [_, _, _, usage, quota, period] = CGROUP_V1_FILES.map(|path| texts.file(path));
+    kernel::cgroup_cpu(&kernel::CgroupCpu { stat, max, usage, quota, period })
+}
+
+fn pending_updates(output: &[u8], gaps: &mut Gaps) -> Option<crate::Updates> {
+    match packages::updates(output) {
+        Ok(updates) => updates,
+        Err(reason) => {
+            gaps.add("packages", &reason);
+            None
+        }
+    }
 }
 
 fn filled(texts: &Texts, table: &[Mount], gaps: &mut Gaps) -> Vec<crate::Filesystem> {
@@ -246,16 +286,17 @@ fn filled(texts: &Texts, table: &[Mount], gaps: &mut Gaps) -> Vec<crate::Filesys
     }
 }
 
-fn known_services(texts: &Texts, boot_at_ms: Option<u64>, gaps: &mut Gaps) -> Option<Vec<crate::Service>> {
+fn known_services(texts: &Texts, clock: init::Clock, gaps: &mut Gaps) -> Option<Vec<crate::Service>> {
     let reason = match texts.services.as_ref()? {
         ServicesText::Unknown(reason) => reason.as_str(),
         ServicesText::Systemctl(output) => {
-            let services = services::systemctl_show(output, boot_at_ms);
+            let services = services::systemctl_show(output, clock.boot_at_ms);
             if !services.is_empty() {
                 return Some(services);
             }
             "systemctl says nothing of any service"
         }
+        ServicesText::Init(text) => return Some(init::services(text, clock)),
     };
     gaps.add("services", reason);
     None

@@ -127,7 +127,7 @@ impl Server {
         let path = request.target.split('?').next().unwrap_or("");
         let body = match path {
             "/api/health" => health(),
-            "/api/all" => json::to_json(&self.reading(Sections::ALL, with_command_lines)),
+            "/api/all" => json::to_json(&self.reading(Sections::DETAILS, with_command_lines)),
             "/api/system" => json::to_json(&self.reading(Sections { facts: true, ..Sections::BASE }, false)),
             "/api/processes" => {
                 let wanted = Sections { processes: true, ..Sections::BASE };

@@ -32,6 +32,8 @@ impl Sections {
         containers: false,
         packages: false,
     };
+    /// Everything that may be read again and again; a package manager takes seconds.
+    pub const DETAILS: Self = Self { packages: false, ..Self::ALL };
     pub const ALL: Self =
         Self { processes: true, services: true, users: true, facts: true, containers: true, packages: true };
 }
@@ -41,6 +43,9 @@ part! {
 pub struct Snapshot {
     /// Wall clock of the machine that was read, Unix time in milliseconds. None: it did not say.
     pub taken_at_ms: Option<u64>,
+    /// What the machine's clock said during this reading, exact to some milliseconds. None: it was not asked
+    /// (`taken_at_ms` may then be told from the boot time and be off).
+    pub clock_ms: Option<u64>,
     /// `/proc/sys/kernel/random/boot_id`; changes with every boot.
     pub boot_id: Option<String>,
     /// Since boot, `/proc/uptime`.
@@ -270,9 +275,9 @@ pub struct Service {
     /// Without a suffix of the manager where that is `.service`: `nginx`.
     pub name: String,
     pub description: String,
-    /// `active`, `inactive`, `failed`, `activating`, `deactivating`, `reloading`.
+    /// `active`, `inactive`, `failed`, `activating`, `deactivating`, `reloading`; `unknown` where nobody can tell.
     pub state: String,
-    /// systemd's sub-state: `running`, `exited`, `dead`, …
+    /// As the manager words it: `running`, `exited`, `dead`, `started`, `crashed`, …
     pub sub_state: String,
     /// `enabled`, `disabled`, `static`, `masked`, …; None: not known.
     pub enabled: Option<String>,
@@ -368,5 +373,21 @@ pub struct Facts {
     pub machine_model: Option<String>,
     pub reboot_required: Option<bool>,
     pub timezone: Option<String>,
+    /// Accounts of `/etc/passwd` that may log in; those of a directory service are not among them.
+    pub accounts: Vec<Account>,
+}
+}
+
+part! {
+/// One account that has a login shell.
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    /// As its owner wrote it: the first field of the comment.
+    pub full_name: Option<String>,
+    pub home: String,
+    pub shell: String,
+    /// Root, or in a group that sudo usually knows: `sudo`, `wheel`, `admin`.
+    pub is_administrator: bool,
 }
 }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use roundsman_agent::limits;
 use roundsman_agent::text::clean;
 
-use crate::model::{Container, Facts, Sections, Snapshot};
+use crate::model::{Account, Container, Facts, Sections, Snapshot};
 
 /// Ports and labels of one container.
 const LABELS: usize = 256;
@@ -125,6 +125,7 @@ fn facts(facts: &mut Facts) {
         machine_model,
         timezone,
         addresses,
+        accounts,
         ..
     } = facts;
     for word in [
@@ -141,6 +142,14 @@ fn facts(facts: &mut Facts) {
         timezone,
     ] {
         tidy(word);
+    }
+    accounts.truncate(limits::LOGIN_ACCOUNTS);
+    for account in accounts {
+        let Account { name, home, shell, full_name, .. } = account;
+        for word in [name, home, shell] {
+            text(word);
+        }
+        tidy(full_name);
     }
     addresses.truncate(limits::ADDRESSES);
     addresses.iter_mut().for_each(text);

@@ -4,12 +4,15 @@
 //! stand as `head` prints them: `==> path <==`, then the content. A header counts only where its path is one
 //! that was asked for in that part.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use roundsman_agent::limits;
 use roundsman_agent::proc::containers::{ContainersText, EngineText, id_of_cgroup};
 use roundsman_agent::proc::facts::{FILES as FACT_FILES, FIRST_LINES};
+use roundsman_agent::proc::init::InitText;
+use roundsman_agent::proc::services::NO_MANAGER;
 use roundsman_agent::proc::{mounts, process};
 use roundsman_agent::reading::{
     BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assemble,
@@ -17,7 +20,7 @@ use roundsman_agent::reading::{
 use roundsman_agent::text::{clean_some, first_line, lines};
 
 use crate::collect::ProbeError;
-use crate::model::{Process, Sections, Snapshot};
+use crate::model::{Process, Sections, ServiceManager, Snapshot};
 
 /// Page size where `getconf` is missing (some BusyBox systems): that of all of them but a few arm64 ones.
 const DEFAULT_PAGE_BYTES: u64 = 4096;
@@ -176,7 +179,7 @@ pub(super) fn reading(
         texts.processes = Some(processes(&bodies, hello.page_bytes));
     }
     if sections.services {
-        texts.services = Some(services(&bodies));
+        texts.services = Some(services(&bodies, hello.page_bytes, texts.files.contains_key("/proc/1/comm")));
     }
     if sections.users {
         let accept = |path: &str| path.starts_with("/run/systemd/sessions/");
@@ -188,9 +191,13 @@ pub(super) fn reading(
                 .collect()
         });
         texts.utmp = body("utmp").map(<[u8]>::to_vec);
+        texts.clock_ms = body("clock").and_then(clock_ms);
     }
     if sections.containers {
         texts.containers = Some(containers(&bodies));
+    }
+    if sections.packages {
+        texts.packages = body("packages").map(<[u8]>::to_vec);
     }
     if sections.facts {
         add_facts(&mut texts, &bodies);
@@ -220,14 +227,74 @@ fn filesystems(bodies: &HashMap<&str, &[u8]>) -> Option<FilesystemText> {
     text.or_else(|| bodies.get("df").map(|output| FilesystemText::Df(output.to_vec())))
 }
 
-fn services(bodies: &HashMap<&str, &[u8]>) -> ServicesText {
+/// `date +%s.%N`; a date that knows no nanoseconds leaves the second, of which the middle is as good as any.
+fn clock_ms(said: &[u8]) -> Option<u64> {
+    let line = first_line(said)?;
+    let (seconds, fraction) = line.split_once('.').unwrap_or((line.as_str(), ""));
+    let ms = fraction.get(..3).and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(500);
+    seconds.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(ms)
+}
+
+/// What the script found of OpenRC or SysV init.
+fn init(bodies: &HashMap<&str, &[u8]>, manager: ServiceManager, page_bytes: u64, sees_all: bool) -> InitText {
+    let body = |name: &str| bodies.get(name).copied().unwrap_or_default();
+    let paths = body(if manager == ServiceManager::OpenRc { "openrc" } else { "sysv" });
+    let pair = |line: Cow<'_, str>, separator: char| {
+        let (left, right) = line.split_once(separator)?;
+        Some((left.to_owned(), right.to_owned()))
+    };
+    let numbered = |part: &str| lines(body(part)).filter_map(|line| pair(line, ' ')).collect::<Vec<_>>();
+    let is_value = |path: &str| path.starts_with("/run/openrc/");
+    let stats = by_pid(body("init-stat"), "/stat");
+    let processes = stats.into_iter().filter_map(|(pid, stat)| {
+        let files = process::ProcessFiles { stat: stat?, status: None, command_line: None };
+        Some((pid, process::process(&files, page_bytes, &HashMap::new()).filter(|found| found.pid == pid)?))
+    });
+    InitText {
+        manager,
+        paths: lines(paths)
+            .filter(|line| line.starts_with('/'))
+            .map(Cow::into_owned)
+            .take(limits::INIT_LINES)
+            .collect(),
+        lines: lines(body("init-lines"))
+            .filter_map(|line| pair(line, ':'))
+            .take(limits::INIT_LINES)
+            .collect(),
+        dates: numbered("init-dates")
+            .into_iter()
+            .filter_map(|(seconds, path)| Some((path, seconds.parse().ok()?)))
+            .take(limits::INIT_LINES)
+            .collect(),
+        values: files_of(body("init-values"), is_value)
+            .into_iter()
+            .map(|(path, content)| (path.to_owned(), content.to_vec()))
+            .take(limits::INIT_LINES)
+            .collect(),
+        pids: numbered("init-pids")
+            .into_iter()
+            .filter_map(|(pid, path)| Some((path, pid.parse().ok()?)))
+            .take(limits::PID_FILES)
+            .collect(),
+        processes: processes.take(limits::PID_FILES).collect(),
+        sees_all,
+    }
+}
+
+fn services(bodies: &HashMap<&str, &[u8]>, page_bytes: u64, sees_all: bool) -> ServicesText {
     let unknown = |reason: &str| ServicesText::Unknown(reason.to_owned());
     match bodies.get("systemctl") {
         Some(output) if output.iter().any(|byte| !byte.is_ascii_whitespace()) => {
             ServicesText::Systemctl(output.to_vec())
         }
         Some(_) => unknown("systemctl does not answer"),
-        None if bodies.contains_key("nosystemd") => unknown("systemd is not the init of this machine"),
+        None if bodies.contains_key("openrc") => {
+            ServicesText::Init(Box::new(init(bodies, ServiceManager::OpenRc, page_bytes, sees_all)))
+        }
+        None if bodies.contains_key("sysv") => {
+            ServicesText::Init(Box::new(init(bodies, ServiceManager::SysV, page_bytes, sees_all)))
+        }
+        None if bodies.contains_key("nomanager") => unknown(NO_MANAGER),
         None => unknown("the script said nothing of services"),
     }
 }

@@ -28,9 +28,38 @@ fill() {
   fi
 }
 services() {
-  if [ ! -d /run/systemd/system ]; then part nosystemd; return; fi
+  if [ ! -d /run/systemd/system ]; then
+    q=''; IFS= read -r q </proc/1/comm
+    if [ -d /run/openrc ]; then initd openrc
+    elif [ -d /etc/init.d ] && [ "$q" = init ]; then initd sysv
+    else part nomanager
+    fi
+    return
+  fi
   part systemctl
   $t systemctl show '*.service' --all --no-pager --property="$1" </dev/null
+}
+# What OpenRC and SysV init leave in files. $1: which of them.
+initd() {
+  part "$1"
+  for f in INIT_FOLDERS; do if [ -h "$f" ] || [ -e "$f" ]; then printf '%s\n' "$f"; fi; done
+  part init-lines; grep -HiE 'TELLING' /dev/null /etc/init.d/*
+  part init-dates; [ "$s" ] && stat -c '%Y %n' INIT_DATED
+  part init-values
+  set --
+  for f in /run/openrc/daemons/*/* INIT_OPTIONS; do [ -f "$f" ] && set -- "$@" "$f"; done
+  [ $# -gt 0 ] && show /dev/null "$@"
+  part init-pids; L=''
+  set -- /run/*.pid /run/*/*.pid
+  [ -h /var/run ] || set -- "$@" /var/run/*.pid /var/run/*/*.pid
+  for f in "$@" /run/openrc/options/*/child_pid; do
+    [ -f "$f" ] || continue
+    p=''; IFS= read -r p <"$f"
+    case $p in ''|*[!0-9]*) continue ;; esac
+    printf '%s %s\n' "$p" "$f"
+    case $L in *" /proc/$p/stat "*) ;; *) L="$L /proc/$p/stat " ;; esac
+  done
+  part init-stat; show /dev/null /dev/null $L
 }
 users() {
   if [ -d /run/systemd/sessions ]; then
@@ -42,6 +71,7 @@ users() {
     if [ $c = cat ] && [ -r $f ]; then part utmp; cat $f; return; fi
   done
 }
+PACKAGES_SCRIPT
 facts() {
   part facts; show $F
   part cpuinfo; starts 40 /dev/null /proc/cpuinfo
@@ -134,9 +164,10 @@ reading() {
     part cmdline; every bytes 1024 cmdline
   esac
   case $w in *s*) services "$P"; esac
-  case $w in *u*) users; esac
+  case $w in *u*) part clock; date +%s.%N; users; esac
   case $w in *f*) facts; esac
   case $w in *c*) containers; esac
+  case $w in *k*) part packages; packages; esac
   part "end $i"
 }
 n=NONCE

@@ -10,7 +10,8 @@ use crate::fleet::health::{Verdict, judge, with_api};
 use crate::fleet::packed::{PackedProcesses, PackedServices};
 use crate::fleet::raw::RawReading;
 use crate::fleet::registry::Live;
-use crate::fleet::state::{ProcessTable, ServiceTable, UserTable};
+use crate::fleet::state::{ProcessTable, ServiceTable, UpdateState, UserTable};
+use crate::fleet::watched::add_watched;
 use crate::model::{
     Event, Gap, Reachability, Sample, Sections, SeriesKey, Service, Snapshot, Timestamp, Transport,
 };
@@ -18,7 +19,9 @@ use crate::model::{
 /// Processes kept by CPU and by memory, each.
 const TOP_PROCESSES: usize = 50;
 /// Sections whose gaps stay on the page until the section is read again.
-const DETAIL_SECTIONS: [&str; 5] = ["processes", "services", "users", "facts", "containers"];
+const DETAIL_SECTIONS: [&str; 6] = ["processes", "services", "users", "facts", "containers", "packages"];
+/// What a reading took is how wrong the comparison of two clocks can be; one that took longer says nothing.
+const CLOCK_ROUND_TRIP_MS: f64 = 1000.0;
 
 /// When and how a reading came.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +51,16 @@ impl Poller {
 
     pub(super) fn take_in(&mut self, mut snapshot: Snapshot, sections: Sections, arrival: Arrival) {
         let now = arrival.now;
+        add_watched(&mut self.entry.live(), &mut snapshot, sections);
         let mut samples = rates::samples(self.previous.as_deref(), &snapshot);
         samples.extend(
             arrival.response_time_ms.map(|value| Sample { key: SeriesKey::plain("response_time_ms"), value }),
         );
+        if self.entry.live().server.transport != Transport::Local {
+            let value = arrival.response_time_ms.and_then(|took_ms| clock_offset(&snapshot, now, took_ms));
+            samples
+                .extend(value.map(|value| Sample { key: SeriesKey::plain("clock_offset_seconds"), value }));
+        }
         let processes = snapshot.processes.is_some().then(|| {
             let all = rates::processes(self.previous_processes.as_ref(), &snapshot);
             let total = all.len();
@@ -118,6 +127,10 @@ impl Poller {
             live.failed_services = failed(&services);
             live.services = PackedServices::of(ServiceTable { taken_at: now, services });
         }
+        if sections.packages {
+            live.updates =
+                snapshot.updates.take().map(|updates| Arc::new(UpdateState { taken_at: now, updates }));
+        }
         if let Some(users) = snapshot.users.take() {
             live.users = Some(Arc::new(UserTable { taken_at: now, users }));
         }
@@ -127,6 +140,14 @@ impl Poller {
         live.reachability = Reachability::Reachable;
         changed || !was_reachable
     }
+}
+
+/// How far the server's clock is ahead of ours, in seconds: compared with the middle of the reading.
+#[expect(clippy::cast_precision_loss, reason = "times of this century in milliseconds need 41 bits")]
+fn clock_offset(snapshot: &Snapshot, now: Timestamp, took_ms: f64) -> Option<f64> {
+    let theirs = snapshot.clock_ms.filter(|_| took_ms <= CLOCK_ROUND_TRIP_MS)?;
+    let ours = now.as_millis() as f64 - took_ms / 2.0;
+    Some((theirs as f64 - ours) / 1000.0)
 }
 
 pub(super) fn verdict_of(live: &Live) -> Verdict {
@@ -148,6 +169,7 @@ fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
         "users" => read.users,
         "facts" => read.facts,
         "containers" => read.containers,
+        "packages" => read.packages,
         _ => true,
     };
     let kept = before
@@ -159,6 +181,21 @@ fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_offset_of_a_clock_is_that_at_the_middle_of_the_reading() {
+        let now = Timestamp::from_millis(1_000_000);
+        let said = |clock_ms| Snapshot { clock_ms, ..Snapshot::default() };
+        // The reading took 200 ms, so its middle was at 999,900.
+        assert_eq!(clock_offset(&said(Some(1_002_400)), now, 200.0), Some(2.5));
+        assert_eq!(clock_offset(&said(Some(989_900)), now, 200.0), Some(-10.0));
+        assert_eq!(clock_offset(&said(None), now, 200.0), None);
+        assert_eq!(
+            clock_offset(&said(Some(1)), now, 5000.0),
+            None,
+            "nobody knows when the clock was looked at"
+        );
+    }
 
     #[test]
     fn a_gap_of_a_section_stays_until_the_section_is_read_again() {

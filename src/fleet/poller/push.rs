@@ -7,7 +7,10 @@ use tokio::time::Instant;
 
 use super::Poller;
 use super::arrival::{Arrival, verdict_of};
+use crate::fleet::packed::PackedServices;
 use crate::fleet::stamp::{Stamped, stamped};
+use crate::fleet::state::ServiceTable;
+use crate::fleet::watched::only_named;
 use crate::history::metric;
 use crate::model::{Gap, Reachability, Sample, Sections, Snapshot};
 
@@ -134,6 +137,10 @@ impl Poller {
             let shows = |sample: &Sample| {
                 sample.key.labels.is_empty() && metric::find(sample.key.metric.as_str()).is_some()
             };
+            if live.services.is_none() {
+                live.services = only_named(&live)
+                    .and_then(|services| PackedServices::of(ServiceTable { taken_at: now, services }));
+            }
             if samples.iter().any(shows) {
                 live.figures = std::sync::Arc::new(live.figures.after(&samples));
             }

@@ -267,7 +267,21 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("CustomMetricStateList", list_of("CustomMetricState")),
         ("ContainerFilter", schema::<containers::ContainerFilter>()?),
         ("UserTable", open_object("taken_at, users")),
-        ("Facts", open_object("hostname, os_name, kernel, architecture, cpu_model, addresses, …")),
+        (
+            "WatchedService",
+            open_object(
+                "id, name, description, keywords, start_command, stop_command, sudo, selector, created_at, updated_at, updated_by",
+            ),
+        ),
+        ("WatchedServiceList", list_of("WatchedService")),
+        ("WatchedServiceEdit", schema::<crate::fleet::WatchedServiceEdit>()?),
+        (
+            "Facts",
+            open_object(
+                "hostname, os_name, kernel, architecture, cpu_model, addresses, accounts, …; updates: taken_at, manager, pending, \
+                 security; clock_offset_seconds, cpu_limit_cores, memory_limit_bytes",
+            ),
+        ),
         (
             "Summary",
             open_object("total_servers, healthy_servers, …, average_cpu_percent, regions, environments"),

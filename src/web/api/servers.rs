@@ -71,18 +71,6 @@ pub fn routes() -> Vec<Route> {
             .summary("Goes through the stages for a server that is not enrolled; stores nothing")
             .takes("ServerInput")
             .gives("Preflight"),
-        Route::get("/api/v1/fleet/servers/{id}/processes", Access::VIEWER, processes)
-            .summary("The largest processes by CPU and by memory")
-            .gives("ProcessTable"),
-        Route::get("/api/v1/fleet/servers/{id}/services", Access::VIEWER, services_of)
-            .summary("The services as their manager describes them")
-            .gives("ServiceTable"),
-        Route::get("/api/v1/fleet/servers/{id}/users", Access::VIEWER, users)
-            .summary("Who is logged in")
-            .gives("UserTable"),
-        Route::get("/api/v1/fleet/servers/{id}/facts", Access::VIEWER, facts)
-            .summary("What changes rarely: system, kernel, hardware, addresses")
-            .gives("Facts"),
         Route::get("/api/v1/fleet/summary", Access::VIEWER, summary)
             .summary("Counts and averages over the fleet")
             .gives("Summary"),
@@ -653,24 +641,6 @@ async fn approve_host_key(request: Request, services: Services) -> Result<Respon
     let HostKeyApproval { host_key } = request.json()?;
     let state = services.fleet.approve_host_key(request.caller()?, request.param(0), &host_key).await?;
     json_reply(StatusCode::OK, &ServerJson::of(&state))
-}
-
-async fn processes(request: Request, services: Services) -> Result<Response, Failure> {
-    let caller = request.caller()?;
-    services.fleet.look(caller, request.param(0))?;
-    json_reply(StatusCode::OK, &*services.fleet.processes(caller, request.param(0))?)
-}
-
-async fn services_of(request: Request, services: Services) -> Result<Response, Failure> {
-    json_reply(StatusCode::OK, &*services.fleet.services(request.caller()?, request.param(0))?)
-}
-
-async fn users(request: Request, services: Services) -> Result<Response, Failure> {
-    json_reply(StatusCode::OK, &*services.fleet.users(request.caller()?, request.param(0))?)
-}
-
-async fn facts(request: Request, services: Services) -> Result<Response, Failure> {
-    json_reply(StatusCode::OK, &*services.fleet.facts(request.caller()?, request.param(0))?)
 }
 
 async fn summary(request: Request, services: Services) -> Result<Response, Failure> {

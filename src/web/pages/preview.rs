@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use askama::Template;
 
@@ -30,20 +31,20 @@ use super::report::ReportPage;
 use super::samples::{
     Sample, container_table, custom_metric, custom_states, dependencies, group, host_keys, key_detail,
     known_hosts, large_fleet, now, operation, preflight, processes, record, seconds_ago, services, settings,
-    small_fleet, summary, task, task_runs, trial, viewer,
+    small_fleet, summary, task, task_runs, trial, user_table, viewer,
 };
 use super::server::{
     Acting, Asked, CommandForm, CommandsPage, ConfigurationForm, ConfigurationPage, ConfirmPage,
-    ContainerQuery, ContainersPage, HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery,
-    ProcessesPage, ServiceQuery, ServicesPage,
+    ContainerQuery, ContainersPage, FactsPage, HostKey, HostKeys, MetricsPage, OverviewPage, ProcessQuery,
+    ProcessesPage, ServiceQuery, ServicesPage, UsersPage,
 };
 use super::settings::{SettingsData, SettingsPage};
 use super::tasks::{TaskFormPage, TaskPage, TasksPage, empty_form, form_of};
 use super::{KeptKey, Notice, NoticeKind};
 use crate::actions::Action;
 use crate::fleet::import::{ImportState, ItemState, JobItem, Place, Plan, Progress, Surroundings, plan};
-use crate::fleet::{DependencyInput, DependencyView, GroupView, ServerState};
-use crate::model::{Colour, Health, Role, ServiceVerb, Signal, TargetStatus};
+use crate::fleet::{DependencyInput, DependencyView, GroupView, ServerState, UpdateState, WatchedHere};
+use crate::model::{Colour, Health, Role, ServiceVerb, Signal, TargetStatus, Updates};
 use crate::web::assets;
 
 /// Every rendered page, with what must hold for all of them checked.
@@ -179,6 +180,13 @@ fn tab_pages(folder: &Folder) {
         "processes-unread",
         &ProcessesPage::new(&admin, &state, &Acting::Possible, None, None, &query, now()),
     );
+    let tree = ProcessQuery { tree: true, ..ProcessQuery::default() };
+    let read = Some(seconds_ago(4));
+    folder.page(
+        "processes-tree",
+        &ProcessesPage::new(&admin, &state, &Acting::Possible, Some(&processes()), read, &tree, now()),
+    );
+    people_and_facts_pages(folder, &state);
     let query = ServiceQuery::default();
     folder.page(
         "services",
@@ -211,6 +219,28 @@ fn tab_pages(folder: &Folder) {
     };
     folder.page("configuration", &configuration(Role::Admin, &keys));
     folder.page("configuration-viewer", &configuration(Role::Viewer, &HostKeys { offered: None, ..keys }));
+}
+
+fn people_and_facts_pages(folder: &Folder, state: &ServerState) {
+    let admin = viewer(Role::Admin);
+    folder.page("users", &UsersPage::new(&admin, state, Some(&user_table()), now()));
+    folder.page("users-unread", &UsersPage::new(&admin, &Sample::named("new").unread().state(), None, now()));
+    let mut known = state.clone();
+    let updates = Updates { manager: "apt".to_owned(), pending: Some(12), security: Some(3) };
+    known.updates = Some(Arc::new(UpdateState { taken_at: seconds_ago(900), updates }));
+    (known.cpu_limit_x1000, known.memory_limit_bytes) = (Some(1500), Some(512 << 20));
+    folder.page("facts", &FactsPage::new(&admin, &known, now()));
+    folder.page("facts-hostile", &FactsPage::new(&admin, &Sample::named("evil").hostile().state(), now()));
+    known.watched = Arc::new([WatchedHere {
+        name: "nginx".to_owned(),
+        keywords: vec!["nginx".to_owned(), "master process".to_owned()],
+        verbs: vec![ServiceVerb::Restart, ServiceVerb::Stop, ServiceVerb::Start],
+    }]);
+    let query = ServiceQuery::default();
+    let acting = Acting::Possible;
+    let page =
+        ServicesPage::new(&admin, &known, &acting, Some(&services()), Some(seconds_ago(4)), &query, now());
+    folder.page("services-watched", &page);
 }
 
 fn acting_pages(folder: &Folder) {

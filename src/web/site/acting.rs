@@ -114,7 +114,7 @@ fn page_of(
             _ => None,
         },
         service: match action {
-            Action::Service { name, .. } => {
+            Action::Service { name, .. } | Action::WatchedService { name, .. } => {
                 table.as_ref().and_then(|table| table.services.iter().find(|service| service.name == *name))
             }
             _ => None,

@@ -8,12 +8,13 @@ use super::super::error::Failure;
 use super::super::pages::fleet::{FleetPage, FleetQuery};
 use super::super::pages::report::ReportPage;
 use super::super::pages::server::{
-    HostKey, HostKeys, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage, Tab,
-    head_fragment, overview_fragments, processes_fragments, services_fragments,
+    FactsPage, HostKey, HostKeys, OverviewPage, ProcessQuery, ProcessesPage, ServiceQuery, ServicesPage, Tab,
+    UsersPage, WatchForm, facts_fragments, head_fragment, overview_fragments, processes_fragments,
+    services_fragments, users_fragments,
 };
 use super::super::pages::{Fragment, Notice};
 use super::super::request::{Access, Request};
-use super::super::routes::Route;
+use super::super::routes::{Route, see_other};
 use super::acting::acting;
 use super::{done, show, viewer};
 use crate::fleet::{HostKeyView, ServerFilter, ServerState, Summary};
@@ -28,6 +29,9 @@ pub fn routes() -> Vec<Route> {
         Route::get("/servers/{id}", Access::VIEWER, overview),
         Route::get("/servers/{id}/processes", Access::VIEWER, processes),
         Route::get("/servers/{id}/services", Access::VIEWER, services_tab),
+        Route::get("/servers/{id}/users", Access::VIEWER, users),
+        Route::get("/servers/{id}/facts", Access::VIEWER, facts),
+        Route::post("/servers/{id}/facts/refresh", Access::OPERATOR, refresh_facts),
     ]
 }
 
@@ -100,20 +104,56 @@ async fn processes(request: Request, services: Services) -> Result<Response, Fai
 }
 
 async fn services_tab(request: Request, services: Services) -> Result<Response, Failure> {
+    services_page(&request, &services, StatusCode::OK, None)
+}
+
+/// `refused`: the form that watches a service, with what is wrong in it.
+pub(super) fn services_page(
+    request: &Request,
+    services: &Services,
+    status: StatusCode,
+    refused: Option<&WatchForm>,
+) -> Result<Response, Failure> {
     let caller = request.caller()?;
     let state = services.fleet.get(caller, request.param(0))?;
     services.fleet.look(caller, request.param(0))?;
     let table = services.fleet.services(caller, request.param(0)).ok();
-    let page = ServicesPage::new(
-        &viewer(&request)?,
+    let mut page = ServicesPage::new(
+        &viewer(request)?,
         &state,
-        &acting(&services, caller, &state),
+        &acting(services, caller, &state),
         table.as_ref().map(|table| table.services.as_slice()),
         table.as_ref().map(|table| table.taken_at),
-        &ServiceQuery::from_pairs(pairs(&request)),
+        &ServiceQuery::from_pairs(pairs(request)),
         services.clock.now(),
     );
+    page.chrome.notice = done(request);
+    if let Some(form) = refused {
+        page.refused(&state, form);
+    }
+    show(status, &page)
+}
+
+async fn users(request: Request, services: Services) -> Result<Response, Failure> {
+    let caller = request.caller()?;
+    let state = services.fleet.get(caller, request.param(0))?;
+    services.fleet.look(caller, request.param(0))?;
+    let table = services.fleet.users(caller, request.param(0)).ok();
+    show(StatusCode::OK, &UsersPage::new(&viewer(&request)?, &state, table.as_deref(), services.clock.now()))
+}
+
+async fn facts(request: Request, services: Services) -> Result<Response, Failure> {
+    let state = services.fleet.get(request.caller()?, request.param(0))?;
+    let mut page = FactsPage::new(&viewer(&request)?, &state, services.clock.now());
+    page.chrome.notice = done(&request);
     show(StatusCode::OK, &page)
+}
+
+async fn refresh_facts(request: Request, services: Services) -> Result<Response, Failure> {
+    let caller = request.caller()?;
+    services.fleet.refresh_facts(caller, request.param(0)).await?;
+    let name = services.fleet.get(caller, request.param(0))?.server.name.clone();
+    Ok(see_other(&format!("/servers/{name}/facts?done=asked")))
 }
 
 /// What changes on an open page of a server when a reading arrives.
@@ -146,6 +186,8 @@ pub(in crate::web) fn server_fragments(
             )
         }
         Tab::Containers => super::containers::fragments(services, caller, state, query),
+        Tab::Users => users_fragments(state, services.fleet.users(caller, &id).ok().as_deref(), now),
+        Tab::Facts => facts_fragments(state, now),
         Tab::Services => {
             let table = services.fleet.services(caller, &id).ok();
             let rows = table.as_ref().map(|table| table.services.as_slice());

@@ -19,6 +19,7 @@ mod operating;
 mod operation_new;
 mod settings;
 mod tasks;
+mod watched;
 mod ways;
 
 pub(super) use acting::impediment;
@@ -61,6 +62,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());
     routes.extend(settings::routes());
+    routes.extend(watched::routes());
     routes
 }
 
@@ -117,6 +119,9 @@ fn field_problems(error: &FleetError) -> Option<Vec<FieldProblem>> {
 fn done(request: &Request) -> Option<Notice> {
     let text = match request.query("done")? {
         "saved" => "Saved.",
+        "asked" => "The server is asked now; what it says appears here in a moment.",
+        "watched" => "Watched from the next reading on.",
+        "unwatched" => "No longer watched.",
         "added" => "The server is enrolled; its first readings are on the way.",
         "metric-removed" => "The metric is removed; what it has read stays in history.",
         "removed" => "The server and its history are removed. The audit log keeps what was done.",

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::mounts::Mount;
 use crate::limits;
-use crate::snapshot::{Facts, ServiceManager};
+use crate::snapshot::{Account, Facts, ServiceManager};
 use crate::text::{clean_some, first_line, lines};
 
 /// Paths whose mere existence says something; [`facts`] is given those that exist.
@@ -33,6 +33,8 @@ pub const FILES: &[&str] = &[
     "/sys/hypervisor/type",
     "/proc/device-tree/model",
     "/proc/net/if_inet6",
+    "/etc/passwd",
+    "/etc/group",
 ];
 
 /// Files that may be huge, of which only the first lines are read: path and lines. The routing trie of a
@@ -82,6 +84,7 @@ pub fn facts(sources: &FactSources<'_>) -> Facts {
         machine_vendor: text("/sys/class/dmi/id/sys_vendor"),
         machine_model: text("/sys/class/dmi/id/product_name").or_else(|| text("/proc/device-tree/model")),
         timezone: sources.localtime.and_then(zone).or_else(|| text("/etc/timezone")),
+        accounts: accounts(file("/etc/passwd").unwrap_or_default(), file("/etc/group").unwrap_or_default()),
     }
 }
 
@@ -175,6 +178,41 @@ fn hypervisor(sources: &FactSources<'_>) -> Option<String> {
         }
     };
     Some(name.to_owned())
+}
+
+/// Shells that let nobody in, by the last part of their path.
+const NO_SHELLS: [&str; 6] = ["nologin", "false", "true", "sync", "shutdown", "halt"];
+
+/// Accounts with a login shell, as passwd(5) and group(5) have them; whether a password or key opens them is not told.
+fn accounts(passwd: &[u8], group: &[u8]) -> Vec<Account> {
+    let mut administrators: BTreeSet<String> = BTreeSet::new();
+    for line in lines(group) {
+        let mut fields = line.trim_end().splitn(4, ':');
+        if fields.next().is_some_and(|name| matches!(name, "sudo" | "wheel" | "admin")) {
+            let members = fields.nth(2).unwrap_or_default();
+            administrators.extend(members.split(',').map(str::to_owned));
+        }
+    }
+    let account = |line: std::borrow::Cow<'_, str>| {
+        let fields: Vec<&str> = line.trim_end().split(':').collect();
+        let [name, _, uid, _, comment, home, shell] = fields.as_slice() else { return None };
+        // An empty shell is /bin/sh, passwd(5).
+        let shell = if shell.is_empty() { "/bin/sh" } else { shell };
+        if NO_SHELLS.contains(&shell.rsplit('/').next().unwrap_or(shell)) {
+            return None;
+        }
+        let text = |text: &str| clean_some(text.as_bytes(), limits::TEXT_BYTES);
+        let uid = uid.parse().ok()?;
+        Some(Account {
+            is_administrator: uid == 0 || administrators.contains(*name),
+            name: text(name)?,
+            uid,
+            full_name: text(comment.split(',').next().unwrap_or_default()),
+            home: text(home).unwrap_or_default(),
+            shell: text(shell)?,
+        })
+    };
+    lines(passwd).take(limits::ACCOUNTS).filter_map(account).take(limits::LOGIN_ACCOUNTS).collect()
 }
 
 fn service_manager(sources: &FactSources<'_>) -> ServiceManager {

@@ -37,6 +37,46 @@ pub fn file_handles(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
     (used, words.next().and_then(|word| word.parse().ok()))
 }
 
+/// The files that say what CPU a container has used and may use; absent ones are `None`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CgroupCpu<'a> {
+    /// `cpu.stat` and `cpu.max` of version 2.
+    pub stat: Option<&'a [u8]>,
+    pub max: Option<&'a [u8]>,
+    /// `cpuacct.usage`, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of version 1.
+    pub usage: Option<&'a [u8]>,
+    pub quota: Option<&'a [u8]>,
+    pub period: Option<&'a [u8]>,
+}
+
+/// CPU time used in microseconds, and the limit in thousandths of a core. Source:
+/// Documentation/admin-guide/cgroup-v2.rst, Documentation/scheduler/sched-bwc.rst.
+///
+/// Time is told only of a cgroup that is not the root of all: in version 2 that has no `cpu.max`, in version 1 only a
+/// limit tells it apart.
+#[must_use]
+pub fn cgroup_cpu(files: &CgroupCpu<'_>) -> (Option<u64>, Option<u64>) {
+    let number = |file: Option<&[u8]>| first_line(file?)?.parse::<u64>().ok();
+    let thousandths =
+        |quota: u64, period: u64| quota.checked_mul(1000)?.checked_div(period).filter(|&limit| limit > 0);
+    if let Some(max) = files.max.and_then(first_line) {
+        let (quota, period) = max.split_once(' ').unwrap_or((max.as_str(), "100000"));
+        let limit = quota
+            .parse()
+            .ok()
+            .zip(period.trim().parse().ok())
+            .and_then(|(quota, period)| thousandths(quota, period));
+        let used = files.stat.and_then(|stat| {
+            lines(stat).find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
+        });
+        return (used, limit);
+    }
+    // Without a limit the quota is -1, which is no such number.
+    let limit =
+        number(files.quota).zip(number(files.period)).and_then(|(quota, period)| thousandths(quota, period));
+    (number(files.usage).filter(|_| limit.is_some()).map(|ns| ns / 1000), limit)
+}
+
 /// The three files of `/proc/pressure` (Linux 4.20+, may be switched off). `None`: none of them says anything.
 /// Source: Documentation/accounting/psi.rst.
 #[must_use]

@@ -1,8 +1,12 @@
 //! What `systemctl show` says of services. Source: systemctl(1), org.freedesktop.systemd1(5).
 
+use super::init::Clock;
 use crate::limits;
 use crate::snapshot::Service;
 use crate::text::{clean, clean_some, lines};
+
+/// Why there are no services where neither systemd, OpenRC nor SysV init runs.
+pub const NO_MANAGER: &str = "no service manager runs here: neither systemd nor OpenRC nor SysV init";
 
 /// Properties that are asked for; [`systemctl_show`] reads them in any order.
 pub const PROPERTIES: &str = "Id,Description,LoadState,ActiveState,SubState,UnitFileState,MainPID,\
@@ -27,6 +31,13 @@ pub fn systemctl_show(bytes: &[u8], boot_at_ms: Option<u64>) -> Vec<Service> {
     services.extend(block.finish());
     services.shrink_to_fit();
     services
+}
+
+/// When a process that started so many ticks after the boot did so, Unix time in milliseconds.
+#[must_use]
+pub fn since(start_ticks: u64, clock: Clock) -> Option<u64> {
+    let ticks_per_second = u64::from(clock.ticks_per_second.filter(|&ticks| ticks > 0)?);
+    clock.boot_at_ms?.checked_add(start_ticks.checked_mul(1000)? / ticks_per_second)
 }
 
 #[derive(Debug, Default)]

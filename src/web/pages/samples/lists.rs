@@ -1,6 +1,7 @@
 //! What a server runs, what a preflight finds and what the settings hold, for the tests of the pages.
 
-use crate::model::{Process, ProcessUsage, Rights, Role, Service, SessionId, TokenId};
+use crate::fleet::UserTable;
+use crate::model::{LoggedInUser, Process, ProcessUsage, Rights, Role, Service, SessionId, TokenId};
 use crate::web::pages::enrol::{Outcome, Preflight, PreflightStep};
 use crate::web::pages::server::HostKey;
 use crate::web::pages::settings::{SessionInfo, SettingsData, TokenInfo};
@@ -95,6 +96,20 @@ pub(crate) fn services() -> Vec<Service> {
         one("apt-daily", "Daily apt download activities", "inactive", "dead", 0, 0),
         one("evil", "<script>alert(1)</script>", "active", "exited", 0, 0),
     ]
+}
+
+/// Who is logged in: one over SSH, one at the console.
+pub(crate) fn user_table() -> UserTable {
+    let user = |name: &str, terminal: &str, from: Option<&str>| LoggedInUser {
+        name: name.to_owned(),
+        terminal: Some(terminal.to_owned()),
+        remote_host: from.map(str::to_owned),
+        since_ms: Some(1_795_165_000_000),
+    };
+    UserTable {
+        taken_at: seconds_ago(4),
+        users: vec![user("ada", "pts/0", Some("203.0.113.9")), user("<b>deploy</b>", "tty1", None)],
+    }
 }
 
 /// A preflight that came through to an unknown key, or one that stopped at the login.

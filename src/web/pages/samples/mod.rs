@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use crate::fleet::{Figures, ServerState, Summary};
 use crate::model::{
-    Facts, Filesystem, Gap, Health, Interface, Layer, OrganizationId, Port, Reachability, Role, Server,
-    ServerId, ServerName, ServerNumber, ServiceManager, Status, Tag, Timestamp, Transport,
+    Account, Facts, Filesystem, Gap, Health, Interface, Layer, OrganizationId, Port, Reachability, Role,
+    Server, ServerId, ServerName, ServerNumber, ServiceManager, Status, Tag, Timestamp, Transport,
 };
 use crate::web::pages::Viewer;
 
 pub(crate) use groups::{dependencies, group};
 pub(crate) use keys::{host_keys, key_detail, known_hosts};
-pub(crate) use lists::{preflight, processes, services, settings};
+pub(crate) use lists::{preflight, processes, services, settings, user_table};
 pub(crate) use measured::{container_table, custom_metric, custom_states, trial};
 pub(crate) use operations::{operation, record};
 pub(crate) use tasks::{task, task_runs};
@@ -82,6 +82,9 @@ impl Sample {
             failed_services: Some(0.0),
             total_services: Some(52.0),
             active_users: Some(1.0),
+            clock_offset_seconds: Some(0.012),
+            pending_updates: Some(7.0),
+            pending_security_updates: Some(2.0),
             response_time_ms: Some(share(14, 0.8, 60.0)),
         };
         let wave = |salt: u64| {
@@ -139,6 +142,10 @@ impl Sample {
             ]),
             interfaces: interfaces(),
             gaps: Arc::new([]),
+            watched: Arc::new([]),
+            updates: None,
+            cpu_limit_x1000: None,
+            memory_limit_bytes: None,
             logins_today: 1,
             cpu_recent: wave(0),
             memory_recent: wave(100),
@@ -279,6 +286,17 @@ fn facts(name: &str) -> Facts {
         machine_model: Some("Standard PC (Q35 + ICH9, 2009)".to_owned()),
         reboot_required: Some(true),
         timezone: Some("Europe/Berlin".to_owned()),
+        accounts: [("root", 0, None), ("ada", 1000, Some("Ada Lovelace")), ("deploy", 1001, None)]
+            .into_iter()
+            .map(|(name, uid, full_name)| Account {
+                name: name.to_owned(),
+                uid,
+                full_name: full_name.map(str::to_owned),
+                home: format!("/home/{name}"),
+                shell: "/bin/bash".to_owned(),
+                is_administrator: uid < 1001,
+            })
+            .collect(),
     }
 }
 

@@ -75,7 +75,7 @@ impl ConfirmPage {
     pub fn new(viewer: &Viewer, state: &ServerState, asked: Option<&Asked<'_>>, now: Timestamp) -> Self {
         let tab = match asked.map(|asked| asked.action) {
             Some(Action::KillProcess { .. }) => Tab::Processes,
-            Some(Action::Service { .. }) => Tab::Services,
+            Some(Action::Service { .. } | Action::WatchedService { .. }) => Tab::Services,
             Some(Action::Container(_)) => Tab::Containers,
             Some(
                 Action::RunCommand { .. }
@@ -135,6 +135,10 @@ impl Question {
                 question.about_process(state, asked.process, (*pid, *start_ticks, *signal), now);
             }
             Action::Service { name, verb } => question.about_service(asked.service, name, *verb, now),
+            Action::WatchedService { name, verb } => {
+                question.about_service(asked.service, name, *verb, now);
+                question.fields = vec![("action", asked.action.kind().to_owned()), ("service", name.clone())];
+            }
             // Asked for and confirmed on the page of the key.
             Action::RotateKey(_) | Action::File(_) => {}
             other => question.about(other, state),

@@ -5,10 +5,13 @@ mod agent;
 mod commands;
 mod configuration;
 mod containers;
+mod facts;
 mod metrics;
 mod overview;
 mod processes;
 mod services;
+mod users;
+mod watching;
 
 use askama::Template;
 
@@ -24,10 +27,13 @@ pub use acting::{Asked, ConfirmPage};
 pub use commands::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 pub use configuration::{ConfigurationForm, ConfigurationPage};
 pub use containers::{ContainerQuery, ContainersPage, containers_fragments};
+pub use facts::{FactsPage, facts_fragments};
 pub use metrics::{MetricsPage, figures};
 pub use overview::{OverviewPage, overview_fragments};
 pub use processes::{ProcessQuery, ProcessSort, ProcessesPage, processes_fragments};
 pub use services::{ServiceQuery, ServicesPage, services_fragments};
+pub use users::{UsersPage, users_fragments};
+pub use watching::WatchForm;
 
 /// Where an action is confirmed.
 #[derive(Debug, Clone)]
@@ -55,17 +61,21 @@ pub enum Tab {
     Processes,
     Services,
     Containers,
+    Users,
+    Facts,
     Commands,
     Configuration,
 }
 
 impl Tab {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Overview,
         Self::Metrics,
         Self::Processes,
         Self::Services,
         Self::Containers,
+        Self::Users,
+        Self::Facts,
         Self::Commands,
         Self::Configuration,
     ];
@@ -79,6 +89,8 @@ impl Tab {
             Self::Processes => "processes",
             Self::Services => "services",
             Self::Containers => "containers",
+            Self::Users => "users",
+            Self::Facts => "facts",
             Self::Commands => "commands",
             Self::Configuration => "configuration",
         }
@@ -97,6 +109,8 @@ impl Tab {
             Self::Processes => "Processes",
             Self::Services => "Services",
             Self::Containers => "Containers",
+            Self::Users => "Users",
+            Self::Facts => "Facts",
             Self::Commands => "Commands",
             Self::Configuration => "Configuration",
         }
@@ -109,6 +123,8 @@ impl Tab {
             Self::Processes => "list",
             Self::Services => "layers",
             Self::Containers => "layout-grid",
+            Self::Users => "users",
+            Self::Facts => "info",
             Self::Commands => "terminal",
             Self::Configuration => "sliders-horizontal",
         }

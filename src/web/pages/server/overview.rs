@@ -4,8 +4,8 @@ use askama::Template;
 
 use crate::fleet::{ServerState, blind_spots};
 use crate::model::{
-    Component, Facts, Filesystem, Interface, Layer, Login, LoginMethod, Reachability, Role, ServiceManager,
-    Timestamp, Transport,
+    Component, Facts, Filesystem, Interface, Layer, Login, LoginMethod, Reachability, Role, Timestamp,
+    Transport,
 };
 use crate::web::view::{self, Share, Spark, Value, When};
 
@@ -166,7 +166,7 @@ impl Overview {
             mounts_left_out: state.filesystems.len().saturating_sub(ROWS_MAX),
             links: state.interfaces.iter().take(ROWS_MAX).map(Link::new).collect(),
             links_left_out: state.interfaces.len().saturating_sub(ROWS_MAX),
-            facts: facts.map(fact_list).unwrap_or_default(),
+            facts: facts.map(|facts| fact_list(state, facts)).unwrap_or_default(),
             facts_known: facts.is_some(),
             reboot_required: facts.and_then(|facts| facts.reboot_required).unwrap_or(false),
             spots: blind_spots(state)
@@ -328,13 +328,8 @@ impl Link {
     }
 }
 
-fn fact_list(facts: &Facts) -> Vec<Fact> {
-    let manager = match facts.service_manager {
-        ServiceManager::Systemd => Some("systemd"),
-        ServiceManager::OpenRc => Some("OpenRC"),
-        ServiceManager::SysV => Some("SysV init"),
-        ServiceManager::Unknown => None,
-    };
+fn fact_list(state: &ServerState, facts: &Facts) -> Vec<Fact> {
+    let manager = super::facts::manager_words(facts.service_manager);
     let machine = [facts.machine_vendor.as_deref(), facts.machine_model.as_deref()];
     let machine = machine.into_iter().flatten().collect::<Vec<_>>().join(" ");
     let virtualisation = facts.virtualisation.as_deref().map(|kind| match kind {
@@ -344,7 +339,7 @@ fn fact_list(facts: &Facts) -> Vec<Fact> {
     let addresses = facts.addresses.iter().take(16).map(String::as_str).collect::<Vec<_>>().join("  ");
     let fact =
         |title: &str, value: Option<&str>| Fact { title: title.to_owned(), value: Value::foreign(value) };
-    vec![
+    let mut list = vec![
         fact("Host name", facts.hostname.as_deref()),
         fact("System", facts.os_name.as_deref()),
         fact("Kernel", facts.kernel.as_deref()),
@@ -355,7 +350,9 @@ fn fact_list(facts: &Facts) -> Vec<Fact> {
         fact("Service manager", manager),
         fact("Time zone", facts.timezone.as_deref()),
         fact("Addresses", Some(&addresses)),
-    ]
+    ];
+    list.extend(super::facts::judged(state).map(|words| fact("Limits", Some(&words))));
+    list
 }
 
 /// One part of a server as its API tells of it.

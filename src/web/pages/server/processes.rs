@@ -1,6 +1,7 @@
 //! The processes of a server, as the last reading that brought them saw them.
 
 use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 use askama::Template;
 
@@ -15,6 +16,8 @@ use super::{Acting, Head, Tab, head_fragment};
 const ROWS_MAX: usize = 200;
 /// Longest filter text that is kept.
 const FILTER_MAX_CHARS: usize = 200;
+/// Deeper levels of the tree are indented no further.
+const DEPTH_MAX: usize = 12;
 /// From this share of one core on, a process is marked.
 const BUSY_PERCENT: f64 = 50.0;
 
@@ -74,11 +77,13 @@ pub struct ProcessQuery {
     pub search: String,
     pub sort: ProcessSort,
     pub descending: bool,
+    /// Children stand under their parents.
+    pub tree: bool,
 }
 
 impl Default for ProcessQuery {
     fn default() -> Self {
-        Self { search: String::new(), sort: ProcessSort::Cpu, descending: true }
+        Self { search: String::new(), sort: ProcessSort::Cpu, descending: true, tree: false }
     }
 }
 
@@ -97,6 +102,7 @@ impl ProcessQuery {
                         ProcessSort::ALL.into_iter().find(|sort| sort.name() == value).unwrap_or_default();
                 }
                 "order" => order = Some(value == "desc"),
+                "view" => query.tree = value == "tree",
                 _ => {}
             }
         }
@@ -106,9 +112,16 @@ impl ProcessQuery {
 
     fn address_sorted_by(&self, sort: ProcessSort) -> String {
         let descending = if self.sort == sort { !self.descending } else { sort.starts_descending() };
+        self.address(sort, descending, self.tree)
+    }
+
+    fn address(&self, sort: ProcessSort, descending: bool, tree: bool) -> String {
         let mut pairs = vec![("sort", sort.name()), ("order", if descending { "desc" } else { "asc" })];
         if !self.search.is_empty() {
             pairs.push(("search", &self.search));
+        }
+        if tree {
+            pairs.push(("view", "tree"));
         }
         // Pairs of plain text cannot fail to encode.
         format!("?{}", serde_urlencoded::to_string(pairs).unwrap_or_default())
@@ -127,12 +140,57 @@ impl ProcessQuery {
 
     fn select<'a>(&self, processes: &'a [ProcessUsage]) -> Vec<&'a ProcessUsage> {
         let mut chosen: Vec<&ProcessUsage> = processes.iter().filter(|usage| self.matches(usage)).collect();
+        self.sort(&mut chosen);
+        chosen
+    }
+
+    fn sort(&self, chosen: &mut [&ProcessUsage]) {
         chosen.sort_by(|a, b| {
             let order = self.compare(a, b);
             let order = if self.descending { order.reverse() } else { order };
             order.then_with(|| b.process.rss_bytes.cmp(&a.process.rss_bytes))
         });
-        chosen
+    }
+
+    /// Every process that matches under its parents, and those that lead to one; siblings are sorted.
+    fn tree<'a>(&self, processes: &'a [ProcessUsage]) -> Vec<Placed<'a>> {
+        let parents: HashMap<u32, u32> =
+            processes.iter().map(|usage| (usage.process.pid, usage.process.parent_pid)).collect();
+        let matched: HashSet<u32> = self.select(processes).iter().map(|usage| usage.process.pid).collect();
+        let mut shown = matched.clone();
+        let mut rising: Vec<u32> = matched.iter().copied().collect();
+        while let Some(pid) = rising.pop() {
+            let parent = parents.get(&pid).copied().filter(|parent| parents.contains_key(parent));
+            rising.extend(parent.filter(|parent| shown.insert(*parent)));
+        }
+        let mut sorted: Vec<&ProcessUsage> =
+            processes.iter().filter(|usage| shown.contains(&usage.process.pid)).collect();
+        self.sort(&mut sorted);
+        let mut children: HashMap<u32, Vec<&ProcessUsage>> = HashMap::new();
+        let mut roots = Vec::new();
+        for usage in &sorted {
+            let parent = usage.process.parent_pid;
+            if shown.contains(&parent) && parent != usage.process.pid {
+                children.entry(parent).or_default().push(usage);
+            } else {
+                roots.push(*usage);
+            }
+        }
+        let mut placed = Vec::with_capacity(sorted.len());
+        // After the roots, what a hostile server says to be its own ancestor: it would stand under nothing.
+        for root in roots.into_iter().chain(sorted) {
+            let mut waiting = vec![(root, 0)];
+            while let Some((usage, depth)) = waiting.pop() {
+                let pid = usage.process.pid;
+                if !shown.remove(&pid) {
+                    continue;
+                }
+                placed.push(Placed { usage, depth, matches: matched.contains(&pid) });
+                let below = children.remove(&pid).unwrap_or_default();
+                waiting.extend(below.into_iter().rev().map(|usage| (usage, depth + 1)));
+            }
+        }
+        placed
     }
 
     fn compare(&self, a: &ProcessUsage, b: &ProcessUsage) -> Ordering {
@@ -150,6 +208,14 @@ impl ProcessQuery {
     }
 }
 
+/// A process with its place in the tree.
+struct Placed<'a> {
+    usage: &'a ProcessUsage,
+    depth: usize,
+    /// False: it only leads to one that matches.
+    matches: bool,
+}
+
 /// `GET /servers/{name}/processes`.
 #[derive(Debug, Clone, Template)]
 #[template(path = "pages/server_processes.html")]
@@ -159,6 +225,9 @@ pub struct ProcessesPage {
     search: String,
     sort_name: &'static str,
     order: &'static str,
+    is_tree: bool,
+    /// The same as a list, and as a tree.
+    views: [String; 2],
     list: List,
 }
 
@@ -180,6 +249,8 @@ impl ProcessesPage {
             search: query.search.clone(),
             sort_name: query.sort.name(),
             order: if query.descending { "desc" } else { "asc" },
+            is_tree: query.tree,
+            views: [false, true].map(|tree| query.address(query.sort, query.descending, tree)),
             list: List::new(state, acting, processes, read_at, query, now),
         }
     }
@@ -215,6 +286,7 @@ struct List {
     read: When,
     /// Why some are missing.
     gap: Option<String>,
+    is_tree: bool,
     has_actions: bool,
 }
 
@@ -229,6 +301,12 @@ struct Column {
 
 #[derive(Debug, Clone)]
 struct Row {
+    /// As far as it is shown by an indent.
+    depth: usize,
+    /// From 1, for those who do not see the indent.
+    level: usize,
+    /// It is shown because it leads to one that matches.
+    is_way: bool,
     pid: u32,
     parent_pid: u32,
     user: Value,
@@ -255,7 +333,13 @@ impl List {
         now: Timestamp,
     ) -> Self {
         let whole = |count: usize| view::whole(u64::try_from(count).unwrap_or(u64::MAX));
-        let chosen = processes.map(|processes| query.select(processes));
+        let chosen: Option<Vec<Placed<'_>>> = processes.map(|processes| {
+            if query.tree {
+                return query.tree(processes);
+            }
+            let flat = |usage| Placed { usage, depth: 0, matches: true };
+            query.select(processes).into_iter().map(flat).collect()
+        });
         let counted = match (processes, &chosen) {
             (Some(all), Some(chosen)) if chosen.len() > ROWS_MAX => {
                 format!("The first {} of {}; {} were read", ROWS_MAX, whole(chosen.len()), whole(all.len()))
@@ -268,13 +352,19 @@ impl List {
         };
         Self {
             rows: chosen.map(|chosen| {
-                let row = |usage| Row::new(state, acting, usage, now);
+                let row = |placed: Placed<'_>| Row {
+                    depth: placed.depth.min(DEPTH_MAX),
+                    level: placed.depth + 1,
+                    is_way: !placed.matches,
+                    ..Row::new(state, acting, placed.usage, now)
+                };
                 chosen.into_iter().take(ROWS_MAX).map(row).collect()
             }),
             columns: ProcessSort::ALL.into_iter().map(|sort| Column::new(sort, query)).collect(),
             counted,
             read: When::new(read_at, now),
             gap: super::gap_reason(state, "processes"),
+            is_tree: query.tree,
             has_actions: acting.is_possible(),
         }
     }
@@ -307,6 +397,9 @@ impl Row {
             .map(|started| now.since(Timestamp::from_millis(started)).as_secs() as f64);
         let user = process.user.clone().or_else(|| process.uid.map(|uid| uid.to_string()));
         Self {
+            depth: 0,
+            level: 1,
+            is_way: false,
             pid: process.pid,
             parent_pid: process.parent_pid,
             user: Value::foreign(user.as_deref()),
@@ -374,6 +467,40 @@ mod tests {
         assert_eq!(pids(&[("search", "POSTGRES")]), [812, 813]);
         assert_eq!(pids(&[("search", "990")]), [990]);
         assert_eq!(pids(&[("sort", "memory")]).first(), Some(&813));
+    }
+
+    #[test]
+    fn in_the_tree_children_stand_under_their_parents_and_the_filter_keeps_the_way_to_a_match() {
+        let usage = |pid: u32, parent_pid: u32, name: &str, cpu: f64| ProcessUsage {
+            process: Process { pid, parent_pid, name: name.to_owned(), state: 'S', ..Process::default() },
+            cpu_percent: Some(cpu),
+            started_at_ms: None,
+        };
+        let all = [
+            usage(30, 20, "worker", 90.0),
+            usage(31, 20, "worker", 95.0),
+            usage(20, 1, "nginx", 1.0),
+            usage(40, 1, "cron", 2.0),
+            usage(1, 0, "init", 0.5),
+            // Processes of a hostile server may be their own parents, or each other's.
+            usage(7, 7, "self", 0.4),
+            usage(8, 9, "a", 0.3),
+            usage(9, 8, "b", 0.2),
+        ];
+        let rows = |search: &str| {
+            let query = ProcessQuery::from_pairs([("view", "tree"), ("search", search)]);
+            query.tree(&all).iter().map(|at| (at.usage.process.pid, at.depth, at.matches)).collect::<Vec<_>>()
+        };
+        let (all_match, tree) = (true, [(1, 0), (40, 1), (20, 1), (31, 2), (30, 2), (7, 0), (8, 0), (9, 1)]);
+        assert_eq!(rows(""), tree.map(|(pid, depth)| (pid, depth, all_match)));
+        assert_eq!(rows("worker"), [(1, 0, false), (20, 1, false), (31, 2, true), (30, 2, true)]);
+        let state = Sample::named("a").state();
+        let query = ProcessQuery::from_pairs([("view", "tree"), ("search", "worker")]);
+        let viewer = viewer(Role::Viewer);
+        let page = ProcessesPage::new(&viewer, &state, &Acting::NotAllowed, Some(&all), None, &query, now());
+        let html = page.render().unwrap();
+        assert!(html.contains("depth-2") && html.contains("level 3") && html.contains("is-way"));
+        assert!(html.contains("order=asc&#38;search=worker&#38;view=tree"), "sorting keeps the tree");
     }
 
     #[test]

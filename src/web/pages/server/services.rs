@@ -4,10 +4,11 @@ use askama::Template;
 
 use crate::actions::Action;
 use crate::fleet::ServerState;
-use crate::model::{Service, ServiceVerb, Timestamp};
+use crate::model::{Role, Service, ServiceVerb, Timestamp};
 use crate::web::view::{self, Value, When};
 
 use super::super::{Choice, Chrome, Fragment, Viewer};
+use super::watching::{WatchForm, WatchPart};
 use super::{Acting, ActionLink, Head, Tab, head_fragment};
 
 /// Rows of the table; a usual machine has about 150 services.
@@ -73,6 +74,8 @@ pub struct ServicesPage {
     search: String,
     states: Vec<Choice>,
     list: List,
+    /// For administrators: what is watched here, and the form that watches another.
+    watch: Option<WatchPart>,
 }
 
 impl ServicesPage {
@@ -95,7 +98,13 @@ impl ServicesPage {
             search: query.search.clone(),
             states,
             list: List::new(state, acting, services, read_at, query, now),
+            watch: (viewer.role >= Role::Admin).then(|| WatchPart::new(state, &WatchForm::default())),
         }
+    }
+
+    /// The form as it was sent, with what is wrong in it.
+    pub fn refused(&mut self, state: &ServerState, form: &WatchForm) {
+        self.watch = Some(WatchPart::new(state, form));
     }
 }
 
@@ -144,6 +153,8 @@ struct Row {
     since: When,
     pid: Option<u32>,
     actions: Vec<ActionLink>,
+    /// By which its processes are found. None: its service manager tells it.
+    keywords: Option<String>,
 }
 
 /// Whether it starts at boot can be switched; what is static, generated or masked cannot.
@@ -169,7 +180,7 @@ fn verbs(service: &Service) -> &'static [ServiceVerb] {
 }
 
 /// None: the action would not take the name.
-fn link(state: &ServerState, service: &str, verb: ServiceVerb) -> Option<ActionLink> {
+fn link(state: &ServerState, service: &str, verb: ServiceVerb, is_watched: bool) -> Option<ActionLink> {
     let (title, icon) = match verb {
         ServiceVerb::Start => ("Start", "play"),
         ServiceVerb::Stop => ("Stop", "square"),
@@ -178,8 +189,14 @@ fn link(state: &ServerState, service: &str, verb: ServiceVerb) -> Option<ActionL
         ServiceVerb::Enable => ("Enable", "circle-check"),
         ServiceVerb::Disable => ("Disable", "circle-minus"),
     };
-    let action = Action::service(service, verb).ok()?;
+    let action =
+        if is_watched { Action::watched_service(service, verb) } else { Action::service(service, verb) };
+    let action = action.ok()?;
     Some(ActionLink::new(state, &action, title, icon))
+}
+
+fn words(keywords: &[String], name: &str) -> String {
+    if keywords.is_empty() { name.to_owned() } else { keywords.join(" ") }
 }
 
 /// What a state means to a reader; the order is that of the page.
@@ -263,6 +280,7 @@ impl Row {
     #[expect(clippy::cast_precision_loss, reason = "sizes and counts are shown with three digits")]
     fn new(state: &ServerState, acting: &Acting, service: &Service, now: Timestamp) -> Self {
         let verbs = if acting.is_possible() { verbs(service) } else { &[] };
+        let watched = state.watched.iter().find(|one| one.name == service.name);
         let since = service.since_ms.and_then(|since| i64::try_from(since).ok()).map(Timestamp::from_millis);
         Self {
             name: view::clean(&service.name, view::CELL_CHARS),
@@ -284,8 +302,10 @@ impl Row {
                 .iter()
                 .copied()
                 .chain(at_boot(service).filter(|_| acting.is_possible()))
-                .filter_map(|verb| link(state, &service.name, verb))
+                .filter(|verb| watched.is_none_or(|one| one.verbs.contains(verb)))
+                .filter_map(|verb| link(state, &service.name, verb, watched.is_some()))
                 .collect(),
+            keywords: watched.map(|one| view::clean(&words(&one.keywords, &one.name), view::CELL_CHARS)),
         }
     }
 }
@@ -293,7 +313,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Role;
+    use crate::fleet::WatchedHere;
     use crate::web::pages::samples::{Sample, now, services, viewer};
 
     fn names(query: &[(&str, &str)]) -> Vec<String> {
@@ -350,8 +370,35 @@ mod tests {
         assert_eq!(links(&with("active", Some("enabled"))), ["Restart", "Reload", "Stop", "Disable"]);
         assert_eq!(links(&Service { enabled: Some("masked".to_owned()), ..of("inactive") }), [""; 0]);
         assert_eq!(links(&Service { name: "$(id)".to_owned(), ..of("active") }), [""; 0]);
-        let link = link(&state, "x@y", ServiceVerb::Stop).unwrap();
+        let link = link(&state, "x@y", ServiceVerb::Stop, false).unwrap();
         assert_eq!(link.address, "/servers/a/act?action=stop_service&service=x%40y");
+    }
+
+    #[test]
+    fn a_watched_service_has_its_own_commands_and_says_how_it_is_found() {
+        let mut state = Sample::named("a").state();
+        let here = WatchedHere {
+            name: "nginx".to_owned(),
+            keywords: vec!["<b>nginx".to_owned(), "master".to_owned()],
+            verbs: vec![ServiceVerb::Stop],
+        };
+        state.watched = std::sync::Arc::new([here]);
+        let (all, query) = (services(), ServiceQuery::default());
+        let page = |role| {
+            let viewer = viewer(role);
+            ServicesPage::new(&viewer, &state, &Acting::Possible, Some(&all), None, &query, now())
+                .render()
+                .unwrap()
+        };
+        let html = page(Role::Admin);
+        assert!(html.contains("act?action=stop_watched_service&#38;service=nginx"));
+        assert!(
+            !html.contains("restart_watched_service")
+                && !html.contains("action=stop_service&#38;service=nginx\"")
+        );
+        assert!(html.contains("&#60;b&#62;nginx master") && html.contains("/servers/a/watched\""));
+        assert!(html.contains("/servers/a/watched/nginx/remove"));
+        assert!(!page(Role::Operator).contains("/servers/a/watched\""));
     }
 
     #[test]
