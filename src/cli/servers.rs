@@ -133,6 +133,7 @@ fn details(server: &Value) -> Vec<(&'static str, String)> {
         ("Uptime", uptime.map_or_else(|| UNKNOWN.to_owned(), |seconds| output::span(whole(seconds)))),
         ("Services", services(current)),
         ("Interval", interval(server)),
+        ("Details", super::cadence::details(server)),
         ("Host key", text_or_unknown(server, "host_key_fingerprint")),
         ("Logins today", text_or_unknown(server, "logins_today")),
     ]);

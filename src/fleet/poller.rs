@@ -3,6 +3,7 @@
 //! A slow or dead server keeps nobody waiting but its own task.
 
 mod arrival;
+mod heavy;
 mod probe;
 mod push;
 
@@ -14,6 +15,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cadence::{CadenceBook, FACTS_EVERY, is_due};
 use super::containers::ContainerWatch;
 use super::counts::Counts;
 use super::logins::LoginBook;
@@ -23,13 +25,10 @@ use crate::collect::{LocalProbe, ProbeError, rates};
 use crate::history::History;
 use crate::model::{Event, Health, Layer, Reachability, Sections, Snapshot, Timestamp, Transport};
 use crate::ssh::{Connection, Session, SessionState, SshError, Target};
+use heavy::HeavyRest;
 use probe::{AgentTrust, Probe};
 pub use push::{Delivery, Report, delivery_queue};
 
-/// Details (processes, services, users) are read this often when nobody looks.
-const DETAILS_EVERY: Duration = Duration::from_secs(30);
-/// Facts change rarely.
-const FACTS_EVERY: Duration = Duration::from_secs(600);
 /// An open page says every few seconds that it is still there.
 pub const LOOK_LASTS: Duration = Duration::from_secs(15);
 /// The second reading of a server comes early, so that rates appear.
@@ -57,6 +56,7 @@ pub struct Shared {
     /// Dials at the same time.
     pub gate: Arc<Semaphore>,
     pub counts: Counts,
+    pub cadence: CadenceBook,
     /// Start of the schedule; every server has a phase after it.
     pub epoch: Instant,
 }
@@ -91,6 +91,7 @@ pub struct Poller {
     facts_at: Option<Instant>,
     readings: u64,
     trust: AgentTrust,
+    rest: HeavyRest,
 }
 
 /// Why a run of readings ended.
@@ -122,6 +123,7 @@ impl Poller {
             facts_at: None,
             readings: 0,
             trust: AgentTrust::default(),
+            rest: HeavyRest::default(),
         }
     }
 
@@ -307,11 +309,23 @@ impl Poller {
                         live.probe = Some(probe.kind());
                         live.agent.clone()
                     };
+                    self.rest.came(sections);
                     snapshot.gaps.extend(self.trust.gap(probe, installed.as_ref()));
+                    snapshot.gaps.extend(self.rest.gaps());
                     self.arrived(snapshot, sections, started);
                 }
-                Ok(Err(error)) => return Ended::Probe(error),
-                Err(_) => return Ended::Silent { after: limit },
+                Ok(Err(error)) => {
+                    // A connection that was lost says nothing of what was asked over it.
+                    if !connection.is_some_and(Connection::is_closed) {
+                        self.rest.failed(sections, &error.to_string(), Instant::now());
+                    }
+                    return Ended::Probe(error);
+                }
+                Err(_) => {
+                    let reason = format!("no answer within {:.0} s", limit.as_secs_f64());
+                    self.rest.failed(sections, &reason, Instant::now());
+                    return Ended::Silent { after: limit };
+                }
             }
             if self.stop.is_cancelled() {
                 return Ended::Stopped;
@@ -335,11 +349,16 @@ impl Poller {
     }
 
     fn sections(&self, now: Instant) -> Sections {
-        let due = |last: Option<Instant>, every| last.is_none_or(|at| now.duration_since(at) >= every);
-        let looked_at = *self.entry.looked_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let watched = looked_at.is_some_and(|at| now.duration_since(at) <= LOOK_LASTS);
+        let server = self.entry.server();
+        let interval = Duration::from_millis(server.interval_ms.into());
+        let due = |last: Option<Instant>, every| {
+            last.is_none_or(|at| is_due(now.duration_since(at), interval, every))
+        };
         // The second reading brings details again, so that processes have a CPU figure at once.
-        let details = self.readings < 2 || watched || due(self.details_at, DETAILS_EVERY);
+        let details = !self.rest.is_on(now)
+            && (self.readings < 2
+                || self.entry.is_looked_at(now)
+                || due(self.details_at, self.shared.cadence.heavy(&server)));
         let facts = due(self.facts_at, FACTS_EVERY);
         Sections {
             processes: details,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::cadence::Cadence;
 use crate::model::{
     Facts, Filesystem, Findings, Gap, Group, Health, InstalledAgent, Interface, LoggedInUser, ProbeKind,
     ProcessUsage, Reachability, Sample, Server, ServerName, Service, Status, Timestamp, WayIn,
@@ -135,6 +136,8 @@ pub struct ServerState {
     pub probe: Option<ProbeKind>,
     /// Of a server that reports by itself.
     pub push: Option<Arc<Pushing>>,
+    /// How often each part of it is read.
+    pub cadence: Cadence,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

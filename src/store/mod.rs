@@ -50,6 +50,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0009_custom_metrics.sql")),
     M::up(include_str!("migrations/0010_groups.sql")),
     M::up(include_str!("migrations/0011_operation_strategy.sql")),
+    M::up(include_str!("migrations/0016_cadence.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

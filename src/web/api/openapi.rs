@@ -15,7 +15,7 @@ use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{
-    Alive, agents, aggregated, backup, containers, custom_metrics, groups, host_keys, keys, metrics,
+    Alive, agents, aggregated, backup, containers, custom_metrics, groups, host_keys, keeping, keys, metrics,
     operations, people,
 };
 use crate::services::{Services, VERSION};
@@ -114,6 +114,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
                  archive",
             ),
         ),
+        ("CadenceSettings", schema::<keeping::CadenceSettings>()?),
         ("Sizes", open_object("items: table, rows, size_bytes, rows_last_day")),
         ("AuditChain", open_object("entries, first, last, broken_at")),
         (
@@ -135,7 +136,12 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
                  others as custom metrics",
             ),
         ),
-        ("Heard", open_object("accepted, interval_ms, and a notice where a person should know something")),
+        (
+            "Heard",
+            open_object(
+                "accepted, interval_ms, heavy_interval_ms, and a notice where a person should know something",
+            ),
+        ),
         ("ServerToken", open_object("id, token: shown this once")),
         (
             "OlderServer",

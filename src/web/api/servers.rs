@@ -15,7 +15,7 @@ use super::selection::chosen;
 use super::ways::{ActionLoginInput, WayJson, given, key};
 use super::{page, push};
 use crate::fleet::{
-    Checked, Figures, Identification, LoginEdit, NewServer, Registration, ServerEdit, ServerState,
+    Cadence, Checked, Figures, Identification, LoginEdit, NewServer, Registration, ServerEdit, ServerState,
     SshAddress, WayEdit,
 };
 use crate::model::{LoginMethod, Reachability, Secret, Status, Timestamp};
@@ -129,6 +129,11 @@ pub struct ServerJson {
     /// Of the agent, where one reports.
     version: Option<String>,
     interval_ms: u32,
+    /// Time between two readings of the heavy sections (processes, services, containers, users); null: the default.
+    heavy_interval_ms: Option<u32>,
+    /// What is read how often at present.
+    #[schema(value_type = Object)]
+    cadence: Cadence,
     cpu_cores: Option<u32>,
     total_ram_gb: Option<f64>,
     total_disk_gb: Option<f64>,
@@ -186,6 +191,8 @@ impl ServerJson {
             last_health_check_at: state.last_health_check_at,
             version: state.push.as_ref().and_then(|pushing| pushing.agent_version.clone()),
             interval_ms: server.interval_ms,
+            heavy_interval_ms: server.heavy_interval_ms,
+            cadence: state.cadence,
             cpu_cores: facts.and_then(|facts| facts.cpu_cores),
             total_ram_gb: state
                 .figures
@@ -236,6 +243,10 @@ pub struct ServerInput {
     status: Option<Status>,
     /// Time between two readings, 1,000 to 3,600,000 ms.
     interval_ms: Option<u64>,
+    /// Time between two readings of the heavy sections, 1,000 to 3,600,000 ms; `null` is the default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>)]
+    heavy_interval_ms: Option<Option<u64>>,
     /// `default`, or the id or name of a kept key, or the path that one was imported from.
     #[serde(alias = "ssh_key_path")]
     identity: Option<String>,
@@ -329,6 +340,7 @@ impl ServerInput {
             metadata: self.metadata,
             status: self.status,
             interval_ms: self.interval_ms,
+            heavy_interval_ms: self.heavy_interval_ms.flatten(),
             identification,
             jump_host: self.jump_host.flatten(),
             proxy: self.proxy.flatten(),
@@ -388,6 +400,7 @@ impl ServerInput {
             metadata: Some(self.metadata),
             status: Some(self.status.unwrap_or(Status::Active)),
             interval_ms: self.interval_ms,
+            heavy_interval_ms: self.heavy_interval_ms,
             login: LoginEdit {
                 method: self.login_method,
                 key: self.identity.map(|identity| key(Some(identity))),
@@ -461,6 +474,10 @@ pub struct ServerPatch {
     #[schema(value_type = Option<String>)]
     status: Option<Status>,
     interval_ms: Option<u64>,
+    /// 1,000 to 3,600,000; `null` is the default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>)]
+    heavy_interval_ms: Option<Option<u64>>,
     /// key, agent or password; where it is missing, what else is given says it.
     #[schema(value_type = Option<String>)]
     login_method: Option<LoginMethod>,
@@ -509,6 +526,7 @@ impl From<ServerPatch> for ServerEdit {
             metadata: patch.metadata,
             status: patch.status,
             interval_ms: patch.interval_ms,
+            heavy_interval_ms: patch.heavy_interval_ms,
             login: LoginEdit {
                 method: patch.login_method,
                 key: patch.identity.map(key),

@@ -9,7 +9,7 @@ mod operations;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::fleet::{Figures, ServerState, Summary};
+use crate::fleet::{Cadence, Figures, ServerState, Summary};
 use crate::model::{
     Facts, Filesystem, Gap, Health, Interface, Layer, OrganizationId, Port, Reachability, Role, Server,
     ServerId, ServerName, ServerNumber, ServiceManager, Status, Tag, Timestamp, Transport,
@@ -105,6 +105,7 @@ impl Sample {
             metadata: BTreeMap::new(),
             status: Status::Active,
             interval_ms: 5000,
+            heavy_interval_ms: None,
             created_at: seconds_ago(9_000_000),
             updated_at: seconds_ago(3600),
         };
@@ -112,6 +113,7 @@ impl Sample {
             way: Arc::default(),
             jump: None,
             groups: Vec::new(),
+            cadence: Cadence::default(),
             findings: Arc::default(),
             channels_allowed: None,
             agent: None,

@@ -32,6 +32,8 @@ pub struct ConfigurationForm {
     pub status: String,
     /// May have decimals.
     pub interval_seconds: String,
+    /// May have decimals; empty: the default.
+    pub heavy_seconds: String,
     /// `kept`, `agent` or `password`.
     pub identity: String,
     /// Id of the kept key to log in with; `default` for the default one.
@@ -60,6 +62,10 @@ impl ConfigurationForm {
             metadata: metadata.join("\n"),
             status: server.status.name().to_owned(),
             interval_seconds: (f64::from(server.interval_ms) / 1000.0).to_string(),
+            heavy_seconds: server
+                .heavy_interval_ms
+                .map(|millis| (f64::from(millis) / 1000.0).to_string())
+                .unwrap_or_default(),
             identity: identity_word(&state.way.login).to_owned(),
             kept_key: kept_key(&state.way.login),
             ways: WaysForm::of(state),
@@ -86,6 +92,7 @@ impl ConfigurationForm {
                 "metadata" => &mut form.metadata,
                 "status" => &mut form.status,
                 "interval_seconds" => &mut form.interval_seconds,
+                "heavy_seconds" => &mut form.heavy_seconds,
                 "identity" => &mut form.identity,
                 "kept_key" => &mut form.kept_key,
                 _ => continue,
@@ -220,14 +227,21 @@ fn reach(form: &ConfigurationForm, is_ssh: bool) -> Vec<Field> {
     let interval = Field::line("interval_seconds", "Read every … seconds", &form.interval_seconds, 10)
         .required()
         .hint("From 1 to 3600.");
+    let heavy = Field::line("heavy_seconds", "Details every … seconds", &form.heavy_seconds, 10)
+        .placeholder("the default")
+        .hint(
+            "Processes, services, containers, users; empty for the default of the settings. While somebody looks at them, they \
+             come with every reading.",
+        );
     if !is_ssh {
-        return vec![interval];
+        return vec![interval, heavy];
     }
     vec![
         Field::line("hostname", "Address", &form.hostname, 255).required(),
         Field::number("port", "Port", &form.port, 1, 65_535).required(),
         Field::line("username", "User", &form.username, 63).required(),
         interval,
+        heavy,
     ]
 }
 
