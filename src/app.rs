@@ -25,6 +25,7 @@ use crate::operations::Operations;
 use crate::services::Services;
 use crate::store::audit::{self, Entry as AuditEntry};
 use crate::store::{Store, sealed};
+use crate::tasks::Tasks;
 use crate::vault::Vault;
 use crate::web;
 
@@ -141,14 +142,18 @@ async fn open(config: &Config, lock: DataLock, polling: Polling) -> Result<Open,
         retention: config.retention.clone(),
     };
     let export = Export::new(sources, options).map_err(anyhow::Error::from)?;
-    let operations = Operations::start(store, fleet.clone(), Arc::clone(&clock), config.allow_local_actions)
+    let operations =
+        Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), config.allow_local_actions)
+            .await
+            .map_err(anyhow::Error::from)?;
+    let tasks = Tasks::start(store, fleet.clone(), operations.clone(), Arc::clone(&clock), polling)
         .await
         .map_err(anyhow::Error::from)?;
     let started_at = clock.now();
     if polling == Polling::On {
         export.start();
     }
-    let services = Services { auth, fleet, operations, export, clock, started_at };
+    let services = Services { auth, fleet, operations, tasks, export, clock, started_at };
     Ok(Open { services, history, _lock: lock })
 }
 
@@ -209,8 +214,9 @@ pub async fn reseal(config: &Config, key_file: &Path) -> Result<usize, AppError>
 }
 
 impl Open {
-    /// Actions first, while there are connections to end them over; then pollers, so that nothing is appended afterwards; then what they appended goes to disk.
+    /// Tasks first, so that nothing new begins; then actions, while there are connections to end them over; then pollers, so that nothing is appended afterwards; then what they appended goes to disk.
     async fn close(self) {
+        self.services.tasks.stop().await;
         self.services.operations.stop().await;
         self.services.export.stop().await;
         self.services.fleet.stop().await;

@@ -210,9 +210,18 @@ fn value(origin: &str, message: impl Into<String>) -> ConfigError {
     ConfigError::Value { origin: origin.to_owned(), message: message.into() }
 }
 
+fn named_file(flags: &Flags, environment: Environment<'_>) -> Option<PathBuf> {
+    flags.config.clone().or_else(|| environment("ROUNDSMAN_CONFIG").map(PathBuf::from))
+}
+
+/// The configuration file that is read; one that nobody named need not exist.
+#[must_use]
+pub fn file_of(flags: &Flags, environment: Environment<'_>) -> PathBuf {
+    named_file(flags, environment).unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))
+}
+
 fn read_file(flags: &Flags, environment: Environment<'_>) -> Result<File, ConfigError> {
-    let named = flags.config.clone().or_else(|| environment("ROUNDSMAN_CONFIG").map(PathBuf::from));
-    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let (named, path) = (named_file(flags, environment), file_of(flags, environment));
     match std::fs::read_to_string(&path) {
         Ok(text) => parse_file(&path, &text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(File::default()),

@@ -18,6 +18,7 @@
 //! | 3 | [`fleet`] | enrolment, live state, one poller a server, health |
 //! | 4 | [`operations`] | one action on one or many servers, tracked target by target |
 //! | 5 | [`export`] | what leaves the house: tables, Prometheus, remote-write, backups; what is kept how long |
+//! | 5 | [`tasks`] | operations on a schedule: when they run, what became of each run |
 //! | 6 | [`services`] | the handles that pages, API and command line receive |
 //! | 7 | [`web`] | pages, REST API, live updates, the accept loop |
 //! | 7 | [`cli`] | the command line |
@@ -39,5 +40,6 @@ pub mod quote;
 pub mod services;
 pub mod ssh;
 pub mod store;
+pub mod tasks;
 pub mod vault;
 pub mod web;

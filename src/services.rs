@@ -8,6 +8,7 @@ use crate::export::Export;
 use crate::fleet::Fleet;
 use crate::model::Timestamp;
 use crate::operations::Operations;
+use crate::tasks::Tasks;
 
 /// Version of the program, as `Cargo.toml` says it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -18,6 +19,7 @@ pub struct Services {
     pub auth: Auth,
     pub fleet: Fleet,
     pub operations: Operations,
+    pub tasks: Tasks,
     pub export: Export,
     pub clock: Arc<dyn Clock>,
     pub started_at: Timestamp,

@@ -218,6 +218,26 @@ fn doctor_is_content_with_a_new_installation_and_names_what_is_wrong() {
 }
 
 #[test]
+fn doctor_reads_the_configuration_and_looks_at_the_data_that_it_names() {
+    let mut program = Program::served();
+    program.stop();
+    let file = program.data().with_file_name("config.toml");
+    let written = |text: &str| std::fs::write(&file, text).unwrap();
+    let named = file.to_str().unwrap();
+    written("interval = \"5s\"\n[retention]\nraw_days = \"many\"\n");
+    let done = program.run(&["doctor", "--config", named]).refused(1, &["1 problem"]);
+    assert!(done.stdout.contains(&format!("{named}, line 3")), "{}", done.stdout);
+    let archive = file.with_file_name("nowhere");
+    written(&format!("[retention]\narchive = \"{}\"\n", archive.display()));
+    let done = program.run(&["doctor", "--config", named]).refused(1, &["1 problem"]);
+    assert!(done.stdout.contains(&format!("{} is not a directory", archive.display())), "{}", done.stdout);
+    written(&format!("data = \"{}\"\n", program.data().display()));
+    let done = Done::of(program.bare(&["doctor", "--config", named]).output().unwrap()).well();
+    assert!(done.stdout.contains(&format!("{named} is understood")), "{}", done.stdout);
+    assert!(done.stdout.contains("master key"), "{}", done.stdout);
+}
+
+#[test]
 fn removing_needs_a_yes_and_takes_the_server_off_the_list() {
     let program = Program::served();
     let servers = program.run(&["list", "--json"]).well().json();

@@ -104,24 +104,24 @@ async fn chosen_servers_are_listed_before_they_are_changed() {
 
 #[tokio::test]
 async fn who_may_not_change_servers_is_not_offered_it_and_refused() {
-    let (app, _) = fleet().await;
+    let (app, admin) = fleet().await;
     let (operator, viewer) = (app.login(Role::Operator).await, app.login(Role::Viewer).await);
     let page = ok(&app, "/", &operator).await;
     assert!(
-        page.contains("value=\"restart\"") && !page.contains("value=\"maintenance\" class=\"small\""),
+        page.contains("value=\"restart_service\"") && !page.contains("value=\"maintenance\" class=\"small\""),
         "{page}"
     );
     assert!(!ok(&app, "/", &viewer).await.contains("id=\"bulk\""));
     let fields = [("do", "maintenance"), ("server", "web-1")];
     for path in ["/servers/bulk", "/servers/bulk/apply"] {
         assert_eq!(send(&app, path, &operator, &fields).await.status, 403, "{path}");
-        assert_eq!(send(&app, path, &viewer, &[("do", "run"), ("server", "web-1")]).await.status, 403);
+        assert_eq!(send(&app, path, &viewer, &fields).await.status, 403);
     }
-    assert_eq!(send(&app, "/servers/bulk", &operator, &[("do", "run")]).await.status, 422);
-    assert_eq!(
-        send(&app, "/servers/bulk", &operator, &[("do", "fly"), ("server", "web-1")]).await.status,
-        422
-    );
+    let run = [("operation_type", "run_command"), ("server", "web-1")];
+    assert_eq!(send(&app, "/operations/review", &viewer, &run).await.status, 403);
+    assert_eq!(send(&app, "/servers/bulk", &admin, &[("do", "tag")]).await.status, 422);
+    let unknown = [("do", "fly"), ("server", "web-1")];
+    assert_eq!(send(&app, "/servers/bulk", &admin, &unknown).await.status, 422);
 }
 
 #[tokio::test]
@@ -131,20 +131,24 @@ async fn a_command_for_chosen_servers_is_reviewed_and_then_run() {
     app.until("web-1", "read", |state| state.facts.is_some()).await;
     app.with_inactive("web-2").await;
     let operator = app.login(Role::Operator).await;
-    let chosen = [("do", "run"), ("server", "web-1"), ("server", "web-2")];
-    let asked = send(&app, "/servers/bulk", &operator, &chosen).await.text();
+    // As the bar sends it: the ticked servers and the kind of action.
+    let chosen = [("operation_type", "run_command"), ("server", "web-1"), ("server", "web-2")];
+    let asked = send(&app, "/operations/review?to=parameters", &operator, &chosen).await.text();
     assert!(
         asked.contains("nothing can be done to 1 of them") && asked.contains("name=\"command\""),
         "{asked}"
     );
-    let only = [("do", "run"), ("server", "web-1"), ("command", "echo chosen-$((40+2))")];
-    let reviewed = send(&app, "/servers/bulk", &operator, &only).await.text();
+    assert!(asked.contains("type=\"hidden\" name=\"server\" value=\"web-1, web-2\""), "{asked}");
+    let command = ("command", "echo chosen-$((40+2))");
+    let only = [("operation_type", "run_command"), ("server", "web-1"), command, ("to", "confirm")];
+    let reviewed = send(&app, "/operations/review", &operator, &only).await.text();
     assert!(
         reviewed.contains("Exactly this is sent to 1") && reviewed.contains("echo chosen-$((40+2))"),
         "{reviewed}"
     );
+    let seal = reviewed.split("name=\"seal\" value=\"").nth(1).unwrap().split('"').next().unwrap();
     let mut events = app.services.fleet.subscribe();
-    let place = done(&app, "/servers/bulk/apply", &operator, &only).await;
+    let place = done(&app, "/operations/new", &operator, &[&only[..], &[("seal", seal)]].concat()).await;
     assert!(place.starts_with("/operations/"), "{place}");
     in_time("the output", async {
         while !ok(&app, &place, &operator).await.contains("chosen-42") {

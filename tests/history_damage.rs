@@ -160,3 +160,20 @@ async fn a_roll_up_that_cannot_be_written_does_not_keep_expired_values_for_ever(
     assert_eq!(rows(&path, "raw"), 0);
     history.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_check_of_a_damaged_file_names_the_table_and_reads_the_rest() {
+    let (directory, path, _) = sealed().await;
+    let whole = roundsman::history::verify(&path).unwrap();
+    assert_eq!((whole.damaged, whole.unreadable), (0, 0));
+    let leaves = leaves(&path, "raw");
+    for place in [0, leaves.len() / 2, leaves.len() - 1] {
+        let copy = directory.path().join(format!("checked-{place}.db"));
+        std::fs::copy(&path, &copy).unwrap();
+        damage(&copy, leaves[place]);
+        let found = roundsman::history::verify(&copy).unwrap();
+        assert_eq!((found.damaged, found.unreadable), (0, 1), "leaf {place}: {found:?}");
+        assert!(found.rows < whole.rows && found.rows >= whole.rows / 2, "leaf {place}: {found:?}");
+        assert!(found.named.iter().any(|named| named.starts_with("raw:")), "leaf {place}: {found:?}");
+    }
+}

@@ -280,3 +280,42 @@ async fn a_link_that_drops_everything_is_noticed_and_what_waited_is_answered() {
     run(&in_time("it comes back", again).await, "true").await.unwrap();
     assert_eq!(session.logins(), 2);
 }
+
+#[tokio::test]
+async fn a_series_of_commands_finds_each_next_channel_open_and_leaves_none_behind() {
+    let sshd = Sshd::start_with("LogLevel DEBUG1").await;
+    let connection = connection_to(&sshd.target()).await;
+    for _ in 0..10 {
+        run(&connection, "true").await.unwrap();
+    }
+    let said = |what: &str| sshd.log().matches(what).count();
+    let opened = said("session_open: session ");
+    assert_eq!(opened, 11, "one more than the commands, for the one that did not come");
+    eventually("the one that nobody took is closed", || said("free: server-session") == opened).await;
+    run(&connection, "true").await.unwrap();
+    assert_eq!(said("session_open: session "), opened + 1, "one command is no series");
+}
+
+#[tokio::test]
+async fn a_series_of_commands_is_no_harm_where_one_session_is_allowed() {
+    let sshd = Sshd::start_with("MaxSessions 1").await;
+    let connection = connection_to(&sshd.target()).await;
+    for _ in 0..10 {
+        run(&connection, "true").await.unwrap();
+    }
+    assert_eq!(sshd.logins(), 1);
+}
+
+#[tokio::test]
+async fn a_channel_opened_ahead_serves_whatever_comes_first() {
+    let sshd = Sshd::start_with("MaxSessions 2").await;
+    let connection = connection_to(&sshd.target()).await;
+    for _ in 0..3 {
+        run(&connection, "true").await.unwrap();
+    }
+    let mut stream = connection.open_readings("exec cat").await.unwrap();
+    reading(&mut stream).await;
+    run(&connection, "true").await.unwrap();
+    reading(&mut stream).await;
+    assert_eq!((connection.channels_allowed(), sshd.logins()), (MAX_CHANNELS, 1));
+}

@@ -25,6 +25,8 @@ const CONTROL_2: &str = include_str!("fixtures/upgrade/control-2/roundsman.sql")
 const KEY_OF_CONTROL_2: &str = include_str!("fixtures/upgrade/control-2/master.key");
 const CONTROL_5: &str = include_str!("fixtures/upgrade/control-5/roundsman.sql");
 const KEY_OF_CONTROL_5: &str = include_str!("fixtures/upgrade/control-5/master.key");
+const CONTROL_11: &str = include_str!("fixtures/upgrade/control-11/roundsman.sql");
+const KEY_OF_CONTROL_11: &str = include_str!("fixtures/upgrade/control-11/master.key");
 const HISTORY_1: &str = include_str!("fixtures/upgrade/history-1/history.sql");
 const HISTORY_2: &str = include_str!("fixtures/upgrade/history-2/history.sql");
 
@@ -195,4 +197,120 @@ fn the_program_starts_on_the_data_of_an_earlier_release() {
     assert!(data.join("history.db.before-3").exists());
     let newest = data.join(format!("roundsman.db.before-{}", backup::known_schema()));
     assert_eq!(backup::schema(&newest).unwrap(), 2);
+}
+
+/// What each migration is in the source, in order.
+fn migrations() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/migrations");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+}
+
+/// A database as a program of `schema` had it that began with the data of the program with schema 2, and for schema 1 as one
+/// that had all of it that schema 1 has a place for.
+fn control_of_schema(schema: usize, path: &Path, migrations: &[String]) {
+    if schema == 1 {
+        let source = path.with_extension("source");
+        load(&source, CONTROL_2);
+        let connection = Connection::open(path).unwrap();
+        connection.pragma_update(None, "foreign_keys", "off").unwrap();
+        connection.execute_batch(&migrations[0]).unwrap();
+        connection.execute("ATTACH ? AS later", [source.to_str().unwrap()]).unwrap();
+        let names = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let mut statement = connection.prepare(names).unwrap();
+        let tables: Vec<String> =
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        for table in tables {
+            let columns = "SELECT group_concat(name) FROM pragma_table_info(?)";
+            let columns: String = connection.query_row(columns, [&table], |row| row.get(0)).unwrap();
+            let copy = format!(
+                "INSERT OR REPLACE INTO main.{table} ({columns}) SELECT {columns} FROM later.{table}"
+            );
+            connection.execute_batch(&copy).unwrap();
+        }
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        return;
+    }
+    load(path, CONTROL_2);
+    let connection = Connection::open(path).unwrap();
+    for migration in &migrations[2..schema] {
+        connection.execute_batch(migration).unwrap();
+    }
+    connection.pragma_update(None, "user_version", i64::try_from(schema).unwrap()).unwrap();
+}
+
+/// Names of tables with their columns, and the statements of the indexes.
+fn shape(path: &Path) -> Vec<(String, String)> {
+    let connection = Connection::open(path).unwrap();
+    let sql = "SELECT m.name, coalesce((SELECT group_concat(c.name || ' ' || c.type || ' ' || c.\"notnull\") FROM \
+               (SELECT * FROM pragma_table_info(m.name) ORDER BY name) c), '') FROM sqlite_master m ORDER BY m.name";
+    let mut statement = connection.prepare(sql).unwrap();
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
+#[tokio::test]
+async fn control_data_of_every_earlier_schema_ends_as_a_new_database_with_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let migrations = migrations();
+    assert_eq!(migrations.len(), backup::known_schema());
+    let fresh = dir.path().join("fresh.db");
+    drop(Store::open(&fresh).unwrap());
+    for schema in 1..backup::known_schema() {
+        let path = dir.path().join(format!("of-{schema}.db"));
+        control_of_schema(schema, &path, &migrations);
+        assert_eq!(backup::schema(&path).unwrap(), i64::try_from(schema).unwrap());
+        let store = Store::open(&path).unwrap();
+        assert_eq!(backup::integrity(&path).unwrap(), Vec::<String>::new(), "schema {schema}");
+        assert_eq!(shape(&path), shape(&fresh), "schema {schema}");
+        let mut names: Vec<String> = store
+            .read(servers::all)
+            .await
+            .unwrap()
+            .iter()
+            .map(|stored| stored.server.name.to_string())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, ["db-1", "vm"], "schema {schema}");
+        let chain = store.read(audit::verify).await.unwrap();
+        assert_eq!((chain.entries, chain.broken_at), (7, None), "schema {schema}");
+        assert_eq!(store.read(|c| keys::list(c, OrganizationId::DEFAULT)).await.unwrap().len(), 1);
+        let copy = dir.path().join(format!("of-{schema}.db.before-{}", backup::known_schema()));
+        assert_eq!(backup::schema(&copy).unwrap(), i64::try_from(schema).unwrap(), "the copy is as it was");
+    }
+}
+
+#[test]
+fn the_program_shows_all_that_the_release_with_schema_11_kept() {
+    let mut program = Program::prepared();
+    let data = program.data();
+    fs::create_dir(&data).unwrap();
+    load(&data.join("roundsman.db"), CONTROL_11);
+    write_private(&data.join("master.key"), KEY_OF_CONTROL_11);
+    program.start();
+    let names = |arguments: &[&str], member: &str| -> Vec<String> {
+        let listed = program.run(arguments).well().json();
+        let items = listed.get("items").unwrap_or(&listed).as_array().unwrap().clone();
+        let mut names: Vec<String> =
+            items.iter().map(|item| item[member].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&["list", "--json"], "name"), ["db-1", "edge-1", "vm"]);
+    assert_eq!(names(&["group", "list", "--json"], "name"), ["databases", "production"]);
+    assert_eq!(names(&["metric", "list", "--json"], "name"), ["queue_length"]);
+    assert_eq!(names(&["key", "list", "--json"], "name"), ["default", "second"]);
+    assert_eq!(names(&["op", "list", "--json"], "status"), ["failed"]);
+    let tokens = program.run(&["token", "list"]).well().stdout;
+    assert!(tokens.contains("machines") && tokens.contains("screen"), "{tokens}");
+    program.run(&["audit", "verify"]).well();
+    let checked = program.run(&["doctor", "--integrity", "--json"]).json();
+    for wanted in ["roundsman.db", "history.db", "samples", "audit log", "secrets"] {
+        let outcomes = checked["checks"].as_array().unwrap().iter().filter(|check| check["check"] == wanted);
+        let outcomes: Vec<&serde_json::Value> = outcomes.map(|check| &check["outcome"]).collect();
+        assert!(
+            !outcomes.is_empty() && outcomes.iter().all(|outcome| **outcome == "ok"),
+            "{wanted}: {checked}"
+        );
+    }
 }

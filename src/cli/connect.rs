@@ -101,6 +101,11 @@ pub(super) fn data_of(global: &Global) -> Result<Option<PathBuf>, CliError> {
     })
 }
 
+/// Whether neither a flag, the environment nor a running server says where the data is.
+pub(super) fn is_undecided(global: &Global) -> Result<bool, CliError> {
+    Ok(place(global, ENVIRONMENT)? == Place::ThisMachine && pointed_socket().is_none())
+}
+
 /// # Errors
 /// [`CliError::Unreachable`] says where was looked and what to do; [`CliError::Usage`] for an address that cannot be meant.
 pub(super) async fn connect(global: &Global, stand_alone: &dyn StandAlone) -> Result<Connected, CliError> {

@@ -3,7 +3,7 @@
 //! Looks only; it changes nothing.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 
 use super::Global;
 use super::client::{Client, segment};
-use super::connect::{Connected, StandAlone, connect, data_of};
+use super::connect::{Connected, StandAlone, connect, data_of, is_undecided};
 use super::error::CliError;
 use super::integrity;
 use super::machine::free_bytes;
 use super::output::{Output, bytes, list, span, text};
 use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, ENVIRONMENT};
 use crate::model::Timestamp;
 use crate::services::VERSION;
 use crate::store;
@@ -78,8 +79,11 @@ impl Finding {
 }
 
 /// Options of `doctor`.
-#[derive(Debug, Clone, Copy, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Options {
+    /// Configuration file of the server [default: /etc/roundsman/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Also read all data: both databases, the checksum of every sample, the audit chain, every stored secret
     #[arg(long)]
     integrity: bool,
@@ -91,7 +95,8 @@ pub(super) async fn run(
     stand_alone: &dyn StandAlone,
     output: &Output,
 ) -> Result<(), CliError> {
-    let mut findings = Vec::new();
+    let (mut findings, global) = configuration(global, options, ENVIRONMENT)?;
+    let global = &global;
     if options.integrity && data_of(global)?.is_none() {
         return Err(CliError::usage(
             "--integrity reads the files of the data directory: run it on that machine",
@@ -126,6 +131,47 @@ pub(super) async fn run(
             Err(CliError::failed(format!("{count} problems were found; the fix of each stands beside it")))
         }
     }
+}
+
+/// What the server's configuration says, and where it puts the data when nothing else names the place. The configuration of
+/// a Roundsman elsewhere is not on this machine.
+fn configuration(
+    global: &Global,
+    options: &Options,
+    environment: config::Environment<'_>,
+) -> Result<(Vec<Finding>, Global), CliError> {
+    const CHECK: &str = "configuration";
+    let mut global = global.clone();
+    if options.config.is_none() && data_of(&global)?.is_none() {
+        return Ok((Vec::new(), global));
+    }
+    let flags = config::Flags { config: options.config.clone(), ..config::Flags::default() };
+    let config = match Config::load(&flags, environment) {
+        Ok(config) => config,
+        Err(error) => {
+            let fix = "correct it; until then a start is refused";
+            return Ok((vec![Finding::problem(CHECK, error.to_string(), fix)], global));
+        }
+    };
+    let file = config::file_of(&flags, environment);
+    let detail = match file.exists() {
+        true => format!("{} is understood", file.display()),
+        false => "the defaults; there is no configuration file".to_owned(),
+    };
+    let mut findings = vec![Finding::ok(CHECK, detail)];
+    if let Some(archive) = config.retention.as_ref().and_then(|kept| kept.archive.as_ref())
+        && !archive.is_dir()
+    {
+        findings.push(Finding::problem(
+            "archive",
+            format!("{} is not a directory, so nothing that has expired is removed", archive.display()),
+            "make it, owned by the user that runs Roundsman and with mode 0700",
+        ));
+    }
+    if is_undecided(&global)? {
+        global.data = Some(config.data);
+    }
+    Ok((findings, global))
 }
 
 fn show(findings: &[Finding], output: &Output) -> Result<(), CliError> {

@@ -30,15 +30,16 @@ fn database(data: &Path, name: &'static str) -> Finding {
 fn chunks(data: &Path) -> Finding {
     const CHECK: &str = "samples";
     match history::verify(&data.join(HISTORY)) {
-        Ok(found) if found.damaged == 0 => {
+        Ok(found) if found.damaged == 0 && found.unreadable == 0 => {
             Finding::ok(CHECK, format!("{} rows, the checksum of each fits", found.rows))
         }
         Ok(found) => Finding::problem(
             CHECK,
             format!(
-                "{} of {} rows are damaged ({}); the others are read as before",
+                "{} of {} rows are damaged, and {} places of the file cannot be read ({}); all other rows are read as before",
                 found.damaged,
                 found.rows,
+                found.unreadable,
                 found.named.join(", ")
             ),
             "look at the disk; a backup brings the damaged rows back",

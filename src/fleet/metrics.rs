@@ -324,7 +324,7 @@ pub(super) fn perhaps(near: &[String]) -> String {
 }
 
 /// The names that `wanted` may be a slip of, the nearest first.
-fn near<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+pub fn near<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let wanted: String = wanted.chars().take(80).collect::<String>().to_lowercase();
     let mut scored: Vec<(usize, &str)> = names
         .filter_map(|name| {

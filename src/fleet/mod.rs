@@ -74,7 +74,7 @@ pub use key_view::{CertificateView, KeyDetail, KeySummary, KeyUseView, Validity}
 pub use keys::ImportedKey;
 pub use known::{ImportReport, KnownHostLine, LineOutcome, LineReport};
 pub use metrics::{
-    LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span,
+    LastReading, METRICS_A_QUERY, MetricRange, Resolution, SERVERS_A_QUERY, ServerSeries, Span, near,
 };
 pub use poller::Report;
 pub use push::{Heard, Registered, Registration, SshAddress};

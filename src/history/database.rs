@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use rusqlite_migration::{M, Migrations};
 
+use super::damage::{Keys, is_damage, readable_above, readable_below, readable_keys};
 use super::error::HistoryError;
 use super::level::Level;
 use super::progress::Progress;
@@ -29,9 +30,6 @@ const DELETES: usize = 2_000;
 
 /// Statements that a connection keeps prepared: each of a handful for each of eleven tables.
 const STATEMENTS: usize = 64;
-
-/// Damaged pages that a look at the keys of a table steps over; a file with more is lost anyway.
-const MAX_DAMAGED_PAGES: u64 = 64;
 
 /// Setting: the number of the next new series.
 const NEXT_SERIES: &str = "next_series";
@@ -175,20 +173,6 @@ pub(super) fn blob_tables(db: &Connection) -> rusqlite::Result<Vec<String>> {
            AND (SELECT group_concat(c.name) FROM pragma_table_info(t.name) c) = 'k,b' ORDER BY t.name",
     )?;
     statement.query_map([], |row| row.get(0))?.collect()
-}
-
-/// Every row of one of [`blob_tables`], one in memory at a time.
-pub(super) fn each_blob(
-    db: &Connection,
-    table: &str,
-    mut visit: impl FnMut(i64, &[u8]),
-) -> rusqlite::Result<()> {
-    let mut statement = db.prepare(&format!("SELECT k, b FROM \"{table}\" ORDER BY k"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        visit(row.get(0)?, row.get_ref(1)?.as_blob()?);
-    }
-    Ok(())
 }
 
 /// A connection for one short read after the other.
@@ -340,11 +324,6 @@ pub(super) fn get_row(
     db.prepare_cached(&format!("SELECT b FROM {} WHERE k = ?", table.name()))?
         .query_row([chunk_key(row, server)], |row| row.get(0))
         .optional()
-}
-
-/// Whether SQLite says that what it read makes no sense: one page may be all that is wrong.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
 }
 
 pub(super) fn delete_row(db: &Connection, table: Table, row: i64, server: u32) -> rusqlite::Result<()> {
@@ -501,14 +480,6 @@ pub(super) fn progress(db: &Connection) -> rusqlite::Result<Vec<(u32, u8, i64)>>
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
-/// Keys of a table, as far as they can be read.
-#[derive(Debug, Default)]
-pub(super) struct Keys {
-    pub(super) keys: Vec<i64>,
-    /// Places that SQLite could not read; each hides some keys.
-    pub(super) damaged: u64,
-}
-
 /// Servers that have sealed raw chunks, each with its oldest bucket. Reads all keys.
 pub(super) fn first_buckets(db: &Connection) -> rusqlite::Result<Vec<(u32, i64)>> {
     let mut first = HashMap::new();
@@ -523,78 +494,6 @@ pub(super) fn first_buckets(db: &Connection) -> rusqlite::Result<Vec<(u32, i64)>
 /// Keys of a table from a row on, newest first.
 pub(super) fn keys_from(db: &Connection, table: Table, row: i64) -> rusqlite::Result<Keys> {
     readable_keys(db, table.name(), chunk_key(row, 0))
-}
-
-/// Keys from `least` on, newest first; a page that makes no sense is stepped over.
-fn readable_keys(db: &Connection, table: &str, least: i64) -> rusqlite::Result<Keys> {
-    let mut found = Keys::default();
-    let mut most = i64::MAX;
-    let sql = format!("SELECT k FROM {table} WHERE k BETWEEN ? AND ? ORDER BY k DESC");
-    let mut statement = db.prepare(&sql)?;
-    loop {
-        let mut rows = statement.query([least, most])?;
-        let damage = loop {
-            match rows.next() {
-                Ok(Some(row)) => found.keys.push(row.get(0)?),
-                Ok(None) => return Ok(found),
-                Err(error) if is_damage(&error) => break error,
-                Err(error) => return Err(error),
-            }
-        };
-        found.damaged += 1;
-        let above = found.keys.last().map_or(most, |last| last.saturating_sub(1));
-        tracing::error!(table, error = %damage, "history: a page is damaged; its rows are skipped");
-        match (found.damaged < MAX_DAMAGED_PAGES).then(|| readable_below(db, table, least, above)) {
-            Some(Ok(Some(next))) => most = next,
-            Some(Err(error)) => return Err(error),
-            Some(Ok(None)) | None => return Ok(found),
-        }
-    }
-}
-
-/// The greatest key up to `most` behind a place that cannot be read. None: there is none from `least` on.
-fn readable_below(db: &Connection, table: &str, least: i64, most: i64) -> rusqlite::Result<Option<i64>> {
-    let sql = format!("SELECT k FROM {table} WHERE k BETWEEN ?1 AND ?2 ORDER BY k DESC LIMIT 1");
-    search(db, &sql, most, least, |tried| [least, tried])
-}
-
-/// The least key from `least` on behind a place that cannot be read. None: there is none up to `most`.
-fn readable_above(db: &Connection, table: &str, least: i64, most: i64) -> rusqlite::Result<Option<i64>> {
-    let sql = format!("SELECT k FROM {table} WHERE k BETWEEN ?1 AND ?2 ORDER BY k LIMIT 1");
-    search(db, &sql, least, most, |tried| [tried, most])
-}
-
-/// Halves the way from `near`, where nothing can be read, to `far`, until it stands behind the damage: some 60 questions.
-fn search(
-    db: &Connection,
-    sql: &str,
-    near: i64,
-    far: i64,
-    bounds: impl Fn(i64) -> [i64; 2],
-) -> rusqlite::Result<Option<i64>> {
-    let mut statement = db.prepare_cached(sql)?;
-    let (mut near, mut far) = (i128::from(near), i128::from(far));
-    let mut best = None;
-    loop {
-        let tried = near + (far - near) / 2;
-        let asked = i64::try_from(tried).unwrap_or(i64::MAX);
-        match statement.query_row(bounds(asked), |row| row.get(0)).optional() {
-            Ok(found) => {
-                best = found.or(best);
-                if far == tried {
-                    return Ok(best);
-                }
-                far = tried;
-            }
-            Err(error) if is_damage(&error) => {
-                if near == tried {
-                    return Ok(best);
-                }
-                near = tried;
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// First and last row of a table, as far as they can be read.

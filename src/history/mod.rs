@@ -9,6 +9,7 @@ mod aggregate;
 mod archive;
 mod chunk;
 mod column;
+mod damage;
 mod database;
 mod error;
 mod head;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 
 use super::chunk::{self, Chunk};
+use super::damage;
 use super::database::{self, Journal, Table};
 use super::head::{self, BUCKET_MS, RECENT_TICKS};
 use super::journal;
@@ -120,7 +121,7 @@ fn first_time_ms(db: &Connection, tables: &[(Journal, Vec<i64>)]) -> rusqlite::R
         for key in keys {
             let start = match database::blob_start(db, journal.table(), *key, journal::FIXED_BYTES) {
                 // Counted when it is replayed.
-                Err(error) if database::is_damage(&error) => continue,
+                Err(error) if damage::is_damage(&error) => continue,
                 start => start?,
             };
             let span = journal::span_of(&start);
@@ -141,7 +142,7 @@ fn note_sealed(db: &Connection, memory: &mut Memory, first_ms: i64) -> rusqlite:
             let (_, server) = database::split_key(key);
             let start = match database::blob_start(db, table.name(), key, chunk::HEADER_BYTES) {
                 // The journal brings it once more.
-                Err(error) if database::is_damage(&error) => continue,
+                Err(error) if damage::is_damage(&error) => continue,
                 start => start?,
             };
             let last_ms = chunk::last_time_ms(&start);
@@ -162,7 +163,7 @@ fn replay(
 ) -> rusqlite::Result<bool> {
     let row = match database::blob_start(db, journal.table(), key, usize::MAX) {
         // Nothing in it is of our form: it is counted below.
-        Err(error) if database::is_damage(&error) => Vec::new(),
+        Err(error) if damage::is_damage(&error) => Vec::new(),
         row => row?,
     };
     let now_ms = now.as_millis();
@@ -197,7 +198,7 @@ fn load_recent(db: &Connection, memory: &mut Memory, now: Timestamp) -> rusqlite
         let blob = match database::get_row(db, table, bucket, server) {
             Ok(Some(blob)) => blob,
             Ok(None) => continue,
-            Err(error) if database::is_damage(&error) => {
+            Err(error) if damage::is_damage(&error) => {
                 damaged += 1;
                 tracing::error!(server, bucket, %error, "history: a row is damaged and is skipped");
                 continue;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::archive::Archive;
+use super::damage;
 use super::database::{self, Table};
 use super::error::HistoryError;
 use super::level::{DAY_MS, Level};
@@ -132,7 +133,7 @@ impl Run {
                     Ok(Some(blob)) => archive.add(shared, table, *row, *server, &blob)?,
                     Ok(None) => {}
                     // It has nothing to give any more.
-                    Err(error) if database::is_damage(&error) => {
+                    Err(error) if damage::is_damage(&error) => {
                         shared.damaged(table, *row, *server, &error);
                     }
                     Err(error) => return Err(failed(error)),

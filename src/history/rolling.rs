@@ -11,6 +11,7 @@ use rusqlite::{Connection, Savepoint};
 use super::Shared;
 use super::chunk::{Chunk, MAX_SERIES_PER_ROW};
 use super::column::Effort;
+use super::damage;
 use super::database::{self, Table};
 use super::error::HistoryError;
 use super::head::{self, BUCKET_MS, CHUNK_BUCKETS};
@@ -252,7 +253,7 @@ impl Blobs {
             match database::get_row(db, table, row, server) {
                 Ok(Some(blob)) => blobs.stored.push((table, row, blob)),
                 Ok(None) => {}
-                Err(error) if database::is_damage(&error) => {
+                Err(error) if damage::is_damage(&error) => {
                     shared.damaged(table, row, server, &error);
                     blobs.damaged += 1;
                 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Shared;
 use super::chunk::Chunk;
+use super::damage;
 use super::database::{self, Table};
 use super::error::HistoryError;
 use super::level::{DAY_MS, Level};
@@ -141,7 +142,7 @@ pub(super) fn check(db: &Connection, shared: &Shared) -> Result<Integrity, Histo
                 // Removed meanwhile.
                 Ok(None) => continue,
                 Ok(Some(blob)) => problem_of(table, &blob),
-                Err(error) if database::is_damage(&error) => Some(error.to_string()),
+                Err(error) if damage::is_damage(&error) => Some(error.to_string()),
                 Err(error) => return Err(failed(error)),
             };
             found.rows += 1;

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use super::Shared;
 use super::chunk::Chunk;
+use super::damage;
 use super::database::{self, Table};
 use super::error::HistoryError;
 use super::series::SeriesId;
@@ -32,7 +33,7 @@ pub(super) fn read(
     let blob = match database::get_row(db, table, row, server) {
         Ok(Some(blob)) => blob,
         Ok(None) => return Ok(Stored::Missing),
-        Err(error) if database::is_damage(&error) => {
+        Err(error) if damage::is_damage(&error) => {
             shared.damaged(table, row, server, &error);
             return Ok(Stored::Damaged);
         }

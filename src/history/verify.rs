@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use super::damage;
 use super::database;
 use super::error::HistoryError;
 
@@ -17,21 +18,23 @@ const NAMED: usize = 20;
 pub struct Verified {
     pub rows: u64,
     pub damaged: u64,
+    /// Places that SQLite could not read; each hides one row or more, which are not in `rows`.
+    pub unreadable: u64,
     /// The first damaged rows: table and key.
     pub named: Vec<String>,
 }
 
 /// Reads every chunk, roll-up and journal row of a file and compares it with its checksum. Works beside a running
-/// server.
+/// server. A place that cannot be read is counted and stepped over.
 ///
 /// # Errors
-/// [`HistoryError`] when the file cannot be read as a database.
+/// [`HistoryError`] when the file cannot be read as a database, or hardly anything in it can.
 pub fn verify(path: &Path) -> Result<Verified, HistoryError> {
     let failed = |error| HistoryError::of(path, error);
     let db = database::open_reader(path).map_err(failed)?;
     let mut verified = Verified::default();
     for table in database::blob_tables(&db).map_err(failed)? {
-        let seen = database::each_blob(&db, &table, |key, bytes| {
+        let seen = damage::each_blob(&db, &table, |key, bytes| {
             verified.rows += 1;
             if !is_whole(bytes) {
                 verified.damaged += 1;
@@ -40,7 +43,11 @@ pub fn verify(path: &Path) -> Result<Verified, HistoryError> {
                 }
             }
         });
-        seen.map_err(failed)?;
+        let unreadable = seen.map_err(failed)?;
+        verified.unreadable += unreadable;
+        if unreadable > 0 && verified.named.len() < NAMED {
+            verified.named.push(format!("{table}: {unreadable} unreadable places"));
+        }
     }
     Ok(verified)
 }

@@ -122,6 +122,8 @@ pub enum Actor {
     Token { id: TokenId, name: String },
     /// Someone on the machine itself, through the control socket or the command line.
     System { uid: u32, name: String },
+    /// A task, with the rights of its owner.
+    Task { name: String, owner: String },
     /// Roundsman itself (enrolment of the local machine, pollers).
     Roundsman,
 }
@@ -132,6 +134,7 @@ impl fmt::Display for Actor {
             Self::User { name, .. } => write!(f, "{name}"),
             Self::Token { name, .. } => write!(f, "token:{name}"),
             Self::System { name, .. } => write!(f, "system:{name}"),
+            Self::Task { name, owner } => write!(f, "{owner} by the task {name}"),
             Self::Roundsman => f.write_str("roundsman"),
         }
     }

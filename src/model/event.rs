@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Health, OperationId, OrganizationId, Reachability, Sample, ServerId, Timestamp};
+use super::{Health, OperationId, OrganizationId, Reachability, Sample, ServerId, TaskId, Timestamp};
 
 /// One change. Cheap to clone: it goes to every open page.
 #[derive(Debug, Clone)]
@@ -46,12 +46,58 @@ pub enum Event {
         done_bytes: u64,
         total_bytes: u64,
     },
+    /// A task was changed, or a run of it began or ended.
+    Task {
+        organization: OrganizationId,
+        task: TaskId,
+        name: Arc<str>,
+        change: TaskChange,
+        /// Of the run, where there is one.
+        operation: Option<OperationId>,
+        /// Why a run failed or was left out.
+        reason: Option<Arc<str>>,
+    },
     /// History cannot be written, or is written again. Once at each change; it concerns everybody.
     History {
         at: Timestamp,
         /// Why the file takes nothing. None: it takes values again.
         error: Option<String>,
     },
+}
+
+/// What happened to a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskChange {
+    Created,
+    /// Edited, enabled or disabled.
+    Changed,
+    Removed,
+    Started,
+    /// Every server succeeded.
+    Completed,
+    /// A run did not succeed and is not tried again.
+    Failed,
+    /// A run did not succeed and is tried again.
+    Retrying,
+    /// A run was left out, missed or cancelled.
+    Skipped,
+}
+
+impl TaskChange {
+    /// As the events of the API name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "task.created",
+            Self::Changed => "task.changed",
+            Self::Removed => "task.removed",
+            Self::Started => "task.started",
+            Self::Completed => "task.completed",
+            Self::Failed => "task.failed",
+            Self::Retrying => "task.retrying",
+            Self::Skipped => "task.skipped",
+        }
+    }
 }
 
 /// Which way a file goes.
@@ -72,6 +118,7 @@ impl Event {
             | Self::ServerChanged { organization, .. }
             | Self::ServerRemoved { organization, .. }
             | Self::Operation { organization, .. }
+            | Self::Task { organization, .. }
             | Self::Transfer { organization, .. } => Some(*organization),
             Self::History { .. } => None,
         }
@@ -93,7 +140,7 @@ impl Event {
             | Self::ServerRemoved { server, .. }
             | Self::Operation { server, .. }
             | Self::Transfer { server, .. } => Some(*server),
-            Self::History { .. } => None,
+            Self::Task { .. } | Self::History { .. } => None,
         }
     }
 }

@@ -63,6 +63,9 @@ id! {
     /// A service that needs another.
     DependencyId;
     CustomMetricId;
+    TaskId;
+    /// One run of a task.
+    TaskRunId;
 }
 
 impl OrganizationId {

@@ -16,6 +16,7 @@ mod sample;
 mod secret;
 mod selector;
 mod server;
+mod task;
 mod time;
 mod way_in;
 mod words;
@@ -24,11 +25,11 @@ pub use access::{Actor, Caller, Reporter, Rights, Role, Scope, UnknownRole};
 pub use agent::{AgentMode, InstalledAgent, ProbeKind, UnknownAgentMode};
 pub use custom_metric::CustomMetric;
 pub use dependency::{Dependency, cycle_through, layers};
-pub use event::{Direction, Event};
+pub use event::{Direction, Event, TaskChange};
 pub use group::{Colour, Group, GroupName, InvalidGroup};
 pub use ids::{
     CustomMetricId, DependencyId, GroupId, InvalidId, KeyId, KnownHostId, OperationId, OrganizationId,
-    RecordId, ServerId, SessionId, TokenId, UserId,
+    RecordId, ServerId, SessionId, TaskId, TaskRunId, TokenId, UserId,
 };
 pub use operation::{OperationStatus, ServiceVerb, Signal, TargetStatus, UnknownState};
 pub use reading::{ContainerUsage, ProcessUsage};
@@ -44,6 +45,7 @@ pub use server::{
     Health, InvalidServer, Layer, LoginMethod, Port, Reachability, Server, ServerName, ServerNumber, Status,
     Tag, Transport, shown,
 };
+pub use task::{Cause, InvalidTask, Missed, Overlap, Owner, RunStatus, Task, TaskRun};
 pub use time::Timestamp;
 pub use way_in::{
     ActionLogin, BlindSpot, Findings, Login, ProxyAddress, ProxyScheme, SecretKind, UnknownSecret, WayIn,

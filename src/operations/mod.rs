@@ -33,7 +33,7 @@ use ledger::Ledger;
 use rolling::Switch;
 
 pub use fold::{Cluster, Side, cluster_summary, clusters};
-pub use repeat::parameter;
+pub use repeat::{parameter, stored_action};
 pub use strategy::{InvalidStrategy, Share, Strategy, WhenBusy, parse_batches};
 pub use timeline::{Mark, MarkKind, Timeline};
 
@@ -294,13 +294,27 @@ impl Operations {
         caller: &Caller,
         order: impl Into<Order>,
     ) -> Result<OperationView, OperationError> {
+        self.begin_as(OperationId::new(self.inner.clock.new_uuid()), caller, order).await
+    }
+
+    /// As [`Self::begin`], under an id that the caller chose: whoever wrote it down first knows after a stop whether the
+    /// operation was begun.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn begin_as(
+        &self,
+        id: OperationId,
+        caller: &Caller,
+        order: impl Into<Order>,
+    ) -> Result<OperationView, OperationError> {
         let order: Order = order.into();
         let planned = self.plan_order(caller, &order)?;
         if let [Planned { plan: Err(reason), .. }] = planned.as_slice() {
             return Err(ActionError::NotHere(reason.clone()).into());
         }
         let now = self.inner.clock.now();
-        let operation = self.operation_of(caller, &order, now);
+        let operation = self.operation_of(id, caller, &order, now);
         let mut batches = vec![0; planned.len()];
         for (number, batch) in (0_u32..).zip(order.strategy.split(planned.len())) {
             batches.get_mut(batch).into_iter().flatten().for_each(|batch| *batch = number);
@@ -338,7 +352,7 @@ impl Operations {
         Ok(OperationView { operation, targets: running.ledger.views() })
     }
 
-    fn operation_of(&self, caller: &Caller, order: &Order, now: Timestamp) -> Operation {
+    fn operation_of(&self, id: OperationId, caller: &Caller, order: &Order, now: Timestamp) -> Operation {
         let action = &order.action;
         let mut parameters = serde_json::to_value(action).unwrap_or_default();
         if let (Action::RunCommand { command, .. }, Some(members)) = (action, parameters.as_object_mut()) {
@@ -347,7 +361,7 @@ impl Operations {
         let is_repeatable =
             repeat::stored_action(action.kind(), &parameters).is_ok_and(|stored| stored == *action);
         Operation {
-            id: OperationId::new(self.inner.clock.new_uuid()),
+            id,
             organization: caller.organization,
             kind: action.kind().to_owned(),
             title: mask(&action.title()),
@@ -431,6 +445,19 @@ impl Operations {
     fn forget(&self, id: OperationId) {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.inner.turned.notify_waiters();
+    }
+
+    /// Waits while an operation is under way in this process; what became of it is then in the store.
+    pub async fn ended(&self, id: OperationId) {
+        loop {
+            let turned = self.inner.turned.notified();
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            if self.find_running(id).is_none() {
+                return;
+            }
+            turned.await;
+        }
     }
 
     fn find_running(&self, id: OperationId) -> Option<Arc<Running>> {

@@ -29,7 +29,10 @@ pub fn parameter(members: &Map<String, Value>) -> impl Fn(&str) -> Option<String
 }
 
 /// The action that a stored operation did, as far as what is stored says it.
-pub(super) fn stored_action(kind: &str, parameters: &Value) -> Result<Action, ActionError> {
+///
+/// # Errors
+/// [`ActionError::Invalid`]: not all of it is there.
+pub fn stored_action(kind: &str, parameters: &Value) -> Result<Action, ActionError> {
     let mut members = parameters.as_object().cloned().unwrap_or_default();
     if let Some(limit) = members.get("timeout_ms").and_then(Value::as_u64) {
         members.insert("timeout_s".to_owned(), limit.div_ceil(1000).into());

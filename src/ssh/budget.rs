@@ -316,6 +316,12 @@ impl Budget {
         self.lock().cap()
     }
 
+    /// Whether no limit was found and less than half of the places are taken.
+    pub(super) fn has_many_left(&self) -> bool {
+        let state = self.lock();
+        state.learned.is_none() && state.used() < MAX_CHANNELS / 2
+    }
+
     pub(super) fn learned(&self) -> Option<Learned> {
         self.lock().learned
     }

@@ -17,6 +17,7 @@ use super::budget::{Place, Use};
 use super::connection::Connection;
 use super::error::SshError;
 use super::remote::Ending;
+use super::spare::Ahead;
 
 /// A server that needs longer to open a channel does not answer; refusals are retried within it.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -64,7 +65,12 @@ impl Running {
             place.establish();
             let (read, write) = channel.split();
             let running = Self { read, write, connection: connection.clone(), _place: place };
-            return match timeout_at(deadline, running.write.exec(true, line)).await {
+            let ahead = matches!(kind, Use::Command(_)).then(|| Ahead::begin(connection)).flatten();
+            let asked = timeout_at(deadline, running.write.exec(true, line)).await;
+            if let Some(ahead) = ahead {
+                ahead.finish();
+            }
+            return match asked {
                 Ok(Ok(())) => Ok(running),
                 Ok(Err(_)) => Err(connection.lost()),
                 Err(_) => {
@@ -127,6 +133,9 @@ async fn open(
     let mut refusals = 0;
     let alone_until = Instant::now() + REFUSED_ALONE_LIMIT;
     loop {
+        if let Some(channel) = connection.shared().spare.take() {
+            return Ok(Some(channel));
+        }
         let shared = std::sync::Arc::clone(connection.shared());
         let mut opening = Box::pin(async move { shared.handle.channel_open_session().await });
         match timeout_at(deadline, &mut opening).await {

@@ -20,6 +20,7 @@ use super::error::{Endpoint, SshError};
 use super::handler::{Gatekeeper, Observed};
 use super::hostkey::HostKey;
 use super::remote::{Ending, Marker};
+use super::spare::Spare;
 
 /// How long a command waits while what stays open holds every channel that the server allows. Readings give way within
 /// a reading's time.
@@ -53,9 +54,14 @@ pub(super) struct Shared {
     unended: Mutex<Vec<Ending>>,
     local_closes: AtomicU32,
     runs: AtomicU32,
+    pub(super) spare: Spare,
 }
 
 impl Shared {
+    pub(super) fn count_local_close(&self) {
+        self.local_closes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A number for one command of this connection.
     pub(super) fn next_run(&self) -> u32 {
         self.runs.fetch_add(1, Ordering::Relaxed)
@@ -94,6 +100,7 @@ impl Connection {
             unended: Mutex::default(),
             local_closes: AtomicU32::new(0),
             runs: AtomicU32::new(0),
+            spare: Spare::default(),
         }))
     }
 
@@ -156,7 +163,12 @@ impl Connection {
     }
 
     pub(super) fn count_local_close(&self) {
-        self.0.local_closes.fetch_add(1, Ordering::Relaxed);
+        self.0.count_local_close();
+    }
+
+    /// Whether the server allows many more channels than are open, so that one that is not needed yet is no harm.
+    pub(super) fn has_many_channels_left(&self) -> bool {
+        self.0.budget.has_many_left()
     }
 
     /// Why it is closed, as an error.
@@ -197,6 +209,9 @@ impl Connection {
     /// Waits for a place. `first`: it had one, and the server refused the channel.
     pub(super) async fn place(&self, kind: Use, first: bool) -> Result<Place, SshError> {
         let mut waiting = self.0.budget.queue(kind, first);
+        if let Ok(place) = waiting.try_recv() {
+            return if self.is_closed() { Err(self.lost()) } else { Ok(place) };
+        }
         loop {
             let begun = self.0.budget.commands_begun();
             tokio::select! {

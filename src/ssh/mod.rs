@@ -38,6 +38,7 @@ mod proxy;
 mod remote;
 pub mod request;
 pub mod session;
+mod spare;
 pub mod stream;
 pub mod target;
 pub mod transfer;

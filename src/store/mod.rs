@@ -19,6 +19,7 @@ pub mod sealed;
 pub mod seen;
 pub mod servers;
 pub mod settings;
+pub mod tasks;
 pub mod timeline;
 pub mod tokens;
 pub mod users;
@@ -50,6 +51,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0009_custom_metrics.sql")),
     M::up(include_str!("migrations/0010_groups.sql")),
     M::up(include_str!("migrations/0011_operation_strategy.sql")),
+    M::up(include_str!("migrations/0014_tasks.sql")),
     M::up(include_str!("migrations/0016_cadence.sql")),
 ];
 

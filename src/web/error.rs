@@ -16,6 +16,7 @@ use crate::fleet::FleetError;
 use crate::history::HistoryError;
 use crate::operations::OperationError;
 use crate::ssh::transfer::TransferError;
+use crate::tasks::{InvalidSchedule, TaskError};
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub enum Failure {
     Auth(AuthError),
     Fleet(FleetError),
     Operation(OperationError),
+    Task(TaskError),
     History(HistoryError),
     Export(ExportError),
     Invalid(String),
@@ -72,6 +74,23 @@ impl From<OperationError> for Failure {
             OperationError::Fleet(error) => error.into(),
             other => Self::Operation(other),
         }
+    }
+}
+
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Auth(error) => Self::Auth(error),
+            TaskError::Fleet(error) => error.into(),
+            TaskError::Operation(error) => error.into(),
+            other => Self::Task(other),
+        }
+    }
+}
+
+impl From<InvalidSchedule> for Failure {
+    fn from(error: InvalidSchedule) -> Self {
+        Self::Task(error.into())
     }
 }
 
@@ -143,6 +162,7 @@ pub fn problem(failure: &Failure) -> Problem {
         Failure::Auth(error) => of_auth(error),
         Failure::Fleet(error) => of_fleet(error),
         Failure::Operation(error) => of_operation(error),
+        Failure::Task(error) => of_task(error),
         Failure::History(error) => of_history(error),
         Failure::Export(error) => of_export(error),
         Failure::Invalid(message) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
@@ -313,6 +333,25 @@ fn of_operation(error: &OperationError) -> Problem {
         }
         OperationError::NoSuchOperation(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
         OperationError::Store(_) => internal(&detail),
+    }
+}
+
+fn of_task(error: &TaskError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        TaskError::Auth(error) => of_auth(error),
+        TaskError::Fleet(error) => of_fleet(error),
+        TaskError::Operation(error) => of_operation(error),
+        TaskError::Invalid { field, .. } => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!(field))
+        }
+        TaskError::NoSuchTask(_) => Problem::new(StatusCode::NOT_FOUND, "not-found", detail),
+        TaskError::NameTaken(_) => {
+            Problem::new(StatusCode::CONFLICT, "name-taken", detail).with("field", json!("name"))
+        }
+        TaskError::UnderWay { operation } => Problem::new(StatusCode::CONFLICT, "already-running", detail)
+            .with("operation_id", json!(operation)),
+        TaskError::Store(_) => internal(&detail),
     }
 }
 

@@ -9,18 +9,19 @@ use std::time::Duration;
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior};
 use warp::ws::{Message, WebSocket};
 
+use super::pages::operation_look::Look;
 use super::pages::server::Tab;
 use super::pages::{Fragment, Viewer, fleet as fleet_page};
 use super::request::{Access, REVISIT, Request, still_welcome};
 use super::routes::Route;
 use crate::fleet::{ServerFilter, ServerState};
-use crate::model::{Caller, Event, OperationId, Sample, ServerId, Timestamp};
+use crate::model::{Caller, Event, OperationId, Sample, ServerId, TaskId, Timestamp};
 use crate::services::Services;
 
 /// A browser that takes no message for so long is gone.
@@ -33,6 +34,9 @@ const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 const OPERATION_EVERY: Duration = Duration::from_millis(200);
 /// The list of operations, and of the commands of a server, change at most this often while many run.
 const LISTS_EVERY: Duration = Duration::from_secs(1);
+
+/// A message from a page is a few numbers; a longer one is not read.
+const SAID_BYTES: usize = 1024;
 
 /// The routes of this file.
 pub(super) fn routes() -> Vec<Route> {
@@ -50,11 +54,16 @@ enum View {
     /// Servers beside each other: their samples.
     Charts,
     Operations,
-    Operation(OperationId),
+    Operation {
+        id: OperationId,
+        look: Look,
+    },
+    Tasks,
+    Task(TaskId),
 }
 
 impl View {
-    /// From `view=fleet&…`, `view=group:ID`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations` or `view=operation:ID`. None: no page of ours asks like that.
+    /// From `view=fleet&…`, `view=group:ID`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations`, `view=operation:ID`, `view=tasks` or `view=task:ID`. None: no page of ours asks like that.
     fn of(request: &Request) -> Option<Self> {
         let rest = request.query.iter().filter(|(name, _)| name != "view").cloned();
         match request.query("view")?.split(':').collect::<Vec<_>>().as_slice() {
@@ -68,10 +77,22 @@ impl View {
             }
             ["charts"] => Some(Self::Charts),
             ["operations"] => Some(Self::Operations),
-            ["operation", id] => Some(Self::Operation(id.parse().ok()?)),
+            ["operation", id] => {
+                let look = Look::of(|name| request.query(name));
+                Some(Self::Operation { id: id.parse().ok()?, look })
+            }
+            ["tasks"] => Some(Self::Tasks),
+            ["task", id] => Some(Self::Task(id.parse().ok()?)),
             _ => None,
         }
     }
+}
+
+/// One message from a page.
+#[derive(Deserialize)]
+struct Said {
+    /// Positions of the targets that are opened.
+    open: Vec<u32>,
 }
 
 /// One message to a page.
@@ -165,7 +186,7 @@ async fn attend(request: Request, services: Services, socket: WebSocket) {
                 Err(RecvError::Closed) => return,
             },
             said = incoming.next() => match said {
-                Some(Ok(said)) if !said.is_close() => {}
+                Some(Ok(said)) if !said.is_close() => attendant.hear(&said),
                 _ => return,
             },
             _ = revisit.tick() => {
@@ -191,14 +212,25 @@ impl Attendant {
     const fn delay(&self) -> Duration {
         match self.view {
             View::Fleet(_) => GATHER,
-            View::Server { tab: Tab::Commands, .. } | View::Operations => LISTS_EVERY,
+            View::Server { tab: Tab::Commands, .. } | View::Operations | View::Tasks | View::Task(_) => {
+                LISTS_EVERY
+            }
             View::Charts | View::Server { .. } => Duration::ZERO,
-            View::Operation(_) => OPERATION_EVERY,
+            View::Operation { .. } => OPERATION_EVERY,
         }
     }
 
     const fn shows_actions(&self) -> bool {
-        matches!(self.view, View::Operation(_) | View::Server { tab: Tab::Commands, .. })
+        matches!(self.view, View::Operation { .. } | View::Server { tab: Tab::Commands, .. })
+    }
+
+    /// A page of an operation says which servers are opened on it: only their output is sent. Anything else is not ours.
+    fn hear(&mut self, said: &Message) {
+        let View::Operation { look, .. } = &mut self.view else { return };
+        let Some(text) = said.to_str().ok().filter(|text| text.len() <= SAID_BYTES) else { return };
+        if let Ok(Said { open }) = serde_json::from_str(text) {
+            look.open(open.into_iter());
+        }
     }
 
     /// Servers that belong on the page.
@@ -221,7 +253,7 @@ impl Attendant {
         match &self.view {
             View::Fleet(_) => true,
             View::Server { id, .. } => *id == server.to_string(),
-            View::Charts | View::Operations | View::Operation(_) => false,
+            View::Charts | View::Operations | View::Operation { .. } | View::Tasks | View::Task(_) => false,
         }
     }
 
@@ -234,10 +266,15 @@ impl Attendant {
             gathered.reload = true;
             return;
         }
+        if let Event::Task { task, .. } = event {
+            gathered.reload |=
+                matches!(self.view, View::Tasks) || matches!(&self.view, View::Task(shown) if shown == task);
+            return;
+        }
         if let Event::Operation { operation, server, .. } = event {
             match &self.view {
                 View::Operations => gathered.reload = true,
-                View::Operation(shown) if shown == operation => {
+                View::Operation { id, .. } if id == operation => {
                     gathered.acted_on.insert(*server);
                 }
                 View::Server { tab: Tab::Commands, .. } if self.concerns(*server) => {
@@ -268,7 +305,8 @@ impl Attendant {
                 gathered.summary_due = true;
             }
             Event::ServerChanged { .. } | Event::ServerRemoved { .. } => gathered.reload = true,
-            Event::Operation { .. } | Event::Transfer { .. } | Event::History { .. } => {}
+            Event::Operation { .. } | Event::Task { .. } | Event::Transfer { .. } | Event::History { .. } => {
+            }
         }
     }
 
@@ -291,10 +329,12 @@ impl Attendant {
             return Vec::new();
         }
         match &self.view {
-            View::Operation(id) => {
+            View::Operation { id, look } => {
                 let changed = (!gathered.all_acted_on).then_some(&gathered.acted_on);
                 let (viewer, id) = (&self.viewer, id.to_string());
-                super::site::fragments_of_operation(&self.services, &self.caller, viewer, &id, changed).await
+                let shown = (id.as_str(), look);
+                super::site::fragments_of_operation(&self.services, &self.caller, viewer, shown, changed)
+                    .await
             }
             View::Server { id, tab: Tab::Commands, query } => {
                 super::site::command_fragments(&self.services, &self.caller, id, query).await
@@ -321,7 +361,7 @@ impl Attendant {
                 View::Server { tab, query, .. } => {
                     update.fragments.extend(self.server_fragments(&state, *tab, query));
                 }
-                View::Charts | View::Operations | View::Operation(_) => {}
+                View::Charts | View::Operations | View::Operation { .. } | View::Tasks | View::Task(_) => {}
             }
         }
         if matches!(self.view, View::Fleet(_)) {

@@ -284,7 +284,7 @@ impl Share {
 #[derive(Debug, Clone, PartialEq, Template)]
 #[template(
     ext = "html",
-    source = "<svg class=\"bar {{ level.class() }}\" viewBox=\"0 0 100 1\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect width=\"{{ width }}\" height=\"1\"/></svg>"
+    source = "<svg class=\"bar {{ level.class() }}\" aria-hidden=\"true\"><rect width=\"{{ width }}%\" height=\"5\"/></svg>"
 )]
 pub struct Bar {
     level: Level,
@@ -306,11 +306,13 @@ impl Bar {
 #[derive(Debug, Clone, PartialEq, Eq, Template)]
 #[template(
     ext = "html",
-    source = "<svg class=\"spark\" viewBox=\"0 0 {{ width }} 32\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{% if !area.is_empty() %}<path class=\"area\" d=\"{{ area }}\"/>{% endif %}<path d=\"{{ line }}\"/></svg>"
+    source = "<svg class=\"spark\" viewBox=\"0 0 {{ width }} 32\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{% if !area.is_empty() %}<path class=\"area\" d=\"{{ area }}\"/>{% endif %}<path{% if is_both %} class=\"both\"{% endif %} d=\"{{ line }}\"/></svg>"
 )]
 pub struct Spark {
     line: String,
     area: String,
+    /// The line encloses the area as well: its ends lie outside of the drawing.
+    is_both: bool,
     width: usize,
 }
 
@@ -322,20 +324,32 @@ impl Spark {
     #[must_use]
     pub fn line(percents: &[Option<f64>]) -> Self {
         let (runs, points) = spark_runs(percents, LINE_POINTS);
-        Self { line: runs.iter().map(|run| path(run)).collect(), area: String::new(), width: points - 1 }
+        let line = runs.iter().map(|run| path(run)).collect();
+        Self { line, area: String::new(), is_both: false, width: points - 1 }
     }
 
     /// The line and the area under it.
     #[must_use]
     pub fn area(percents: &[Option<f64>]) -> Self {
         let (runs, points) = spark_runs(percents, AREA_POINTS);
+        // The usual drawing has no gap: then one path does for both, which halves what a thousand cards weigh.
+        if let [run] = runs.as_slice()
+            && let [(0, first), .., (end, last)] = run.as_slice()
+            && end + 1 == points
+        {
+            let inner = path(run).replacen('M', " ", 1);
+            let line =
+                format!("M-9 {SPARK_HEIGHT} -9 {first}{inner} {} {last} {} {SPARK_HEIGHT}", end + 9, end + 9);
+            return Self { line, area: String::new(), is_both: true, width: *end };
+        }
         let mut area = String::new();
         for run in &runs {
             if let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) {
                 area.push_str(&format!("{} {last} {SPARK_HEIGHT} {first} {SPARK_HEIGHT}z", path(run)));
             }
         }
-        Self { line: runs.iter().map(|run| path(run)).collect(), area, width: points - 1 }
+        let line = runs.iter().map(|run| path(run)).collect();
+        Self { line, area, is_both: false, width: points - 1 }
     }
 }
 
@@ -473,7 +487,7 @@ mod tests {
             (None, "level-unknown", "0.0"),
         ] {
             let bar = Bar::of(value).to_string();
-            assert!(bar.contains(class) && bar.contains(&format!("width=\"{width}\"")), "{bar}");
+            assert!(bar.contains(class) && bar.contains(&format!("width=\"{width}%\"")), "{bar}");
         }
     }
 
@@ -484,5 +498,8 @@ mod tests {
         assert_eq!(Spark::line(&[]).line, "");
         assert!(Spark::line(&vec![Some(5.0); 500]).line.len() < LINE_POINTS * 6);
         assert_eq!(Spark::area(&[Some(0.0), Some(25.0)]).area, "M58 31 59 1 59 32 58 32z");
+        let whole = Spark::area(&[Some(25.0); AREA_POINTS]);
+        assert!(whole.is_both && whole.area.is_empty(), "one path is line and area");
+        assert!(whole.line.starts_with("M-9 32 -9 1 0 1 1 1") && whole.line.ends_with(" 59 1 68 1 68 32"));
     }
 }

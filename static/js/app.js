@@ -77,7 +77,9 @@ function startFilters() {
     for (const [key, value] of new FormData(form)) {
       if (value !== "" && !(key === "view" && value === "grid") && !(key === "sort" && value === "name")) query.append(key, value);
     }
-    const address = query.size ? `${form.action.split("?")[0]}?${query}` : form.action.split("?")[0];
+    // A field may be called "action"; then the form's property of that name is the field.
+    const own = new URL(form.getAttribute("action"), location.href).href.split("?")[0];
+    const address = query.size ? `${own}?${query}` : own;
     if (address !== location.href) location.assign(address);
   };
   form.addEventListener("submit", (event) => {
@@ -154,9 +156,10 @@ function startClicks() {
 /** A form that must be told the name of what it removes keeps its button shut until then. */
 function startConfirmations() {
   for (const field of document.querySelectorAll("input[data-must-equal]")) {
-    const button = field.form?.querySelector("button[type=submit], button:not([type])");
+    const named = field.form?.querySelectorAll("button[data-when-confirmed]");
+    const buttons = named?.length ? named : [field.form?.querySelector("button[type=submit], button:not([type])")];
     const check = () => {
-      if (button) button.disabled = field.value !== field.dataset.mustEqual;
+      for (const button of buttons) if (button) button.disabled = field.value !== field.dataset.mustEqual;
     };
     field.addEventListener("input", check);
     check();

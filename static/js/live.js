@@ -33,6 +33,8 @@ const MORPH = {
       !(name === "open" && (node.matches("details, dialog"))) &&
       !((name === "value" || name === "checked" || name === "selected" || name === "hidden") && node.closest("form")) &&
       !(name === "disabled" && node.closest("form")),
+    // The output of an opened server was fetched apart; a new version of its line may come without it.
+    beforeNodeRemoved: (node) => !(node instanceof Element && node.classList.contains("target-body")),
     beforeNodeMorphed: (node) =>
       !(node instanceof Element && (node.hasAttribute("data-keep") || (node.matches("input, select, textarea") && node.form))),
   },
@@ -75,6 +77,13 @@ function apply(message) {
   }
   if (message.samples?.length) document.dispatchEvent(new CustomEvent("samples", { detail: message.samples }));
   if (message.reload) refetch();
+}
+
+let speaking;
+
+/** Says something to the server over the page's WebSocket; without one the page is fetched by its address anyway. */
+export function tell(message) {
+  if (speaking?.readyState === WebSocket.OPEN) speaking.send(JSON.stringify(message));
 }
 
 let fetching = false;
@@ -145,6 +154,7 @@ export function startLive() {
     for (const [key, value] of new URLSearchParams(location.search)) if (key !== "view") params.append(key, value);
     address.search = params;
     const socket = new WebSocket(address);
+    speaking = socket;
     let opened = false;
     socket.addEventListener("open", () => {
       opened = true;

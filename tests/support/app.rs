@@ -26,6 +26,7 @@ use roundsman::operations::Operations;
 use roundsman::services::Services;
 use roundsman::store::Store;
 use roundsman::store::users::{self, User};
+use roundsman::tasks::Tasks;
 use roundsman::vault::Vault;
 use roundsman::web::{self, Peer};
 use serde_json::Value;
@@ -108,6 +109,7 @@ impl TestApp {
 
     /// As [`TestApp::restart`], with another ssh-agent or none.
     pub(crate) async fn restart_with(self, ssh_agent: Option<PathBuf>) -> Self {
+        in_time("the end of the tasks", self.services.tasks.stop()).await;
         in_time("the end of the actions", self.services.operations.stop()).await;
         in_time("the end of the fleet", self.services.fleet.stop()).await;
         in_time("the end of the history", self.history.clone().close()).await.unwrap();
@@ -143,6 +145,8 @@ impl TestApp {
         let fleet = fleet.await.unwrap();
         let operations =
             Operations::start(store.clone(), fleet.clone(), Arc::clone(&clock), false).await.unwrap();
+        let (tasks, on) = (Arc::clone(&clock), Polling::On);
+        let tasks = Tasks::start(store.clone(), fleet.clone(), operations.clone(), tasks, on).await.unwrap();
         let sources = Sources {
             store: store.clone(),
             vault,
@@ -153,7 +157,7 @@ impl TestApp {
         let options = Options { data: dir.path().to_owned(), ..options };
         let export = Export::new(sources, options).unwrap();
         export.start();
-        let services = Services { auth, fleet, operations, export, clock, started_at };
+        let services = Services { auth, fleet, operations, tasks, export, clock, started_at };
         let filter = web::site(&services);
         Self { services, store, history, filter, stop: CancellationToken::new(), ssh_agent, dir }
     }

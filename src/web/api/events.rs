@@ -22,7 +22,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 pub fn routes() -> Vec<Route> {
     vec![
         Route::socket("/api/v1/events", Access::VIEWER, attend)
-            .summary("WebSocket: readings, health changes, servers added, changed, removed, operations, history that cannot be written or is written again; to administrators files on their way"),
+            .summary("WebSocket: readings, health changes, servers added, changed, removed, operations, tasks and their runs, history that cannot be written or is written again; to administrators files on their way"),
     ]
 }
 
@@ -42,6 +42,13 @@ fn message(event: &Event) -> Value {
         Event::Operation { operation, server, .. } => {
             json!({ "type": "operation.changed", "operation_id": operation, "server_id": server })
         }
+        Event::Task { task, name, change, operation, reason, .. } => json!({
+            "type": change.name(),
+            "task_id": task,
+            "name": &**name,
+            "operation_id": operation,
+            "reason": reason.as_deref(),
+        }),
         Event::Transfer { server, direction, path, done_bytes, total_bytes, .. } => json!({
             "type": "transfer.progress",
             "server_id": server,

@@ -23,6 +23,7 @@ mod push;
 mod range;
 mod selection;
 mod servers;
+mod tasks;
 mod ways;
 
 pub(super) use selection::chosen;
@@ -60,6 +61,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(metrics::routes());
     routes.extend(aggregated::routes());
     routes.extend(operations::routes());
+    routes.extend(tasks::routes());
     routes.extend(people::routes());
     routes.extend(keys::routes());
     routes.extend(host_keys::routes());

@@ -16,7 +16,7 @@ use super::servers::{HostKeyApproval, ServerHealth, ServerInput, ServerJson, Ser
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{
     Alive, agents, aggregated, backup, containers, custom_metrics, groups, host_keys, keeping, keys, metrics,
-    operations, people,
+    operations, people, tasks,
 };
 use crate::services::{Services, VERSION};
 
@@ -88,6 +88,25 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
         ("Operation", schema::<operations::OperationJson>()?),
         ("OperationList", list_of("Operation")),
         ("ClusterJson", schema::<operations::ClusterJson>()?),
+        ("Task", schema::<tasks::TaskJson>()?),
+        ("TaskList", list_of("Task")),
+        ("TaskInput", schema::<tasks::TaskInput>()?),
+        ("TaskRun", schema::<tasks::TaskRunJson>()?),
+        ("TaskRunJson", schema::<tasks::TaskRunJson>()?),
+        ("TaskRunList", list_of("TaskRun")),
+        ("SchedulePreview", schema::<tasks::SchedulePreview>()?),
+        ("NextRun", schema::<tasks::NextRun>()?),
+        (
+            "OlderTaskInput",
+            open_object("name, cron_expression, action (start, stop, restart), service_name, enabled"),
+        ),
+        (
+            "OlderTask",
+            open_object(
+                "id, name, cron_expression, action, service_name, enabled, last_run, last_status, next_run",
+            ),
+        ),
+        ("OlderTasks", json!({ "type": "array", "items": { "$ref": "#/components/schemas/OlderTask" } })),
         ("RetryInput", schema::<operations::RetryInput>()?),
         ("OperationInput", schema::<operations::OperationInput>()?),
         (

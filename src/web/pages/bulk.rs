@@ -1,4 +1,6 @@
-//! What is about to be done to the servers that were chosen: which they are, what stands in the way, what is to be said yet.
+//! What is about to be changed of the servers that were chosen: which they are, and what is to be said yet.
+//!
+//! What is sent to servers begins as an operation (`operation_new`).
 
 use askama::Template;
 
@@ -9,11 +11,9 @@ use crate::web::view;
 use super::form::Field;
 use super::{Badge, Choice, Chrome, Section, Viewer};
 
-/// What the bulk bar offers.
+/// What the bulk bar changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
-    Run,
-    Restart,
     Group,
     Tag,
     Maintenance,
@@ -22,15 +22,12 @@ pub enum Deed {
 }
 
 impl Deed {
-    pub const ALL: [Self; 7] =
-        [Self::Run, Self::Restart, Self::Group, Self::Tag, Self::Maintenance, Self::Active, Self::Remove];
+    pub const ALL: [Self; 5] = [Self::Group, Self::Tag, Self::Maintenance, Self::Active, Self::Remove];
 
     /// What the form sends as `do`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Run => "run",
-            Self::Restart => "restart",
             Self::Group => "group",
             Self::Tag => "tag",
             Self::Maintenance => "maintenance",
@@ -41,20 +38,12 @@ impl Deed {
 
     const fn title(self) -> &'static str {
         match self {
-            Self::Run => "Run a command on",
-            Self::Restart => "Restart a service on",
             Self::Group => "Groups of",
             Self::Tag => "Tags of",
             Self::Maintenance => "Maintenance for",
             Self::Active => "End the maintenance of",
             Self::Remove => "Remove",
         }
-    }
-
-    /// It is sent to the servers, so what stands in the way matters.
-    #[must_use]
-    pub const fn acts(self) -> bool {
-        matches!(self, Self::Run | Self::Restart)
     }
 }
 
@@ -65,23 +54,6 @@ struct Target {
     name: String,
     address: String,
     badge: Badge,
-    impediment: Option<String>,
-}
-
-/// What would be sent, and to whom.
-#[derive(Debug, Clone)]
-pub struct Sent {
-    /// None: nothing can be sent, for this reason.
-    pub command: Result<String, String>,
-    pub servers: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-struct SentView {
-    command: Option<String>,
-    reason: String,
-    servers: String,
-    count: usize,
 }
 
 /// `POST /servers/bulk`, and `POST /servers/bulk/apply` where something was refused.
@@ -92,13 +64,8 @@ pub struct BulkPage {
     deed: &'static str,
     title: String,
     targets: Vec<Target>,
-    impeded: usize,
     fields: Vec<Field>,
     groups: Vec<Choice>,
-    /// What was said already and goes along.
-    hidden: Vec<(String, String)>,
-    /// Review of what is sent; empty: not asked yet.
-    sent: Vec<SentView>,
     /// Servers that were not changed, with the reason.
     failed: Vec<(String, String)>,
     asks: Deed,
@@ -110,28 +77,17 @@ fn counted(count: usize) -> String {
 }
 
 impl BulkPage {
-    /// `targets` each with what stands in the way of acting on it.
     #[must_use]
-    pub fn new(
-        viewer: &Viewer,
-        deed: Deed,
-        targets: &[(ServerState, Option<String>)],
-        now: Timestamp,
-    ) -> Self {
-        let target = |(state, impediment): &(ServerState, Option<String>)| Target {
+    pub fn new(viewer: &Viewer, deed: Deed, targets: &[ServerState], now: Timestamp) -> Self {
+        let target = |state: &ServerState| Target {
             id: state.server.id.to_string(),
             name: state.server.name.to_string(),
             address: view::clean(&super::fleet::address(state), view::CELL_CHARS),
             badge: Badge::health(state.health),
-            impediment: impediment.clone().filter(|_| deed.acts()),
         };
         let targets: Vec<Target> = targets.iter().map(target).collect();
         let title = format!("{} {}", deed.title(), counted(targets.len()));
         let fields = match deed {
-            Deed::Run => {
-                vec![Field::lines("command", "Command", "", 16_384).placeholder("uptime").required()]
-            }
-            Deed::Restart => vec![Field::line("service", "Service", "", 128).placeholder("nginx").required()],
             Deed::Tag => vec![Field::line("tags", "Tags", "", 1000).placeholder("web, eu").required()],
             Deed::Remove => vec![
                 Field::line("confirm", "How many servers are removed? Type the number to confirm", "", 6)
@@ -143,12 +99,9 @@ impl BulkPage {
             chrome: Chrome::new(&title, Section::Fleet, None, viewer, now),
             deed: deed.name(),
             title,
-            impeded: targets.iter().filter(|target| target.impediment.is_some()).count(),
             targets,
             fields,
             groups: Vec::new(),
-            hidden: Vec::new(),
-            sent: Vec::new(),
             failed: Vec::new(),
             asks: deed,
         }
@@ -161,32 +114,11 @@ impl BulkPage {
         self
     }
 
-    /// Shows what would be sent instead of asking; `said` goes along to be done.
-    #[must_use]
-    pub fn review(mut self, said: Vec<(String, String)>, sent: Vec<Sent>) -> Self {
-        self.fields = Vec::new();
-        self.hidden = said;
-        self.sent = sent
-            .into_iter()
-            .map(|sent| SentView {
-                count: sent.servers.len(),
-                servers: sent.servers.join(", "),
-                reason: sent.command.as_ref().err().cloned().unwrap_or_default(),
-                command: sent.command.ok(),
-            })
-            .collect();
-        self
-    }
-
     /// Tells which servers were not changed.
     #[must_use]
     pub fn with_failed(mut self, failed: Vec<(String, String)>) -> Self {
         self.failed = failed;
         self
-    }
-
-    fn can_be_sent(&self) -> bool {
-        self.sent.iter().any(|sent| sent.command.is_some())
     }
 
     fn asks(&self, deed: &str) -> bool {

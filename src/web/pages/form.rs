@@ -3,6 +3,8 @@
 use askama::Template;
 use askama::filters::HtmlSafe;
 
+use super::Choice;
+
 /// Why one field was refused, in a sentence that says what would be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldProblem {
@@ -11,7 +13,7 @@ pub struct FieldProblem {
     pub sentence: String,
 }
 
-/// One `<input>` or `<textarea>` with its label.
+/// One `<input>`, `<textarea>` or `<select>` with its label.
 #[derive(Debug, Clone, PartialEq, Eq, Template)]
 #[template(path = "partials/field.html")]
 pub struct Field {
@@ -29,12 +31,14 @@ pub struct Field {
 // askama wrote it and escaped what is in it.
 impl HtmlSafe for Field {}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Line,
     Number { least: u32, most: u32 },
     Lines,
     Password,
+    Choice(Vec<Choice>),
+    Flag,
 }
 
 impl Field {
@@ -68,6 +72,18 @@ impl Field {
     #[must_use]
     pub fn password(name: &'static str, label: &'static str) -> Self {
         Self { kind: Kind::Password, ..Self::line(name, label, "", 1024) }
+    }
+
+    /// One of several words.
+    #[must_use]
+    pub fn choice(name: &'static str, label: &'static str, choices: Vec<Choice>) -> Self {
+        Self { kind: Kind::Choice(choices), ..Self::line(name, label, "", 0) }
+    }
+
+    /// A check box that sends `true`, or nothing.
+    #[must_use]
+    pub fn flag(name: &'static str, label: &'static str, is_set: bool) -> Self {
+        Self { kind: Kind::Flag, ..Self::line(name, label, if is_set { "true" } else { "" }, 0) }
     }
 
     #[must_use]
@@ -112,6 +128,15 @@ mod tests {
                 && html.contains("&#39;0&#39; is not a port")
         );
         assert!(html.contains("aria-invalid=\"true\"") && html.contains("required"));
+    }
+
+    #[test]
+    fn a_choice_and_a_check_box_keep_what_was_chosen() {
+        let words = ["a", "b"].map(|word| Choice::of(word, word, "b"));
+        let html = Field::choice("mode", "Mode", words.to_vec()).to_string();
+        assert!(html.contains("<option value=\"b\" selected>") && html.contains("<option value=\"a\">"));
+        assert!(Field::flag("sudo", "As root", true).to_string().contains("value=\"true\" checked"));
+        assert!(!Field::flag("sudo", "As root", false).to_string().contains("checked"));
     }
 
     #[test]

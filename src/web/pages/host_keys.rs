@@ -138,7 +138,7 @@ impl Row {
         Self {
             server: row.server_name.clone(),
             address: view::clean(&row.address, view::CELL_CHARS),
-            badge: badge(row.state),
+            badge: badge(row.state, !row.weaknesses.is_empty()),
             kind: Value { text: kind },
             fingerprint: row.host_key.as_ref().map(|key| key.fingerprint.clone()),
             offered: row.offered.as_ref().map(|key| (key.fingerprint.clone(), key.line.clone())),
@@ -151,8 +151,10 @@ impl Row {
     }
 }
 
-const fn badge(state: HostKeyState) -> Badge {
+const fn badge(state: HostKeyState, is_weak: bool) -> Badge {
     let (class, icon, text) = match state {
+        HostKeyState::Authority if is_weak => ("is-degraded", "shield-alert", "By an authority, weak"),
+        HostKeyState::Approved if is_weak => ("is-degraded", "shield-alert", "Approved, weak"),
         HostKeyState::Changed => ("is-critical", "shield-alert", "Changed"),
         HostKeyState::Revoked => ("is-critical", "octagon-x", "Revoked"),
         HostKeyState::Unapproved => ("is-degraded", "circle-question-mark", "Not approved"),
@@ -336,6 +338,7 @@ mod tests {
         let weak = page(Role::Viewer, &[("show", "attention")]);
         assert!(weak.contains("The RSA key has only 1024 bits") && weak.contains("same key as web-3"));
         assert!(!weak.contains(">web-1<"), "{weak}");
+        assert!(weak.contains("Approved, weak"), "a weak key is not shown as if all were well");
         let found = page(Role::Viewer, &[("search", "web-1")]);
         assert!(found.contains(">web-1<") && !found.contains(">db-1<"));
         assert!(page(Role::Viewer, &[("search", "\"><script>")]).contains("&#34;&#62;&#60;script&#62;"));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use askama::Template;
 
-use super::bulk::{BulkPage, Deed, Sent};
+use super::bulk::{BulkPage, Deed};
 use super::charts::{ChartQuery, ChartsPage, Choosable};
 use super::custom_metrics::{CustomMetricForm, CustomMetricPage, CustomMetricsPage};
 use super::dependencies::DependenciesPage;
@@ -20,7 +20,11 @@ use super::host_keys::{HostKeyQuery, HostKeysPage, KnownHostsForm};
 use super::import::{ImportForm, ImportPage, ProgressPage};
 use super::keys::{KeyForms, KeyPage, KeysPage};
 use super::operation::OperationPage;
-use super::operations::OperationsPage;
+use super::operation_form::{OperationForm, Step};
+use super::operation_kinds::KINDS;
+use super::operation_look::Look;
+use super::operation_new::{NewOperationPage, Preview};
+use super::operations::{ListQuery, OperationsPage};
 use super::remote::Pager;
 use super::report::ReportPage;
 use super::samples::{
@@ -245,11 +249,26 @@ fn acting_pages(folder: &Folder) {
         &commands(Acting::Impossible("It is inactive.".to_owned()), CommandForm::default()),
     );
     let every = [Succeeded, Failed, Unreachable, Unknown, Cancelled, Sent, Pending];
-    folder.page("operation", &OperationPage::new(&admin, &operation(&every), now()));
-    folder.page("operation-one", &OperationPage::new(&admin, &operation(&[Succeeded]), now()));
-    folder.page("operation-many", &OperationPage::new(&admin, &operation(&every.repeat(5)), now()));
-    folder.page("operations-empty", &OperationsPage::new(&admin, &[], Pager::of(None), now()));
-    folder.page("operations", &OperationsPage::new(&admin, &[operation(&every)], Pager::of(None), now()));
+    folder.page("operation", &OperationPage::new(&admin, &operation(&every), &Look::default(), now()));
+    folder.page(
+        "operation-one",
+        &OperationPage::new(&admin, &operation(&[Succeeded]), &Look::default(), now()),
+    );
+    let mut many = operation(&every.repeat(5));
+    for (number, target) in (0_u32..).zip(&mut many.targets) {
+        target.target.batch = number / 6;
+    }
+    let mut look = Look::default();
+    look.open([2, 5].into_iter());
+    folder.page("operation-many", &OperationPage::new(&admin, &many, &look, now()));
+    folder.page(
+        "operations-empty",
+        &OperationsPage::new(&admin, &[], &ListQuery::default(), Pager::of(None), now()),
+    );
+    folder.page(
+        "operations",
+        &OperationsPage::new(&admin, &[operation(&every)], &ListQuery::default(), Pager::of(None), now()),
+    );
 }
 
 fn other_pages(folder: &Folder) {
@@ -366,23 +385,42 @@ fn group_pages(folder: &Folder) {
     let page = |found: &[DependencyView]| DependenciesPage::new(&admin, found, (&input, &[]), now());
     folder.page("dependencies", &page(&dependencies()));
     folder.page("dependencies-empty", &page(&[]));
-    let targets: Vec<(ServerState, Option<String>)> =
-        servers.iter().map(|state| (state.clone(), Some("It is inactive.".to_owned()))).collect();
     for deed in Deed::ALL {
-        let page = BulkPage::new(&admin, deed, &targets, now()).with_groups(["front".to_owned()].into_iter());
+        let page = BulkPage::new(&admin, deed, &servers, now()).with_groups(["front".to_owned()].into_iter());
         folder.page(&format!("bulk-{}", deed.name()), &page);
     }
-    let sent = vec![
-        Sent {
-            command: Ok("systemctl restart -- nginx.service".to_owned()),
-            servers: vec!["web-1".to_owned()],
-        },
-        Sent { command: Err("It is inactive.".to_owned()), servers: vec!["web-2".to_owned()] },
-    ];
-    let said = vec![("service".to_owned(), "nginx".to_owned())];
-    folder.page("bulk-review", &BulkPage::new(&admin, Deed::Restart, &targets, now()).review(said, sent));
     let failed = vec![("web-1".to_owned(), "it is a jump host".to_owned())];
     folder.page("bulk-failed", &BulkPage::new(&admin, Deed::Remove, &[], now()).with_failed(failed));
+}
+
+/// Each step of a new operation, of each kind where it differs.
+fn wizard_pages(folder: &Folder) {
+    let admin = viewer(Role::Admin);
+    let servers = small_fleet();
+    let groups = [group("front", Colour::Blue, false), group("db", Colour::Amber, true)];
+    let views: Vec<GroupView> =
+        groups.iter().map(|group| GroupView { group: group.clone(), summary: summary(&servers) }).collect();
+    let pairs =
+        [("operation_type", "stop_service"), ("service", "nginx"), ("group", "front"), ("batches", "1,10%")];
+    let form = OperationForm::of(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec());
+    let reason = |state: &ServerState| {
+        (state.clone(), (state.health == Health::Unreachable).then(|| "There is no connection.".to_owned()))
+    };
+    let chosen: Vec<(ServerState, Option<String>)> = servers.iter().map(reason).collect();
+    let page = |step, kind| NewOperationPage::new(&admin, step, &form, kind, now());
+    let kind = KINDS.iter().find(|kind| kind.word == "stop_service");
+    folder.page("wizard-action", &page(Step::Action, kind));
+    let asking = page(Step::Targets, kind).asking_where(&form, &servers, &views);
+    folder.page("wizard-targets", &asking.clone().with_preview(Preview::of(&chosen)));
+    folder.page(
+        "wizard-targets-wrong",
+        &asking.with_preview(Preview::refused("There is no group 'x'.".to_owned())),
+    );
+    for kind in KINDS {
+        let page = page(Step::Parameters, Some(kind)).with_preview(Preview::of(&chosen));
+        folder.page(&format!("wizard-{}", kind.word), &page.asking_details(&form, kind, &[]));
+    }
+    folder.page("wizard-how", &page(Step::Strategy, kind).asking_how(&form, &[]));
 }
 
 fn custom_metric_pages(folder: &Folder) {
@@ -424,5 +462,6 @@ fn preview_every_page_renders_without_inline_script_or_style() {
     key_pages(&folder);
     import_pages(&folder);
     group_pages(&folder);
+    wizard_pages(&folder);
     door_pages(&folder);
 }

@@ -194,6 +194,15 @@ impl Pager {
         (per_page + 1, (self.page - 1).saturating_mul(per_page))
     }
 
+    pub(super) const fn page(self) -> u32 {
+        self.page
+    }
+
+    /// The pages before and after this one, where there are such.
+    pub(super) fn turns(self) -> (Option<u32>, Option<u32>) {
+        ((self.page > 1).then(|| self.page - 1), self.has_more.then(|| self.page + 1))
+    }
+
     /// The fetched rows of this page, and the pager that knows whether there are more.
     pub(super) fn split<T>(mut self, fetched: &[T], per_page: u32) -> (Self, &[T]) {
         let most = usize::try_from(per_page).unwrap_or(usize::MAX);

@@ -1,28 +1,24 @@
-//! The bulk bar: what is to be done to the chosen servers, the confirmation, and the doing.
-
-use std::collections::BTreeMap;
+//! The bulk bar: what is to be changed of the chosen servers, the confirmation, and the change. What is sent to servers
+//! begins as an operation (`operation_new`).
 
 use http::StatusCode;
 use warp::reply::Response;
 
 use super::super::error::Failure;
-use super::super::pages::bulk::{BulkPage, Deed, Sent};
+use super::super::pages::bulk::{BulkPage, Deed};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
-use super::acting::impediment;
 use super::groups::all_of;
-use super::{doors, show, tags, viewer};
-use crate::actions::Action;
-use crate::fleet::{BulkChange, BulkOutcome, ServerState};
-use crate::model::{Role, Selector, ServiceVerb, Status};
-use crate::operations::NewOperation;
+use super::{show, tags, viewer};
+use crate::fleet::{BulkChange, BulkOutcome};
+use crate::model::{Selector, Status};
 use crate::services::Services;
 
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::post("/servers/bulk", Access::OPERATOR, confirm),
-        Route::post("/servers/bulk/apply", Access::OPERATOR, apply),
+        Route::post("/servers/bulk", Access::ADMIN, confirm),
+        Route::post("/servers/bulk/apply", Access::ADMIN, apply),
     ]
 }
 
@@ -43,9 +39,6 @@ impl Wanted {
         if servers.is_empty() {
             return Err(Failure::invalid("no server was chosen; go back and tick some"));
         }
-        if !deed.acts() {
-            crate::auth::require(request.caller()?, Role::Admin)?;
-        }
         Ok(Self { deed, servers, pairs })
     }
 
@@ -53,74 +46,20 @@ impl Wanted {
         all_of(&self.pairs, name).pop().unwrap_or_default().replace("\r\n", "\n")
     }
 
-    /// What is to be sent. None: it was not said yet, or is not sent at all.
-    fn action(&self) -> Result<Option<Action>, Failure> {
-        let (command, service) = (self.text("command"), self.text("service"));
-        Ok(match self.deed {
-            Deed::Run if !command.trim().is_empty() => Some(Action::run_command(&command, false, None)?),
-            Deed::Restart if !service.trim().is_empty() => {
-                Some(Action::service(service.trim(), ServiceVerb::Restart)?)
-            }
-            _ => None,
-        })
-    }
-
     fn adds(&self) -> bool {
         self.text("how") != "remove"
     }
 }
 
-/// The chosen servers with what stands in the way of acting on them.
-fn targets(
-    request: &Request,
-    services: &Services,
-    wanted: &Wanted,
-) -> Result<Vec<(ServerState, Option<String>)>, Failure> {
-    let caller = request.caller()?;
-    let states = services.fleet.select(caller, &Selector::of_servers(wanted.servers.clone()))?;
-    let with_reason = |state: ServerState| {
-        let reason = if wanted.deed.acts() { impediment(services, caller, &state) } else { None };
-        (state, reason)
-    };
-    Ok(states.into_iter().map(with_reason).collect())
-}
-
-/// Equal commands together, with the servers that get them.
-fn sent(
-    request: &Request,
-    services: &Services,
-    action: Action,
-    servers: &[String],
-) -> Result<Vec<Sent>, Failure> {
-    let new = NewOperation { action, servers: servers.to_vec() };
-    let mut together: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();
-    for planned in services.operations.plan(request.caller()?, &new)? {
-        let key = match planned.plan {
-            Ok(plan) => (false, plan.command),
-            Err(reason) => (true, doors::sentence(&reason)),
-        };
-        together.entry(key).or_default().push(planned.name.to_string());
-    }
-    let parts = together.into_iter().map(|((is_reason, text), servers)| Sent {
-        command: if is_reason { Err(text) } else { Ok(text) },
-        servers,
-    });
-    Ok(parts.collect())
-}
-
 async fn confirm(request: Request, services: Services) -> Result<Response, Failure> {
     let wanted = Wanted::of(&request)?;
-    let targets = targets(&request, &services, &wanted)?;
+    let selector = Selector::of_servers(wanted.servers.clone());
+    let targets = services.fleet.select(request.caller()?, &selector)?;
     let mut page = BulkPage::new(&viewer(&request)?, wanted.deed, &targets, services.clock.now());
     if wanted.deed == Deed::Group {
         let groups = services.fleet.groups(request.caller()?)?;
         let by_hand = groups.iter().filter(|view| view.group.filter.is_none());
         page = page.with_groups(by_hand.map(|view| view.group.name.to_string()));
-    }
-    if let Some(action) = wanted.action()? {
-        let sent = sent(&request, &services, action, &wanted.servers)?;
-        let said = ["command", "service"].map(|name| (name.to_owned(), wanted.text(name)));
-        page = page.review(said.into_iter().filter(|(_, value)| !value.is_empty()).collect(), sent);
     }
     show(StatusCode::OK, &page)
 }
@@ -129,12 +68,6 @@ async fn apply(request: Request, services: Services) -> Result<Response, Failure
     let wanted = Wanted::of(&request)?;
     let (caller, fleet) = (request.caller()?, &services.fleet);
     let change = match wanted.deed {
-        Deed::Run | Deed::Restart => {
-            let action = wanted.action()?.ok_or_else(|| Failure::invalid("there is nothing to run"))?;
-            let new = NewOperation { action, servers: wanted.servers };
-            let view = services.operations.begin(caller, new).await?;
-            return Ok(see_other(&format!("/operations/{}", view.operation.id)));
-        }
         Deed::Group => {
             let group = wanted.text("group");
             if wanted.adds() {

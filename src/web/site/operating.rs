@@ -6,13 +6,14 @@ use http::StatusCode;
 use warp::reply::Response;
 
 use super::super::error::{Failure, problem};
-use super::super::pages::operation::{OperationPage, operation_fragments};
-use super::super::pages::operations::{OperationsPage, PER_PAGE};
+use super::super::pages::operation::{OperationPage, opened_target, operation_fragments};
+use super::super::pages::operation_look::Look;
+use super::super::pages::operations::{ListQuery, OperationsPage, PER_PAGE};
 use super::super::pages::remote::Pager;
 use super::super::pages::server::{CommandForm, CommandsPage, RECORDS_PER_PAGE, records_fragment};
 use super::super::pages::{Fragment, Notice, Viewer};
 use super::super::request::{Access, Request};
-use super::super::routes::{Route, see_other};
+use super::super::routes::{Route, html, see_other};
 use super::acting::acting;
 use super::{done, doors, show, viewer};
 use crate::fleet::ServerState;
@@ -25,6 +26,7 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/operations", Access::VIEWER, operations),
         Route::get("/operations/{id}", Access::VIEWER, operation),
+        Route::get("/operations/{id}/targets/{position}", Access::VIEWER, target),
         Route::post("/operations/{id}/cancel", Access::OPERATOR, cancel),
         Route::post("/operations/{id}/pause", Access::OPERATOR, pause),
         Route::post("/operations/{id}/resume", Access::OPERATOR, resume),
@@ -36,8 +38,10 @@ pub fn routes() -> Vec<Route> {
 async fn operations(request: Request, services: Services) -> Result<Response, Failure> {
     let pager = Pager::of(request.query("page"));
     let (limit, offset) = pager.window(PER_PAGE);
+    let query = ListQuery::of(|name| request.query(name));
     let views = services.operations.list(request.caller()?, limit, offset).await?;
-    show(StatusCode::OK, &OperationsPage::new(&viewer(&request)?, &views, pager, services.clock.now()))
+    let page = OperationsPage::new(&viewer(&request)?, &views, &query, pager, services.clock.now());
+    show(StatusCode::OK, &page)
 }
 
 async fn operation(request: Request, services: Services) -> Result<Response, Failure> {
@@ -51,9 +55,18 @@ async fn operation_page(
     notice: Option<Notice>,
 ) -> Result<Response, Failure> {
     let view = services.operations.get(request.caller()?, request.param(0)).await?;
-    let mut page = OperationPage::new(&viewer(request)?, &view, services.clock.now());
+    let look = Look::of(|name| request.query(name));
+    let mut page = OperationPage::new(&viewer(request)?, &view, &look, services.clock.now());
     page.chrome.notice = notice;
     show(status, &page)
+}
+
+/// One server of an operation, opened: a part of its page.
+async fn target(request: Request, services: Services) -> Result<Response, Failure> {
+    let view = services.operations.get(request.caller()?, request.param(0)).await?;
+    let part = opened_target(&view, request.param(1), services.clock.now());
+    part.map(|part| html(StatusCode::OK, part))
+        .ok_or_else(|| Failure::NotFound("the operation has no such server".to_owned()))
 }
 
 async fn cancel(request: Request, services: Services) -> Result<Response, Failure> {
@@ -158,11 +171,11 @@ pub(in crate::web) async fn fragments_of_operation(
     services: &Services,
     caller: &Caller,
     viewer: &Viewer,
-    id: &str,
+    (id, look): (&str, &Look),
     changed: Option<&HashSet<ServerId>>,
 ) -> Vec<Fragment> {
     match services.operations.get(caller, id).await {
-        Ok(view) => operation_fragments(viewer, &view, changed, services.clock.now()),
+        Ok(view) => operation_fragments(viewer, &view, look, changed, services.clock.now()),
         Err(error) => {
             tracing::debug!(%error, operation = id, "an open page shows an operation that cannot be read");
             Vec::new()

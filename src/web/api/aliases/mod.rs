@@ -2,6 +2,7 @@
 
 mod reports;
 mod servers;
+mod tasks;
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -29,6 +30,7 @@ pub fn routes() -> Vec<Route> {
     ];
     routes.extend(servers::routes());
     routes.extend(reports::routes());
+    routes.extend(tasks::routes());
     routes
 }
 

@@ -1,0 +1,177 @@
+//! The next command's channel, opened while this one runs: a round trip and a packet less for each command of a series.
+//!
+//! One a connection at most. It takes no place in the budget, so it is never in the way: whoever opens a channel takes it
+//! first, and a server that refuses it is not asked again. It carries nothing until then, so nothing needs to read it; what a
+//! hostile server sends on it fills its own connection and no other.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use russh::Channel;
+use russh::client::Msg;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::connection::{Connection, Shared};
+
+/// Commands that follow each other within this are a series.
+const SERIES_PAUSE: Duration = Duration::from_secs(2);
+/// A spare that nobody took for this long is closed.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
+/// A server that takes longer to open it is not helped by it.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// dropbear sometimes closes a channel that was opened while a command of another one ended.
+const SERVERS: &str = "OpenSSH";
+
+type Opening = Pin<Box<dyn Future<Output = Result<Channel<Msg>, russh::Error>> + Send>>;
+
+#[derive(Default)]
+pub(super) struct Spare(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    last_command: Option<Instant>,
+    channel: Option<(Channel<Msg>, Instant)>,
+    is_opening: bool,
+    /// The server wants no more channels than are needed.
+    is_refused: bool,
+    /// A task closes what nobody takes.
+    is_kept: bool,
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spare").field("is_open", &self.lock().channel.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Spare {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn take(&self) -> Option<Channel<Msg>> {
+        self.lock().channel.take().map(|(channel, _)| channel)
+    }
+
+    /// Whether another command of a series begins now, and its successor has no channel yet.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let last = state.last_command.replace(now);
+        let series = last.is_some_and(|last| now.duration_since(last) <= SERIES_PAUSE);
+        let due = series && !state.is_refused && !state.is_opening && state.channel.is_none();
+        state.is_opening |= due;
+        due
+    }
+
+    /// True: the caller keeps it, by closing what is not taken.
+    fn put(&self, opened: Option<Channel<Msg>>) -> bool {
+        let mut state = self.lock();
+        state.is_opening = false;
+        state.is_refused |= opened.is_none();
+        state.channel = opened.map(|channel| (channel, Instant::now()));
+        state.channel.is_some() && !std::mem::replace(&mut state.is_kept, true)
+    }
+
+    /// What has been there for too long, or when to look again. Neither: there is no spare any more.
+    fn expired(&self, now: Instant) -> (Option<Channel<Msg>>, Option<Instant>) {
+        let mut state = self.lock();
+        match state.channel.take() {
+            Some((channel, since)) if now < since + IDLE_LIMIT => {
+                state.channel = Some((channel, since));
+                (None, Some(since + IDLE_LIMIT))
+            }
+            found => {
+                state.is_kept = false;
+                (found.map(|(channel, _)| channel), None)
+            }
+        }
+    }
+}
+
+/// An opening that has begun; its request is on the way before that of the command, in one packet with it.
+pub(super) struct Ahead {
+    opening: Opening,
+    shared: Weak<Shared>,
+}
+
+impl Ahead {
+    /// Begins to open the channel of the next command, where one is likely to come.
+    pub(super) fn begin(connection: &Connection) -> Option<Self> {
+        let shared = connection.shared();
+        let is_helped = connection.server_id().contains(SERVERS) && connection.has_many_channels_left();
+        if !is_helped || !shared.spare.is_due(Instant::now()) {
+            return None;
+        }
+        let handle = Arc::clone(shared);
+        let mut opening: Opening = Box::pin(async move { handle.handle.channel_open_session().await });
+        match (&mut opening).now_or_never() {
+            None => Some(Self { opening, shared: Arc::downgrade(shared) }),
+            Some(opened) => {
+                // Answered without the server: the connection is gone.
+                shared.spare.put(opened.ok());
+                None
+            }
+        }
+    }
+
+    /// Waits for the answer in a task of its own: an opening that nobody waits for would keep its slot for ever.
+    pub(super) fn finish(self) {
+        tokio::spawn(async move {
+            let Self { opening, shared } = self;
+            let (mut opening, mut late) = (opening, None);
+            let opened = match timeout(OPEN_LIMIT, &mut opening).await {
+                Ok(opened) => opened.ok(),
+                Err(_) => {
+                    late = Some(opening);
+                    None
+                }
+            };
+            let is_ours_to_keep = shared.upgrade().is_some_and(|shared| shared.spare.put(opened));
+            if let Some(late) = late
+                && let Ok(channel) = late.await
+            {
+                let _lost_is_as_good = channel.close().await;
+            }
+            if is_ours_to_keep {
+                keep(shared).await;
+            }
+        });
+    }
+}
+
+/// Closes a spare that nobody takes; ends with it, or with the connection.
+async fn keep(connection: Weak<Shared>) {
+    let mut next = Instant::now() + IDLE_LIMIT;
+    loop {
+        sleep_until(next).await;
+        let Some(shared) = connection.upgrade() else { return };
+        let (expired, again) = shared.spare.expired(Instant::now());
+        if let Some(channel) = expired {
+            shared.count_local_close();
+            let _lost_is_as_good = timeout(OPEN_LIMIT, channel.close()).await;
+        }
+        match again {
+            Some(later) => next = later,
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_series_of_commands_gets_a_channel_ahead() {
+        let (spare, now) = (Spare::default(), Instant::now());
+        assert!(!spare.is_due(now), "one command is no series");
+        assert!(!spare.is_due(now + SERIES_PAUSE * 2), "nor are two with a long pause");
+        assert!(spare.is_due(now + SERIES_PAUSE * 3));
+        assert!(!spare.is_due(now + SERIES_PAUSE * 3), "one is on its way");
+        assert!(!spare.put(None));
+        assert!(!spare.is_due(now + SERIES_PAUSE * 3), "the server refused one");
+    }
+}

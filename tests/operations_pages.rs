@@ -1,0 +1,228 @@
+//! Beginning operations from pages and following them, as a browser without scripts asks: each step for itself.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+
+#[expect(dead_code, reason = "this program uses a part of the harness")]
+mod support;
+
+use roundsman::actions::Action;
+use roundsman::fleet::GroupInput;
+use roundsman::model::{Caller, OperationStatus, Role};
+use roundsman::operations::{NewOperation, OperationView};
+use serde_json::Value;
+use support::app::{Answer, TestApp, Who};
+use support::in_time;
+use support::sshd::Sshd;
+
+/// Three servers to which nothing can be done, and an operator.
+async fn fleet() -> (TestApp, Who) {
+    let app = TestApp::start().await;
+    for name in ["web-1", "web-2", "db-1"] {
+        app.with_inactive(name).await;
+    }
+    let operator = app.login(Role::Operator).await;
+    (app, operator)
+}
+
+async fn send(app: &TestApp, path: &str, who: &Who, fields: &[(&str, &str)]) -> Answer {
+    app.post(path).by(who).form(fields).send().await
+}
+
+async fn step(app: &TestApp, who: &Who, to: &str, fields: &[(&str, &str)]) -> (u16, String) {
+    let answer = send(app, "/operations/review", who, &[fields, &[("to", to)]].concat()).await;
+    (answer.status.as_u16(), answer.text())
+}
+
+fn hidden(name: &str, value: &str) -> String {
+    format!("type=\"hidden\" name=\"{name}\" value=\"{value}\"")
+}
+
+fn seal_of(page: &str) -> String {
+    page.split("name=\"seal\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+}
+
+async fn ended(app: &TestApp, id: &str) -> OperationView {
+    in_time("the end of an operation", async {
+        loop {
+            let view = app.services.operations.get(&Caller::roundsman(), id).await.unwrap();
+            if !matches!(view.operation.status, OperationStatus::Pending | OperationStatus::Running) {
+                return view;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn steps_are_left_in_both_directions_and_nothing_is_lost() {
+    let (app, operator) = fleet().await;
+    let input = GroupInput { name: "front".to_owned(), ..GroupInput::default() };
+    app.services.fleet.create_group(&Caller::roundsman(), &input).await.unwrap();
+    let members = ["web-1".to_owned(), "web-2".to_owned()];
+    app.services.fleet.add_to_group(&Caller::roundsman(), "front", &members).await.unwrap();
+    let said = [
+        ("operation_type", "restart_service"),
+        ("group", "front"),
+        ("service", "nginx"),
+        ("command", "typed before the kind was changed"),
+        ("batches", "1"),
+    ];
+    let (status, page) = step(&app, &operator, "action", &said).await;
+    assert_eq!(status, 200);
+    assert!(
+        page.contains("value=\"restart_service\" required checked") && page.contains("2 servers"),
+        "{page}"
+    );
+    for (name, value) in &said[1..] {
+        assert!(page.contains(&hidden(name, value)), "{name}: {page}");
+    }
+    let (_, page) = step(&app, &operator, "targets", &said).await;
+    assert!(page.contains("name=\"group\" value=\"front\" checked") && page.contains(">web-2</a>"), "{page}");
+    assert!(!page.contains(&hidden("group", "front")) && page.contains(&hidden("batches", "1")), "{page}");
+    assert!(page.contains("nothing can be done to 2 of them") && page.contains("inactive"), "{page}");
+    let (_, page) = step(&app, &operator, "parameters", &said).await;
+    assert!(page.contains("name=\"service\" value=\"nginx\"") && page.contains(&hidden("group", "front")));
+    let (_, page) = step(&app, &operator, "strategy", &said).await;
+    assert!(
+        page.contains("name=\"batches\" value=\"1\"") && page.contains("Restart the service nginx"),
+        "{page}"
+    );
+    let preset = [&said[..], &[("preset", "one-by-one")]].concat();
+    let (_, page) = step(&app, &operator, "confirm", &preset).await;
+    assert!(page.contains("4. How") && page.contains("name=\"max_failures\" value=\"1\""), "{page}");
+    let (status, page) = step(&app, &operator, "confirm", &said).await;
+    assert_eq!(status, 200);
+    assert!(
+        page.contains("Nothing is sent to 2") && !page.contains("formaction=\"/operations/new\" data-busy")
+    );
+}
+
+#[tokio::test]
+async fn the_way_stops_at_the_first_step_that_does_not_hold_and_says_why() {
+    let (app, operator) = fleet().await;
+    let web = ("server", "web-1");
+    for (fields, heading, words, expected) in [
+        (vec![web], "1. What", "Choose what is to be done", 422),
+        (vec![("operation_type", "deploy_agent"), web], "1. What", "Choose what is to be done", 422),
+        (vec![("operation_type", "run_command")], "2. Which servers", "Say which servers", 422),
+        (vec![("operation_type", "run_command"), ("server", "ghost")], "2. Which servers", "ghost", 404),
+        (
+            vec![("operation_type", "run_command"), ("tag", "nobody")],
+            "2. Which servers",
+            "No server is meant",
+            422,
+        ),
+        (vec![("operation_type", "run_command"), ("health", "odd")], "2. Which servers", "odd", 422),
+        (vec![("operation_type", "run_command"), web], "3. Details", "Command is missing", 422),
+        (
+            vec![("operation_type", "stop_service"), web, ("service", "$(id)")],
+            "3. Details",
+            "is not a service",
+            422,
+        ),
+        (
+            vec![("operation_type", "run_command"), web, ("command", "id"), ("batches", "0")],
+            "4. How",
+            "neither",
+            422,
+        ),
+        (
+            vec![("operation_type", "run_command"), web, ("command", "id"), ("pause_s", "x")],
+            "4. How",
+            "number",
+            422,
+        ),
+    ] {
+        let (status, page) = step(&app, &operator, "confirm", &fields).await;
+        assert!(
+            status == expected && page.contains(heading) && page.contains(words),
+            "{status} {fields:?}: {page}"
+        );
+        assert!(page.contains("web-1") || !fields.contains(&web), "what was said is still there: {page}");
+    }
+    let asked =
+        app.get("/operations/new?operation_type=run_command&server=ghost").by(&operator).send().await.text();
+    assert!(asked.contains("2. Which servers") && asked.contains("ghost"), "{asked}");
+    let anew = app.get("/operations/review").by(&operator).send().await;
+    assert_eq!((anew.status.as_u16(), anew.header("location")), (303, "/operations/new"));
+    let viewer = app.login(Role::Viewer).await;
+    assert_eq!(step(&app, &viewer, "confirm", &[]).await.0, 403);
+    assert_eq!(app.get("/operations/new").by(&viewer).send().await.status, 403);
+}
+
+#[tokio::test]
+async fn what_is_dangerous_is_begun_only_after_it_was_typed() {
+    let (app, sshd) = (TestApp::start().await, Sshd::start().await);
+    app.with_server("web-1", &sshd).await;
+    app.until("web-1", "read", |state| state.facts.is_some()).await;
+    let admin = app.login(Role::Admin).await;
+    let said = [("operation_type", "remove_agent"), ("server", "web-1")];
+    let (_, page) = step(&app, &admin, "confirm", &said).await;
+    assert!(page.contains("data-must-equal=\"web-1\""), "{page}");
+    let seal = seal_of(&page);
+    let begin = async |typed: &str| {
+        let fields = [&said[..], &[("seal", seal.as_str()), ("confirm", typed)]].concat();
+        send(&app, "/operations/new", &admin, &fields).await
+    };
+    for typed in ["", "web-2", "1"] {
+        let refused = begin(typed).await;
+        assert_eq!(refused.status, 422);
+        assert!(refused.text().contains("Type web-1 to confirm; nothing was sent"), "{}", refused.text());
+    }
+    assert!(app.services.operations.list(&Caller::roundsman(), 10, 0).await.unwrap().is_empty());
+    let begun = begin("web-1").await;
+    assert_eq!(begun.status, 303, "{}", begun.text());
+    ended(&app, begun.header("location").rsplit('/').next().unwrap()).await;
+}
+
+#[tokio::test]
+async fn an_open_page_hears_only_of_what_is_opened_on_it() {
+    let (app, sshd) = (TestApp::start().await, Sshd::start().await);
+    app.with_server("web-1", &sshd).await;
+    app.until("web-1", "read", |state| state.facts.is_some()).await;
+    for number in 0..21 {
+        app.with_inactive(&format!("idle-{number}")).await;
+    }
+    let operator = app.login(Role::Operator).await;
+    let address = app.listen().await;
+    let gate = app.data().join("gate");
+    let text =
+        format!("echo first; while [ ! -e {} ]; do sleep 0.1; echo tick; done; echo second", gate.display());
+    let servers = (0..21).map(|number| format!("idle-{number}")).chain(["web-1".to_owned()]).collect();
+    let action = Action::run_command(&text, false, None).unwrap();
+    let view =
+        app.services.operations.begin(&Caller::roundsman(), NewOperation { action, servers }).await.unwrap();
+    let id = view.operation.id.to_string();
+    let mut socket = app.socket(address, &format!("/live?view=operation:{id}"), &operator).await;
+    let fragment = async |socket: &mut support::socket::Socket, words: &str| {
+        in_time(words, async {
+            loop {
+                let message: Value = serde_json::from_str(&socket.text().await.unwrap()).unwrap();
+                let parts = message["fragments"].as_array().cloned().unwrap_or_default();
+                let own = parts.iter().find(|part| part["id"] == "target-21");
+                let html = own.and_then(|part| part["html"].as_str()).unwrap_or_default().to_owned();
+                if html.contains(words) {
+                    return html;
+                }
+            }
+        })
+        .await
+    };
+    let closed = fragment(&mut socket, "Running").await;
+    assert!(!closed.contains("first") && !closed.contains("target-body"), "{closed}");
+    let part = app.get(&format!("/operations/{id}/targets/21")).by(&operator).send().await;
+    assert!(part.status == 200 && part.text().contains("target-body"), "{}", part.text());
+    assert_eq!(app.get(&format!("/operations/{id}/targets/22")).by(&operator).send().await.status, 404);
+    // What is no message of ours changes nothing and ends nothing.
+    socket.say(b"not json").await;
+    socket.say(format!("{{\"open\":[{}]}}", vec!["1"; 2000].join(",")).as_bytes()).await;
+    socket.say(b"{\"open\":[21]}").await;
+    fragment(&mut socket, "first\ntick").await;
+    std::fs::write(&gate, "").unwrap();
+    let open = fragment(&mut socket, "exit status 0").await;
+    assert!(open.contains("tick\nsecond"), "{open}");
+    ended(&app, &id).await;
+    let page =
+        app.get(&format!("/operations/{id}?open=21&status=succeeded")).by(&operator).send().await.text();
+    assert!(page.contains("tick\nsecond") && !page.contains(">idle-1<"), "{page}");
+}
