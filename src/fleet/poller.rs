@@ -21,7 +21,7 @@ use super::counts::Counts;
 use super::logins::LoginBook;
 use super::registry::{Entry, Registry};
 use crate::clock::Clock;
-use crate::collect::{LocalProbe, ProbeError, rates};
+use crate::collect::{ProbeError, rates};
 use crate::history::History;
 use crate::model::{Event, Health, Layer, Reachability, Sections, Snapshot, Timestamp, Transport};
 use crate::ssh::{Connection, Session, SessionState, SshError, Target};
@@ -145,7 +145,7 @@ impl Poller {
 
     async fn run_local(&mut self) {
         loop {
-            match self.readings(&mut Probe::Local(LocalProbe::new()), None).await {
+            match self.readings(&mut Probe::Local(Box::default()), None).await {
                 Ended::Stopped => return,
                 // Nothing else comes over the way of this machine.
                 Ended::GaveWay { .. } | Ended::Another => continue,

@@ -20,7 +20,7 @@ const WORKS_AFTER: u64 = 10;
 
 /// Where readings come from.
 pub(super) enum Probe {
-    Local(LocalProbe),
+    Local(Box<LocalProbe>),
     Shell(Box<ShellProbe<Stream>>),
     Agent(Box<AgentProbe<Stream>>, Arc<InstalledAgent>),
 }

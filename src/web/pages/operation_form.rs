@@ -152,8 +152,7 @@ impl OperationForm {
     #[must_use]
     pub fn with_preset(mut self, word: &str) -> Self {
         let Some(preset) = PRESETS.into_iter().find(|preset| preset.word == word) else { return self };
-        let is_way =
-            |name: &str| name != "when_busy" && ASKED.iter().any(|asked| *asked == (name, Step::Strategy));
+        let is_way = |name: &str| name != "when_busy" && ASKED.contains(&(name, Step::Strategy));
         self.0.retain(|(name, _)| !is_way(name));
         let values = preset.values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         self.0.extend(values);
