@@ -300,3 +300,23 @@ fn what_is_no_roundsman_is_called_so() {
     let done = Done::of(program.bare(&["list", "--url", &url, "--token", "x"]).output().unwrap());
     done.refused(3, &["cannot talk to", "is Roundsman running there?"]);
 }
+
+#[test]
+fn cadence_is_shown_and_changed_for_all_and_for_one() {
+    let program = Program::served();
+    let name = program.run(&["list", "--json"]).well().json()[0]["name"].as_str().unwrap().to_owned();
+    assert!(program.run(&["cadence"]).well().stdout.contains("every 30 s"));
+    assert!(program.run(&["cadence", "--heavy", "1m"]).well().stdout.contains("every 60 s"));
+    assert!(program.run(&["cadence", &name]).well().stdout.contains("every 60 s, the default"));
+    let own = program.run(&["cadence", &name, "--every", "2s", "--heavy", "10s"]).well().stdout;
+    assert!(own.contains("Read every 2 s") && own.contains("every 10 s\n"), "{own}");
+    let shown = program.run(&["show", &name]).well().stdout;
+    assert!(shown.contains("Details") && shown.contains("every 10 s"), "{shown}");
+    let json = program.run(&["cadence", &name, "--heavy", "default", "--json"]).well().json();
+    assert_eq!(
+        (json["heavy_interval_ms"].as_u64(), json["interval_ms"].as_u64()),
+        (Some(60_000), Some(2_000))
+    );
+    program.run(&["cadence", &name, "--heavy", "0s"]).refused(2, &["--heavy", "1s to 1h"]);
+    program.run(&["cadence", "--every", "5s"]).refused(2, &["NAME"]);
+}

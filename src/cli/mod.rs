@@ -6,6 +6,7 @@
 mod add;
 mod audit;
 mod backup;
+mod cadence;
 mod client;
 mod connect;
 mod cp;
@@ -95,6 +96,8 @@ pub enum Command {
     Show(servers::Show),
     /// Remove a server and its history
     Remove(servers::Remove),
+    /// How often servers are read: show it, or change it while Roundsman runs
+    Cadence(cadence::Cadence),
     /// Run a command on one or many servers
     Exec(Box<exec::Exec>),
     /// Copy a file to a server or from one
@@ -222,6 +225,7 @@ async fn command(
         Command::List(command) => command.run(&client, output).await,
         Command::Show(command) => command.run(&client, output).await,
         Command::Remove(command) => command.run(&client, output).await,
+        Command::Cadence(command) => command.run(&client, output).await,
         Command::Group(command) => command.run(&client, output).await,
         Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
         Command::HostKeys(command) => command.run(&client, output).await,

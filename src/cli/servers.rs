@@ -156,6 +156,7 @@ fn details(server: &Value) -> Vec<(&'static str, String)> {
         ("Services", services(current)),
         ("Updates", updates(current)),
         ("Interval", interval(server)),
+        ("Details", super::cadence::details(server)),
         ("Host key", text_or_unknown(server, "host_key_fingerprint")),
         ("Logins today", text_or_unknown(server, "logins_today")),
     ]);

@@ -28,8 +28,8 @@ const START_TIME_LIMIT: Duration = Duration::from_secs(15);
 const GREETING_LIMIT_BYTES: usize = 8 * 1024;
 /// A base reading in JSON is 5 to 20 KB; thousands of disks, interfaces and mounts stay within this.
 pub const BASE_LIMIT_BYTES: usize = 2 * 1024 * 1024;
-/// With heavy sections: 40,000 processes with long command lines.
-pub const FULL_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// With heavy sections: as many processes as the agent lists, with command lines of 100 bytes.
+pub const FULL_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 /// Objects of one reading: every process, service, container and interface is one. An empty object takes three bytes
 /// of a line and a hundred times as many in memory, so they are counted first.
 const OBJECTS: usize = 120_000;

@@ -1,6 +1,6 @@
 //! Reads the machine that the program itself runs on, through the agent's library.
 
-use roundsman_agent::local::Reader;
+use roundsman_agent::local::{Memory, Reader};
 
 use super::ProbeError;
 use crate::model::{Sections, Snapshot};
@@ -8,8 +8,8 @@ use crate::model::{Sections, Snapshot};
 /// A probe of this machine. Runs on the blocking pool; needs a tokio runtime.
 #[derive(Debug, Default)]
 pub struct LocalProbe {
-    /// Made at the first reading, as making it asks `getconf` and `uname`.
-    reader: Option<Reader>,
+    /// Made at the first reading, as making it asks `uname`; made anew after a reading that was given up.
+    reader: Option<(Reader, Memory)>,
 }
 
 impl LocalProbe {
@@ -18,16 +18,16 @@ impl LocalProbe {
         Self { reader: None }
     }
 
-    /// One reading.
+    /// One reading. What changes slowly is up to 20 s old, as an agent would tell it.
     ///
     /// # Errors
     /// [`ProbeError::Garbled`]: the reader gave up, which is a fault of ours. Trying again is safe.
     pub async fn read(&mut self, sections: Sections) -> Result<Snapshot, ProbeError> {
-        let reader = self.reader.clone();
+        let reader = self.reader.take();
         let work = move || {
-            let reader = reader.unwrap_or_default();
-            let snapshot = reader.read(sections);
-            (reader, snapshot)
+            let (reader, mut memory) = reader.unwrap_or_default();
+            let snapshot = reader.read_again(sections, &mut memory);
+            ((reader, memory), snapshot)
         };
         let (reader, snapshot) = tokio::task::spawn_blocking(work)
             .await

@@ -30,7 +30,7 @@ pub const COMMAND: &str = "exec /bin/sh";
 const HELLO_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 /// A base reading is 10 to 60 KB; the `intr` line and the mounts of the largest machines stay within this.
 pub const BASE_LIMIT_BYTES: usize = 8 * 1024 * 1024;
-/// With heavy sections: 100,000 processes with short command lines.
+/// With heavy sections: as many processes as the script lists, with command lines of 300 bytes.
 pub const FULL_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Start-up files of a login shell on a loaded machine take seconds.
@@ -192,6 +192,7 @@ fn filled(script: &str) -> String {
         .replace("TELLING", init::TELLING)
         .replace("BASE_FILES", &BASE_FILES.join(" "))
         .replace("FACT_FILES", &facts::FILES.join(" "))
+        .replace("CROWD", &frames::CROWD.to_string())
         .replace("MARKERS", &facts::MARKERS.join(" "))
         .replace("PROPERTIES", services::PROPERTIES)
         .replace("INSPECT_FORMAT", containers::INSPECT_FORMAT)
@@ -293,7 +294,9 @@ mod tests {
     fn the_script_is_filled_in_and_does_not_hold_its_own_frame_line() {
         let nonce = Nonce::new(random_word());
         let script = script(&nonce);
-        for left in ["NONCE", "_FILES", "MARKERS", "PROPERTIES", "_FORMAT", "INIT_", "TELLING", "_SCRIPT"] {
+        for left in
+            ["NONCE", "_FILES", "MARKERS", "CROWD", "PROPERTIES", "_FORMAT", "INIT_", "TELLING", "_SCRIPT"]
+        {
             assert!(!script.contains(left), "{left}");
         }
         assert!(!nonce.starts(script.as_bytes(), ""));

@@ -58,6 +58,8 @@ pub struct NewServer {
     pub metadata: Metadata,
     pub status: Option<Status>,
     pub interval_ms: Option<u64>,
+    /// None: the default.
+    pub heavy_interval_ms: Option<u64>,
     pub identification: Identification,
     /// Name or id of the enrolled server over which this one is reached.
     pub jump_host: Option<String>,
@@ -266,7 +268,8 @@ impl Fleet {
             tags: Vec::new(),
             metadata: Metadata::new(),
             status: Status::Active,
-            interval_ms: input::interval_ms(interval)?,
+            interval_ms: input::interval_ms("interval_ms", interval)?,
+            heavy_interval_ms: None,
             created_at: now,
             updated_at: now,
         })
@@ -292,6 +295,7 @@ impl Fleet {
             metadata: Some(new.metadata.clone()),
             status: new.status,
             interval_ms: new.interval_ms,
+            heavy_interval_ms: new.heavy_interval_ms.map(Some),
             ..ServerEdit::default()
         };
         edit.apply(&self.blank(caller.organization)?)

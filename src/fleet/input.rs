@@ -37,6 +37,8 @@ pub struct ServerEdit {
     pub metadata: Option<Metadata>,
     pub status: Option<Status>,
     pub interval_ms: Option<u64>,
+    /// `Some(None)` is the default.
+    pub heavy_interval_ms: Option<Option<u64>>,
     pub login: LoginEdit,
     pub way: WayEdit,
     /// Of a server that is asked over HTTPS.
@@ -133,7 +135,11 @@ impl ServerEdit {
             next.status = status;
         }
         if let Some(millis) = self.interval_ms {
-            next.interval_ms = interval_ms(millis)?;
+            next.interval_ms = interval_ms("interval_ms", millis)?;
+        }
+        if let Some(millis) = self.heavy_interval_ms {
+            next.heavy_interval_ms =
+                millis.map(|millis| interval_ms("heavy_interval_ms", millis)).transpose()?;
         }
         Ok(next)
     }
@@ -248,16 +254,11 @@ pub fn metadata(pairs: &Metadata) -> Result<Metadata, FleetError> {
 
 /// # Errors
 /// [`FleetError::Invalid`] outside 1 s to 1 h.
-pub fn interval_ms(millis: u64) -> Result<u32, FleetError> {
+pub fn interval_ms(field: &'static str, millis: u64) -> Result<u32, FleetError> {
     let span = Duration::from_millis(millis);
-    if (INTERVAL_RANGE.0..=INTERVAL_RANGE.1).contains(&span) {
-        u32::try_from(millis).map_err(|_| FleetError::invalid("interval_ms", "the interval is too long"))
-    } else {
-        Err(FleetError::invalid(
-            "interval_ms",
-            "the interval must be 1,000 (1 s) to 3,600,000 (1 h) milliseconds",
-        ))
-    }
+    u32::try_from(millis).ok().filter(|_| (INTERVAL_RANGE.0..=INTERVAL_RANGE.1).contains(&span)).ok_or_else(
+        || FleetError::invalid(field, "the interval must be 1,000 (1 s) to 3,600,000 (1 h) milliseconds"),
+    )
 }
 
 fn shown(text: &str) -> String {
@@ -282,8 +283,8 @@ mod tests {
 
     #[test]
     fn intervals_outside_one_second_to_one_hour_are_refused() {
-        assert_eq!(interval_ms(1000).unwrap(), 1000);
-        assert!(interval_ms(999).is_err());
-        assert!(interval_ms(3_600_001).is_err());
+        assert_eq!(interval_ms("x", 1000).unwrap(), 1000);
+        assert!(interval_ms("x", 999).is_err());
+        assert!(interval_ms("x", 3_600_001).is_err());
     }
 }

@@ -6,6 +6,7 @@ mod acting;
 mod agents;
 mod aggregate;
 mod bulk;
+mod cadence;
 mod container_sizes;
 mod containers;
 mod counts;
@@ -60,6 +61,7 @@ pub use acting::Lease;
 pub use agents::{AgentBinaries, AgentOffer};
 pub use aggregate::{Aggregate, AggregateQuery, Aggregated, FleetAggregates, TOP_MAX, TopSeries};
 pub use bulk::{BulkChange, BulkOutcome};
+pub use cadence::Cadence;
 pub use containers::ContainerTable;
 pub use counts::Counted;
 pub use custom::{CustomMetricEdit, CustomMetricState, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Trial};
@@ -270,6 +272,7 @@ impl Fleet {
             events: events.clone(),
             gate: Arc::new(Semaphore::new(DIALS)),
             counts: Counts::default(),
+            cadence: cadence::CadenceBook::default(),
             epoch: Instant::now(),
         });
         let fleet = Self {
@@ -303,6 +306,7 @@ impl Fleet {
         fleet.forget_removed().await?;
         fleet.load_groups().await?;
         fleet.load_dependencies().await?;
+        fleet.load_cadence().await?;
         let now = fleet.inner.clock.now();
         let (stored, logins, seen, mut deployed, pushing, sources) = fleet
             .inner
@@ -390,6 +394,7 @@ impl Fleet {
         let mut state = entry.state(&self.inner.history, self.inner.clock.now());
         let jump = state.way.jump.and_then(|id| self.inner.registry.get(id));
         state.jump = jump.map(|jump| jump.server().name.clone());
+        state.cadence = self.inner.shared.cadence.of(&state.server, entry.is_looked_at(Instant::now()));
         state.groups = self.inner.groups.of_server(&state.server, state.health);
         state
     }

@@ -3,6 +3,7 @@
 //! A slow or dead server keeps nobody waiting but its own task.
 
 mod arrival;
+mod heavy;
 mod http;
 mod probe;
 mod push;
@@ -16,24 +17,22 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cadence::{CadenceBook, FACTS_EVERY, is_due};
 use super::containers::ContainerWatch;
 use super::counts::Counts;
 use super::logins::LoginBook;
 use super::registry::{Entry, Registry};
 use crate::clock::Clock;
 use crate::collect::http::{HttpFailure, HttpProbe};
-use crate::collect::{LocalProbe, ProbeError, rates};
+use crate::collect::{ProbeError, rates};
 use crate::history::History;
 use crate::model::{Event, Health, Layer, Reachability, Sections, Snapshot, Timestamp};
 use crate::ssh::{Connection, Session, SessionState, SshError, Target};
+use heavy::HeavyRest;
 use probe::{AgentTrust, Probe};
 pub use push::{Delivery, Report, delivery_queue};
 pub use served::ServedAgent;
 
-/// Details (processes, services, users) are read this often when nobody looks.
-const DETAILS_EVERY: Duration = Duration::from_secs(30);
-/// Facts change rarely.
-const FACTS_EVERY: Duration = Duration::from_secs(600);
 /// An open page says every few seconds that it is still there.
 pub const LOOK_LASTS: Duration = Duration::from_secs(15);
 /// Pending updates cost the server a second of CPU.
@@ -68,6 +67,7 @@ pub struct Shared {
     /// Dials at the same time.
     pub gate: Arc<Semaphore>,
     pub counts: Counts,
+    pub cadence: CadenceBook,
     /// Start of the schedule; every server has a phase after it.
     pub epoch: Instant,
 }
@@ -108,6 +108,7 @@ pub struct Poller {
     packages_due: Instant,
     readings: u64,
     trust: AgentTrust,
+    rest: HeavyRest,
 }
 
 /// Why a run of readings ended.
@@ -141,6 +142,7 @@ impl Poller {
             facts_at: None,
             readings: 0,
             trust: AgentTrust::default(),
+            rest: HeavyRest::default(),
         }
     }
 
@@ -163,7 +165,7 @@ impl Poller {
 
     async fn run_local(&mut self) {
         loop {
-            match self.readings(&mut Probe::Local(LocalProbe::new()), None).await {
+            match self.readings(&mut Probe::Local(Box::default()), None).await {
                 Ended::Stopped => return,
                 // Nothing else comes over the way of this machine.
                 Ended::GaveWay { .. } | Ended::Another => continue,
@@ -331,11 +333,23 @@ impl Poller {
                         live.probe = Some(probe.kind());
                         live.agent.clone()
                     };
+                    self.rest.came(sections);
                     snapshot.gaps.extend(self.trust.gap(probe, installed.as_ref()));
+                    snapshot.gaps.extend(self.rest.gaps());
                     self.arrived(snapshot, sections, started);
                 }
-                Ok(Err(error)) => return Ended::Probe(error),
-                Err(_) => return Ended::Silent { after: limit },
+                Ok(Err(error)) => {
+                    // A connection that was lost says nothing of what was asked over it.
+                    if !connection.is_some_and(Connection::is_closed) {
+                        self.rest.failed(sections, &error.to_string(), Instant::now());
+                    }
+                    return Ended::Probe(error);
+                }
+                Err(_) => {
+                    let reason = format!("no answer within {:.0} s", limit.as_secs_f64());
+                    self.rest.failed(sections, &reason, Instant::now());
+                    return Ended::Silent { after: limit };
+                }
             }
             if self.stop.is_cancelled() {
                 return Ended::Stopped;
@@ -359,11 +373,16 @@ impl Poller {
     }
 
     fn sections(&self, now: Instant) -> Sections {
-        let due = |last: Option<Instant>, every| last.is_none_or(|at| now.duration_since(at) >= every);
-        let looked_at = *self.entry.looked_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let watched = looked_at.is_some_and(|at| now.duration_since(at) <= LOOK_LASTS);
+        let server = self.entry.server();
+        let interval = Duration::from_millis(server.interval_ms.into());
+        let due = |last: Option<Instant>, every| {
+            last.is_none_or(|at| is_due(now.duration_since(at), interval, every))
+        };
         // The second reading brings details again, so that processes have a CPU figure at once.
-        let details = self.readings < 2 || watched || due(self.details_at, DETAILS_EVERY);
+        let details = !self.rest.is_on(now)
+            && (self.readings < 2
+                || self.entry.is_looked_at(now)
+                || due(self.details_at, self.shared.cadence.heavy(&server)));
         let asked = self.entry.take_asked();
         let facts = asked || due(self.facts_at, FACTS_EVERY);
         Sections {

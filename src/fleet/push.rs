@@ -85,6 +85,8 @@ pub struct Registered {
 pub struct Heard {
     /// When the next one is expected.
     pub interval_ms: u32,
+    /// How often the heavy sections are wanted.
+    pub heavy_interval_ms: u32,
     /// What a person should know, for example of the server's clock.
     pub notice: Option<String>,
 }
@@ -211,7 +213,9 @@ impl Fleet {
         let busy = || AuthError::TooOften { retry_after: Duration::from_secs(1) };
         inbox.try_send(Delivery { report, reply }).map_err(|_| busy())?;
         let notice = answer.await.map_err(|_| busy())?;
-        Ok(Heard { interval_ms: entry.server().interval_ms, notice })
+        let server = entry.server();
+        let heavy_interval_ms = self.inner.shared.cadence.of(&server, false).heavy_interval_ms;
+        Ok(Heard { interval_ms: server.interval_ms, heavy_interval_ms, notice })
     }
 
     /// A server that reports by itself, for whoever may report for it.

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::acting::ActingSlot;
+use super::cadence::Cadence;
 use super::containers::LiveContainers;
 use super::custom_run::Waiting;
 use super::health::Standing;
@@ -258,6 +259,13 @@ impl Entry {
         }
     }
 
+    /// Whether somebody said within [`LOOK_LASTS`](super::poller::LOOK_LASTS) that they look at its details.
+    #[must_use]
+    pub fn is_looked_at(&self, now: tokio::time::Instant) -> bool {
+        let looked_at = *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_at.is_some_and(|at| now.duration_since(at) <= super::poller::LOOK_LASTS)
+    }
+
     /// The state as pages and API show it.
     #[must_use]
     pub fn state(&self, history: &History, now: Timestamp) -> ServerState {
@@ -289,6 +297,7 @@ impl Entry {
             way: Arc::clone(&live.way),
             jump: None,
             groups: Vec::new(),
+            cadence: Cadence::default(),
             findings: Arc::clone(&live.findings),
             channels_allowed: live.channels_allowed,
             agent: live.agent.clone(),

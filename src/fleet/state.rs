@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::cadence::Cadence;
 use super::watched::WatchedHere;
 use crate::model::{
     ApiHealth, Facts, Filesystem, Findings, Gap, Group, Health, HttpSource, InstalledAgent, Interface,
@@ -156,6 +157,8 @@ pub struct ServerState {
     pub http: Option<Arc<HttpSource>>,
     /// What its API said of itself last.
     pub api: Option<Arc<ApiHealth>>,
+    /// How often each part of it is read.
+    pub cadence: Cadence,
     /// The approved host key.
     pub host_key: Option<HostKeyView>,
     /// A key that the server offered and nobody approved: a new server's, or a changed one.

@@ -310,6 +310,8 @@ pub struct Server {
     pub status: Status,
     /// Time between two readings, 1 s to 1 h.
     pub interval_ms: u32,
+    /// Time between two readings of the heavy sections, 1 s to 1 h. None: the default of the organization.
+    pub heavy_interval_ms: Option<u32>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -54,10 +54,11 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0009_custom_metrics.sql")),
     M::up(include_str!("migrations/0010_groups.sql")),
     M::up(include_str!("migrations/0011_operation_strategy.sql")),
-    M::up(include_str!("migrations/0013_detached.sql")),
-    M::up(include_str!("migrations/0014_tasks.sql")),
-    M::up(include_str!("migrations/0015_watched.sql")),
-    M::up(include_str!("migrations/0017_http.sql")),
+    M::up(include_str!("migrations/0012_detached.sql")),
+    M::up(include_str!("migrations/0013_tasks.sql")),
+    M::up(include_str!("migrations/0014_watched.sql")),
+    M::up(include_str!("migrations/0015_cadence.sql")),
+    M::up(include_str!("migrations/0016_http.sql")),
 ];
 
 /// What went wrong in the store; each variant is a decision for the caller.

@@ -24,7 +24,7 @@ const COLUMNS: &str = "id, number, organization_id, name, description, transport
      servers.key_id, host_key, region, environment, tags, metadata, status, interval_ms, created_at, updated_at, \
      servers.login_method, servers.agent_key, jump_id, proxy, connect_timeout_ms, findings, \
      a.username, a.login_method, a.key_id, a.agent_key, \
-     (SELECT group_concat(kind) FROM server_secrets WHERE server_id = servers.id)";
+     (SELECT group_concat(kind) FROM server_secrets WHERE server_id = servers.id), heavy_interval_ms";
 const TABLES: &str = "servers LEFT JOIN action_logins a ON a.server_id = servers.id";
 
 /// The columns from `login_method` on.
@@ -76,6 +76,7 @@ fn from_row(row: &Row<'_>) -> Result<StoredServer, rusqlite::Error> {
             metadata,
             status: parse(&text(15)?, "status")?,
             interval_ms: row.get(16)?,
+            heavy_interval_ms: row.get(30)?,
             created_at: Timestamp::from_millis(row.get(17)?),
             updated_at: Timestamp::from_millis(row.get(18)?),
         },
@@ -108,16 +109,17 @@ pub fn save(tx: &Transaction<'_>, stored: &StoredServer) -> Result<(), StoreErro
     tx.prepare_cached(
         "INSERT INTO servers (id, number, organization_id, name, description, transport, hostname, port, username,
              key_id, host_key, region, environment, tags, metadata, status, interval_ms, created_at, updated_at,
-             login_method, agent_key, jump_id, proxy, connect_timeout_ms)
+             login_method, agent_key, jump_id, proxy, connect_timeout_ms, heavy_interval_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24)
+             ?23, ?24, ?25)
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description,
              transport = excluded.transport, hostname = excluded.hostname, port = excluded.port,
              username = excluded.username, key_id = excluded.key_id, host_key = excluded.host_key,
              region = excluded.region, environment = excluded.environment, tags = excluded.tags,
              metadata = excluded.metadata, status = excluded.status, interval_ms = excluded.interval_ms,
              updated_at = excluded.updated_at, login_method = excluded.login_method, agent_key = excluded.agent_key,
-             jump_id = excluded.jump_id, proxy = excluded.proxy, connect_timeout_ms = excluded.connect_timeout_ms",
+             jump_id = excluded.jump_id, proxy = excluded.proxy, connect_timeout_ms = excluded.connect_timeout_ms,
+             heavy_interval_ms = excluded.heavy_interval_ms",
     )?
     .execute(params![
         server.id.to_string(),
@@ -144,6 +146,7 @@ pub fn save(tx: &Transaction<'_>, stored: &StoredServer) -> Result<(), StoreErro
         way.jump.map(|id| id.to_string()),
         way.proxy.as_ref().map(ToString::to_string),
         way.connect_timeout_ms,
+        server.heavy_interval_ms,
     ])?;
     logins::set_action(tx, server.id, way.action.as_ref())
 }

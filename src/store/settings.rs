@@ -4,11 +4,14 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::StoreError;
+use super::{StoreError, parse};
 use crate::model::{OrganizationId, ServerNumber, Timestamp};
 
 /// Name of [`crate::model::Retention`].
 pub const RETENTION: &str = "retention";
+
+/// How often heavy sections are read where a server says nothing of its own: milliseconds, `u32`.
+pub const HEAVY_INTERVAL: &str = "heavy_interval_ms";
 
 /// Numbers of removed servers whose samples may still be there: `Vec<u32>`.
 const TO_FORGET: &str = "servers_to_forget";
@@ -64,6 +67,25 @@ pub fn get<T: DeserializeOwned>(
         serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("setting {name}: {error}")))
     })
     .transpose()
+}
+
+/// What was set under this name, by organization.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when what is stored is no such value.
+pub fn of_all<T: DeserializeOwned>(
+    c: &Connection,
+    name: &str,
+) -> Result<Vec<(OrganizationId, T)>, StoreError> {
+    let mut statement = c.prepare_cached("SELECT organization_id, value FROM settings WHERE name = ?1")?;
+    let rows = statement.query_map([name], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    rows.map(|row| {
+        let (organization, text) = row?;
+        let value = serde_json::from_str(&text)
+            .map_err(|error| StoreError::Corrupt(format!("setting {name}: {error}")))?;
+        Ok((parse(&organization, "organization of a setting")?, value))
+    })
+    .collect()
 }
 
 /// Stores a value in place of the one before.

@@ -11,6 +11,9 @@ use crate::snapshot::{
     Updates,
 };
 
+/// Text of a list that is handed on at once: as much as an SSH packet carries.
+const PIECE_BYTES: usize = 32 * 1024;
+
 /// One line of JSON, without a line break.
 #[must_use]
 pub fn to_json(snapshot: &Snapshot) -> String {
@@ -64,7 +67,126 @@ macro_rules! numbers {
     })* };
 }
 
-numbers!(u32, u64, i64, bool);
+numbers!(i64, bool);
+
+impl Json for u64 {
+    /// A reading of thousands of processes has tens of thousands of numbers; the formatter takes three times as long.
+    fn write(&self, out: &mut String) {
+        let (mut digits, mut rest, mut count) = ([0; 20], *self, 0);
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+            count += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        let written = digits.get(digits.len() - count..).unwrap_or_default();
+        out.push_str(std::str::from_utf8(written).unwrap_or_default());
+    }
+}
+
+impl Json for u32 {
+    fn write(&self, out: &mut String) {
+        u64::from(*self).write(out);
+    }
+}
+
+/// Writes some fields of an object, each behind a comma.
+macro_rules! members {
+    ($out:ident: $($field:ident),* $(,)?) => { $(
+        $out.push_str(concat!(",\"", stringify!($field), "\":"));
+        $field.write($out);
+    )* };
+}
+
+/// Writes a snapshot whose list of processes `list` writes. The destructuring makes a field that is forgotten an error.
+fn snapshot_with<E>(
+    snapshot: &Snapshot,
+    out: &mut String,
+    list: impl FnOnce(&mut String) -> Result<(), E>,
+) -> Result<(), E> {
+    let Snapshot {
+        taken_at_ms,
+        clock_ms,
+        boot_id,
+        uptime_ms,
+        ticks_per_second,
+        cpu,
+        cores,
+        cgroup_cpu_us,
+        cpu_limit_x1000,
+        load,
+        memory,
+        pressure,
+        filesystems,
+        disks,
+        interfaces,
+        tcp,
+        temperatures,
+        context_switches,
+        forks,
+        processes_total,
+        threads_total,
+        processes_running,
+        processes_blocked,
+        file_handles_used,
+        file_handles_max,
+        processes: _,
+        services,
+        users,
+        facts,
+        containers,
+        updates,
+        gaps,
+    } = snapshot;
+    out.push_str("{\"taken_at_ms\":");
+    taken_at_ms.write(out);
+    members!(out: clock_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, cgroup_cpu_us, cpu_limit_x1000, load, memory, pressure);
+    members!(out: filesystems, disks, interfaces, tcp, temperatures, context_switches, forks, processes_total);
+    members!(out: threads_total, processes_running, processes_blocked, file_handles_used, file_handles_max);
+    out.push_str(",\"processes\":");
+    list(out)?;
+    members!(out: services, users, facts, containers, updates, gaps);
+    out.push('}');
+    Ok(())
+}
+
+impl Json for Snapshot {
+    fn write(&self, out: &mut String) {
+        let Ok(()) = snapshot_with(self, out, |out| {
+            self.processes.write(out);
+            Ok::<(), std::convert::Infallible>(())
+        });
+    }
+}
+
+/// [`append`] with these processes in place of those of the snapshot. `handed_on` gets the text whenever there are some
+/// kilobytes of it, and empties it: a list of thousands never stands in memory as text.
+///
+/// # Errors
+/// Those of `handed_on`.
+pub fn append_with<'a, E>(
+    snapshot: &Snapshot,
+    processes: impl Iterator<Item = &'a Process>,
+    out: &mut String,
+    mut handed_on: impl FnMut(&mut String) -> Result<(), E>,
+) -> Result<(), E> {
+    snapshot_with(snapshot, out, |out| {
+        out.push('[');
+        for (position, process) in processes.enumerate() {
+            if position > 0 {
+                out.push(',');
+            }
+            process.write(out);
+            if out.len() >= PIECE_BYTES {
+                handed_on(out)?;
+            }
+        }
+        out.push(']');
+        Ok(())
+    })
+}
 
 /// Writes a struct as an object. The destructuring makes a field that is forgotten here an error.
 macro_rules! objects {
@@ -156,12 +278,6 @@ impl Json for ServiceManager {
 }
 
 objects! {
-    Snapshot {
-        taken_at_ms, clock_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, cgroup_cpu_us, cpu_limit_x1000, load, memory, pressure, filesystems,
-        disks, interfaces, tcp, temperatures, context_switches, forks, processes_total, threads_total,
-        processes_running, processes_blocked, file_handles_used, file_handles_max, processes, services,
-        users, facts, containers, updates, gaps,
-    }
     Gap { section, reason }
     CpuTimes {
         user_ticks, nice_ticks, system_ticks, idle_ticks, iowait_ticks, irq_ticks, softirq_ticks, steal_ticks,

@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod json;
+pub mod kept;
 pub mod limits;
 pub mod local;
 pub mod proc;

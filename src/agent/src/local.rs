@@ -16,13 +16,14 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::limits;
+use crate::kept::Kept;
 use crate::proc::{facts, mounts, packages, services};
 use crate::reading::{
-    BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assemble, boot_id,
+    BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assembled, boot_id,
 };
-use crate::scan::{self, Scan};
+use crate::scan::{Count, Scan};
 use crate::snapshot::{Sections, Snapshot};
+use crate::{json, limits};
 
 /// How long one helper command may take. A healthy `systemctl show` of 500 units takes 50 ms.
 const COMMAND_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -39,35 +40,34 @@ const DEFAULT_PAGE_BYTES: u64 = 4096;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// How long mounts and the fill of filesystems stand: asking costs a process, and disks fill slowly. The shell probe's usual
-/// four readings take as long.
-const FILESYSTEMS_TIME_LIMIT: Duration = Duration::from_secs(20);
+/// As [`limits::FILE_BYTES`].
+const FILE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long mounts, the fill of filesystems, the lists of sensors and network cards, and [`SLOW_FILES`] stand: asking costs a
+/// process or many files, and they change slowly. The shell probe's usual four readings take as long.
+const SLOW_TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Base files that hardly ever change. The last of them must not stay open: whether it can be opened is what it tells.
+const SLOW_FILES: [&str; 3] = [MOUNTS, "/proc/sys/kernel/random/boot_id", "/proc/1/comm"];
+
+/// Folders of devices whose list is refreshed.
+const DEVICES: &str = "/sys/class/";
 
 /// What a reader of the same machine need not ask for every time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Memory {
     scan: Scan,
-    /// The table of mounts, what was said of them, and when.
-    filesystems: Option<(Vec<u8>, FilesystemText, Instant)>,
-}
-
-impl Memory {
-    /// The table of mounts of a reading that is young enough: to list it costs as much as the five next files.
-    fn mounts(&self) -> Option<&Vec<u8>> {
-        let (table, _, asked_at) = self.filesystems.as_ref()?;
-        (asked_at.elapsed() < FILESYSTEMS_TIME_LIMIT).then_some(table)
-    }
-
-    fn fill(&mut self, mountinfo: &[u8]) -> FilesystemText {
-        if let Some((table, text, asked_at)) = &self.filesystems {
-            if table == mountinfo && asked_at.elapsed() < FILESYSTEMS_TIME_LIMIT {
-                return text.clone();
-            }
-        }
-        let text = fill(mountinfo);
-        self.filesystems = Some((mountinfo.to_owned(), text.clone(), Instant::now()));
-        text
-    }
+    count: Count,
+    kept: Kept,
+    /// Files by their path as the last reading found them; their room is used again.
+    files: BTreeMap<String, Vec<u8>>,
+    sensors: Vec<String>,
+    cards: Vec<String>,
+    filesystems: Option<FilesystemText>,
+    /// When what changes slowly was read.
+    slow_at: Option<Instant>,
+    /// Whether the last reading listed the processes.
+    has_list: bool,
 }
 
 /// Reads one machine, again and again.
@@ -133,28 +133,52 @@ impl Reader {
     /// `memory`. Mounts and filesystems may then be 20 s old, idle processes as `scan` says.
     #[must_use]
     pub fn read_again(&self, sections: Sections, memory: &mut Memory) -> Snapshot {
-        let mut files = BTreeMap::new();
-        files.extend(memory.mounts().map(|table| (MOUNTS.to_owned(), table.clone())));
-        for path in BASE_FILES.iter().chain(&CGROUP_V2_FILES).chain(&CGROUP_V1_FILES) {
-            if !files.contains_key(*path) {
-                self.add(&mut files, path);
-            }
+        let mut snapshot = self.all_but_processes(sections, memory);
+        snapshot.processes = memory.has_list.then(|| memory.scan.processes().cloned().collect());
+        snapshot
+    }
+
+    /// [`read_again`](Self::read_again) as JSON at the end of `out`; see [`json::append_with`] for `handed_on`.
+    ///
+    /// # Errors
+    /// Those of `handed_on`.
+    pub fn write_again<E>(
+        &self,
+        sections: Sections,
+        memory: &mut Memory,
+        out: &mut String,
+        handed_on: impl FnMut(&mut String) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let snapshot = self.all_but_processes(sections, memory);
+        if memory.has_list {
+            return json::append_with(&snapshot, memory.scan.processes(), out, handed_on);
         }
-        self.add_sensors(&mut files);
+        json::append(&snapshot, out);
+        Ok(())
+    }
+
+    fn all_but_processes(&self, sections: Sections, memory: &mut Memory) -> Snapshot {
+        self.refresh(memory);
         let taken_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let entries = scan::entries(&self.path("/proc"));
+        let proc = self.path("/proc");
+        let counted = if sections.processes { None } else { memory.count.processes(&proc) };
+        let entries = if counted.is_some() { None } else { memory.count.list(&proc) };
+        let listed = entries.as_ref().map(Vec::len);
+        memory.has_list = sections.processes && entries.is_some();
+        if let Some(entries) = entries.filter(|_| sections.processes) {
+            memory.scan.read(&self.root, &entries, self.page_bytes);
+        }
         let mut texts = Texts {
-            cards: self.cards(),
-            process_count: entries.as_ref().and_then(|entries| u64::try_from(entries.len()).ok()),
-            filesystems: files.get(MOUNTS).map(|table| memory.fill(table)),
+            files: std::mem::take(&mut memory.files),
+            cards: memory.cards.clone(),
+            process_count: counted.or_else(|| u64::try_from(listed?).ok()),
+            processes_listed: listed.filter(|_| sections.processes),
+            filesystems: memory.filesystems.clone(),
             taken_at_ms: u64::try_from(taken_at.as_millis()).ok(),
             clock_ms: u64::try_from(taken_at.as_millis()).ok(),
             ticks_per_second: self.ticks_per_second,
             ..Texts::default()
         };
-        if sections.processes {
-            texts.processes = entries.map(|entries| memory.scan.read(&self.root, &entries, self.page_bytes));
-        }
         if sections.services {
             texts.services = Some(self.services());
         }
@@ -170,22 +194,68 @@ impl Reader {
             texts.packages = run_within(PACKAGES_TIME_LIMIT, "sh", ["-c", &script]);
         }
         if sections.facts {
-            for path in facts::FILES {
-                self.add(&mut files, path);
-            }
-            for &(path, lines) in facts::FIRST_LINES {
-                files.extend(self.file(path).map(|content| (path.to_owned(), first_lines(content, lines))));
-            }
-            texts.markers.extend(
-                facts::MARKERS.iter().filter(|path| self.path(path).exists()).map(|&path| path.to_owned()),
-            );
-            texts.architecture.clone_from(&self.architecture);
-            texts.localtime = fs::read_link(self.path("/etc/localtime"))
-                .ok()
-                .and_then(|target| target.into_os_string().into_string().ok());
+            self.add_facts(&mut texts);
         }
-        texts.files = files;
-        assemble(texts, sections)
+        let snapshot = assembled(&mut texts, sections);
+        memory.files = texts.files;
+        if sections.facts {
+            for path in facts::FILES.iter().chain(facts::FIRST_LINES.iter().map(|(path, _)| path)) {
+                memory.files.remove(*path);
+            }
+        }
+        snapshot
+    }
+
+    /// Reads the files of the base: those that change slowly only now and then.
+    fn refresh(&self, memory: &mut Memory) {
+        let is_slow = memory.slow_at.is_none_or(|at| at.elapsed() >= SLOW_TIME_LIMIT);
+        if is_slow {
+            memory.slow_at = Some(Instant::now());
+            memory.files.retain(|path, _| !path.starts_with(DEVICES));
+            memory.sensors = self.sensors();
+            memory.cards = self.cards();
+            for path in SLOW_FILES {
+                memory.files.remove(path);
+                self.add(&mut memory.files, path);
+            }
+            memory.filesystems = memory.files.get(MOUNTS).map(|table| fill(table));
+        }
+        let Memory { files, kept, sensors, .. } = memory;
+        let base = BASE_FILES.iter().chain(&CGROUP_V2_FILES).chain(&CGROUP_V1_FILES).copied();
+        let base = base.filter(|path| !SLOW_FILES.contains(path));
+        for path in base.chain(sensors.iter().map(String::as_str)) {
+            // The room of the reading before is used again; a new name is made for a new file only.
+            let is_read = match files.get_mut(path) {
+                Some(content) => kept.read(&self.root, path, FILE_BYTES, content),
+                None => {
+                    let mut content = Vec::new();
+                    let is_read = kept.read(&self.root, path, FILE_BYTES, &mut content);
+                    if is_read {
+                        files.insert(path.to_owned(), content);
+                    }
+                    is_read
+                }
+            };
+            if !is_read {
+                files.remove(path);
+            }
+        }
+    }
+
+    fn add_facts(&self, texts: &mut Texts) {
+        for path in facts::FILES {
+            self.add(&mut texts.files, path);
+        }
+        for &(path, lines) in facts::FIRST_LINES {
+            texts.files.extend(self.file(path).map(|content| (path.to_owned(), first_lines(content, lines))));
+        }
+        texts.markers.extend(
+            facts::MARKERS.iter().filter(|path| self.path(path).exists()).map(|&path| path.to_owned()),
+        );
+        texts.architecture.clone_from(&self.architecture);
+        texts.localtime = fs::read_link(self.path("/etc/localtime"))
+            .ok()
+            .and_then(|target| target.into_os_string().into_string().ok());
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -206,19 +276,20 @@ impl Reader {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    fn add_sensors(&self, files: &mut BTreeMap<String, Vec<u8>>) {
+    /// Paths of the files of the sensors.
+    fn sensors(&self) -> Vec<String> {
+        let mut paths = Vec::new();
         for (class, wanted) in
             [("/sys/class/hwmon", is_hwmon_file as fn(&str) -> bool), ("/sys/class/thermal", is_zone_file)]
         {
             for device in self.names(class) {
                 let folder = format!("{class}/{device}");
-                for name in self.names(&folder).iter().filter(|name| wanted(name)) {
-                    if files.len() < BASE_FILES.len() + limits::SENSORS * 3 {
-                        self.add(files, &format!("{folder}/{name}"));
-                    }
-                }
+                let names = self.names(&folder);
+                paths.extend(names.iter().filter(|name| wanted(name)).map(|name| format!("{folder}/{name}")));
             }
         }
+        paths.truncate(limits::SENSORS * 3);
+        paths
     }
 
     fn cards(&self) -> Vec<String> {
@@ -277,8 +348,13 @@ fn fill(mountinfo: &[u8]) -> FilesystemText {
         return FilesystemText::Statfs(Vec::new());
     }
     let paths = || chosen.iter().map(|mount| mount.path.as_str());
+    let began = Instant::now();
     if let Some(output) = run("stat", ["-f", "-c", mounts::STATFS_FORMAT].into_iter().chain(paths())) {
         return FilesystemText::Statfs(output);
+    }
+    if began.elapsed() >= COMMAND_TIME_LIMIT {
+        // df would wait for the same filesystem.
+        return FilesystemText::Unknown("stat -f does not answer: a filesystem hangs".to_owned());
     }
     run("df", ["-P", "-k"].into_iter().chain(paths())).map_or_else(
         || FilesystemText::Unknown("neither stat -f nor df answers".to_owned()),

@@ -4,6 +4,7 @@
 //! the buffer is full (the oldest goes, and is counted) or the central server refuses it by itself.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -38,7 +39,8 @@ const BATCH_READINGS: usize = 60;
 const BATCH_BYTES: usize = 512 * 1024;
 
 /// Processes, services and the like are read this often, and not at all while readings wait to be sent.
-const HEAVY_EVERY: Duration = Duration::from_secs(30);
+/// The central server may say otherwise.
+const HEAVY_INTERVAL_MS: u64 = 30_000;
 /// Facts and pending updates.
 const SLOW_EVERY: Duration = Duration::from_secs(3600);
 
@@ -187,6 +189,7 @@ struct Shared {
     ring: Mutex<Ring>,
     filled: Condvar,
     interval_ms: AtomicU64,
+    heavy_interval_ms: AtomicU64,
 }
 
 impl Shared {
@@ -198,10 +201,17 @@ impl Shared {
         Duration::from_millis(self.interval_ms.load(Ordering::Relaxed))
     }
 
-    /// Takes up the interval that a central server asks for.
+    fn heavy_interval(&self) -> Duration {
+        Duration::from_millis(self.heavy_interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// Takes up the intervals that a central server asks for.
     fn obey(&self, reply: &Reply) {
         if let Some(interval_ms) = reply.number("interval_ms").filter(|ms| INTERVALS_MS.contains(ms)) {
             self.interval_ms.store(interval_ms, Ordering::Relaxed);
+        }
+        if let Some(heavy_ms) = reply.number("heavy_interval_ms").filter(|ms| INTERVALS_MS.contains(ms)) {
+            self.heavy_interval_ms.store(heavy_ms, Ordering::Relaxed);
         }
     }
 }
@@ -223,6 +233,7 @@ pub fn run(reader: &Reader, options: Options, log: fn(&str)) -> io::Result<()> {
         ring: Mutex::default(),
         filled: Condvar::new(),
         interval_ms: AtomicU64::new(interval_ms.clamp(*INTERVALS_MS.start(), *INTERVALS_MS.end())),
+        heavy_interval_ms: AtomicU64::new(HEAVY_INTERVAL_MS),
     });
     let facts = reader.read(Sections { facts: true, ..Sections::BASE }).facts.unwrap_or_default();
     let mut courier = Courier {
@@ -248,7 +259,7 @@ fn read_for_ever(reader: &Reader, shared: &Shared) -> ! {
     loop {
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         let idle = shared.ring().is_empty();
-        let heavy = idle && due(heavy_at, HEAVY_EVERY);
+        let heavy = idle && due(heavy_at, shared.heavy_interval());
         let slow = idle && due(slow_at, SLOW_EVERY);
         heavy_at = if heavy { Some(Instant::now()) } else { heavy_at };
         slow_at = if slow { Some(Instant::now()) } else { slow_at };
@@ -260,7 +271,9 @@ fn read_for_ever(reader: &Reader, shared: &Shared) -> ! {
             facts: slow,
             packages: slow,
         };
-        let reading = json::to_json(&reader.read_again(sections, &mut memory));
+        let mut reading = String::new();
+        // Nothing is handed on: a reading waits as a whole until it is sent.
+        let Ok(()) = reader.write_again(sections, &mut memory, &mut reading, |_| Ok::<(), Infallible>(()));
         shared.ring().push(reading);
         shared.filled.notify_one();
         // Readings that were missed (the machine slept) are not made up for.

@@ -81,6 +81,8 @@ pub struct Texts {
     pub cards: Vec<String>,
     /// Processes counted under `/proc`.
     pub process_count: Option<u64>,
+    /// Processes that are written apart from the snapshot, if they are.
+    pub processes_listed: Option<usize>,
     /// `None`: not asked (no mounts were known yet).
     pub filesystems: Option<FilesystemText>,
     /// Wall clock of the machine, where every reading has it exactly.
@@ -111,7 +113,14 @@ impl Texts {
 /// Builds the snapshot of the wanted sections. Whatever is missing stays `None`; what a person should know
 /// of it stands in `gaps`.
 #[must_use]
-pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
+pub fn assemble(mut texts: Texts, sections: Sections) -> Snapshot {
+    assembled(&mut texts, sections)
+}
+
+/// [`assemble`], which leaves the files to be filled anew.
+pub(crate) fn assembled(texts: &mut Texts, sections: Sections) -> Snapshot {
+    let processes = texts.processes.take().filter(|_| sections.processes);
+    let texts = &*texts;
     let mut gaps = Gaps::default();
     let stat = texts.file("/proc/stat").map(cpu::stat).unwrap_or_default();
     let uptime_ms = texts.file("/proc/uptime").and_then(kernel::uptime_ms);
@@ -121,20 +130,21 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
     let (file_handles_used, file_handles_max) =
         texts.file("/proc/sys/fs/file-nr").map_or((None, None), kernel::file_handles);
     let mount_table = texts.file("/proc/self/mountinfo").map(mounts::mountinfo).unwrap_or_default();
-    let memory = machine_memory(&texts);
+    let memory = machine_memory(texts);
     let sees_all = texts.files.contains_key("/proc/1/comm");
-    gaps.judge(&Seen { cpu: stat.cpu.is_some(), memory: memory.is_some(), sees_all, texts: &texts });
-    let filesystems = filled(&texts, &mount_table, &mut gaps);
+    let listed = processes.as_ref().map(Vec::len).or(texts.processes_listed);
+    gaps.judge(&Seen { cpu: stat.cpu.is_some(), memory: memory.is_some(), sees_all, listed });
+    let filesystems = filled(texts, &mount_table, &mut gaps);
     let mut interfaces = texts.file("/proc/net/dev").map(network::dev).unwrap_or_default();
     network::mark_totals(&mut interfaces, &texts.cards);
     let clock = init::Clock { boot_at_ms, ticks_per_second: texts.ticks_per_second };
-    let services = sections.services.then(|| known_services(&texts, clock, &mut gaps)).flatten();
-    let users = sections.users.then(|| logged_in(&texts, &mut gaps)).flatten();
-    let facts = sections.facts.then(|| known_facts(&texts, &mount_table));
+    let services = sections.services.then(|| known_services(texts, clock, &mut gaps)).flatten();
+    let users = sections.users.then(|| logged_in(texts, &mut gaps)).flatten();
+    let facts = sections.facts.then(|| known_facts(texts, &mount_table));
     let containers = texts.containers.as_ref().filter(|_| sections.containers);
     let updates = texts.packages.as_deref().filter(|_| sections.packages);
     let updates = updates.and_then(|output| pending_updates(output, &mut gaps));
-    let (cgroup_cpu_us, cpu_limit_x1000) = container_cpu(&texts);
+    let (cgroup_cpu_us, cpu_limit_x1000) = container_cpu(texts);
     let (containers, container_gaps) = containers.map(containers::containers).unwrap_or_default();
     gaps.0.extend(container_gaps);
     Snapshot {
@@ -172,7 +182,7 @@ pub fn assemble(texts: Texts, sections: Sections) -> Snapshot {
         processes_blocked: stat.processes_blocked,
         file_handles_used,
         file_handles_max,
-        processes: texts.processes.filter(|_| sections.processes),
+        processes,
         services,
         users,
         facts,
@@ -194,15 +204,16 @@ impl Gaps {
 }
 
 /// What the base reading came to, for the gaps that it leaves.
-struct Seen<'a> {
+struct Seen {
     cpu: bool,
     memory: bool,
     sees_all: bool,
-    texts: &'a Texts,
+    /// Processes that were listed; None: nobody asked for them.
+    listed: Option<usize>,
 }
 
 impl Gaps {
-    fn judge(&mut self, seen: &Seen<'_>) {
+    fn judge(&mut self, seen: &Seen) {
         if !seen.cpu {
             self.add("cpu", "/proc/stat cannot be read");
         }
@@ -213,7 +224,7 @@ impl Gaps {
             let reason = "partial: /proc is mounted with hidepid, so this user sees its own processes only";
             self.add("processes", reason);
         }
-        if seen.texts.processes.as_ref().is_some_and(|list| list.len() >= limits::PROCESSES) {
+        if seen.listed.is_some_and(|listed| listed >= limits::PROCESSES) {
             self.add("processes", "partial: more processes than one reading takes");
         }
     }
@@ -275,15 +286,19 @@ fn pending_updates(output: &[u8], gaps: &mut Gaps) -> Option<crate::Updates> {
 
 fn filled(texts: &Texts, table: &[Mount], gaps: &mut Gaps) -> Vec<crate::Filesystem> {
     let chosen = mounts::choose(table);
-    match &texts.filesystems {
+    let filled = match &texts.filesystems {
         Some(FilesystemText::Statfs(output)) => mounts::statfs(output, &chosen),
         Some(FilesystemText::Df(output)) => mounts::df(output, &chosen),
         Some(FilesystemText::Unknown(reason)) => {
             gaps.add("filesystems", reason);
-            Vec::new()
+            return Vec::new();
         }
-        None => Vec::new(),
+        None => return Vec::new(),
+    };
+    if filled.is_empty() && !chosen.is_empty() {
+        gaps.add("filesystems", "neither stat -f nor df answers");
     }
+    filled
 }
 
 fn known_services(texts: &Texts, clock: init::Clock, gaps: &mut Gaps) -> Option<Vec<crate::Service>> {

@@ -4,6 +4,7 @@
 //! latest after [`IDLE_TIME_LIMIT`], so its memory and state may be that old. Users and command lines are read when a
 //! process is seen first, once more when it is read again (it may have been between fork and exec), and when its
 //! name changes. A reused pid is told by the inode number of its directory, which readdir(3) gives away.
+//! To list the pids of thousands of processes costs more than all the rest of a reading; see [`Count`].
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -47,17 +48,64 @@ pub fn entries(proc: &Path) -> Option<Vec<Entry>> {
     Some(found)
 }
 
+/// How many processes there are, without listing them: the number of links of `/proc` is that of the processes and of some
+/// folders, whose number a list tells. Source: proc_root_getattr in fs/proc/root.c.
+///
+/// That number is of the whole machine, so it is of no use where `/proc` shows a part of it (a PID namespace, hidepid).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Count {
+    /// Links that are no processes. None: not known, or not to be told.
+    others: Option<u64>,
+}
+
+/// `/proc` has some ten folders beside the processes; where there are more links than these, they are of processes that this
+/// user or namespace does not see.
+const OTHER_LINKS: std::ops::RangeInclusive<u64> = 2..=64;
+
+/// The PID namespace of a machine that is no container. Source: PROC_PID_INIT_INO in include/linux/proc_ns.h.
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
+impl Count {
+    /// Processes now, if that can be told without a list.
+    #[must_use]
+    pub fn processes(self, proc: &Path) -> Option<u64> {
+        links(proc)?.checked_sub(self.others?)
+    }
+
+    /// Lists the processes, and learns how to count them.
+    pub fn list(&mut self, proc: &Path) -> Option<Vec<Entry>> {
+        let before = links(proc);
+        let found = entries(proc);
+        self.others = None;
+        let is_first =
+            || fs::read_link(proc.join("self/ns/pid")).is_ok_and(|name| name.as_os_str() == FIRST_NAMESPACE);
+        if let (Some(links_before), Some(found)) = (before, &found)
+            && links(proc) == before
+            && is_first()
+        {
+            let listed = u64::try_from(found.len()).unwrap_or(u64::MAX);
+            self.others = links_before.checked_sub(listed).filter(|others| OTHER_LINKS.contains(others));
+        }
+        found
+    }
+}
+
+fn links(proc: &Path) -> Option<u64> {
+    fs::metadata(proc).ok().map(|data| data.nlink())
+}
+
 /// What the readings before found.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Scan {
-    known: HashMap<u32, Known>,
+    /// By pid.
+    known: Vec<Known>,
     turn: u32,
     users: HashMap<u32, String>,
     /// Modification time and size of `/etc/passwd` when `users` was read.
     users_of: Option<(i64, i64, u64)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Known {
     inode: u64,
     process: Process,
@@ -65,6 +113,8 @@ struct Known {
     idle: bool,
     /// User and command line were read at two times.
     settled: bool,
+    /// It was there at the last reading.
+    seen: bool,
 }
 
 impl Known {
@@ -76,67 +126,39 @@ impl Known {
 }
 
 impl Scan {
-    /// All processes of `entries` that still exist. `root` is `/` but in tests.
-    pub fn read(&mut self, root: &Path, entries: &[Entry], page_bytes: u64) -> Vec<Process> {
+    /// Reads all processes of `entries` that still exist. `root` is `/` but in tests.
+    pub fn read(&mut self, root: &Path, entries: &[Entry], page_bytes: u64) {
         self.turn = self.turn.wrapping_add(1);
         self.refresh_users(&root.join("etc/passwd"));
         let now = Instant::now();
-        let mut known = HashMap::with_capacity(entries.len().min(limits::PROCESSES));
-        let mut list = Vec::with_capacity(entries.len().min(limits::PROCESSES));
         let mut folder = root.join("proc");
+        let mut fresh = Vec::with_capacity(entries.len().saturating_sub(self.known.len()));
+        let mut known = self.known.iter_mut().peekable();
         for entry in entries.iter().take(limits::PROCESSES) {
-            let before = self.known.remove(&entry.pid).filter(|known| known.inode == entry.inode);
-            let after = match before {
-                Some(known) if !known.is_due(self.turn, now) => known,
-                before => {
-                    folder.push(entry.pid.to_string());
-                    let read = self.one(&mut folder, entry.inode, before, page_bytes, now);
-                    folder.pop();
-                    let Some(read) = read else { continue };
-                    read
-                }
-            };
-            list.push(after.process.clone());
-            known.insert(entry.pid, after);
+            while known.next_if(|known| known.process.pid < entry.pid).is_some() {}
+            let before = known.next_if(|known| known.process.pid == entry.pid);
+            if let Some(known) = before {
+                let is_same = known.inode == entry.inode;
+                known.seen = (is_same && !known.is_due(self.turn, now)) || {
+                    let one = One { entry: *entry, users: &self.users, page_bytes, now };
+                    one.read_again(&mut folder, known, is_same)
+                };
+            } else {
+                let one = One { entry: *entry, users: &self.users, page_bytes, now };
+                fresh.extend(one.read(&mut folder));
+            }
         }
-        self.known = known;
-        list
+        self.known.retain_mut(|known| std::mem::take(&mut known.seen));
+        if !fresh.is_empty() {
+            self.known.reserve_exact(fresh.len());
+            self.known.append(&mut fresh);
+            self.known.sort_unstable_by_key(|known| known.process.pid);
+        }
     }
 
-    /// `None`: the process has ended.
-    fn one(
-        &self,
-        folder: &mut PathBuf,
-        inode: u64,
-        before: Option<Known>,
-        page_bytes: u64,
-        now: Instant,
-    ) -> Option<Known> {
-        let mut scratch = [0; STATUS_BYTES];
-        let stat = read_file(folder, "stat", scratch.get_mut(..STAT_BYTES)?)?;
-        let files = process::ProcessFiles { stat, status: None, command_line: None };
-        let mut fresh = process::process(&files, page_bytes, &self.users)?;
-        let before = before.filter(|known| known.process.start_ticks == fresh.start_ticks);
-        let idle = before.as_ref().is_some_and(|known| {
-            known.process.user_ticks == fresh.user_ticks
-                && known.process.system_ticks == fresh.system_ticks
-                && fresh.state != 'R'
-        });
-        match before {
-            Some(known) if known.settled && known.process.name == fresh.name => {
-                fresh.uid = known.process.uid;
-                fresh.user = known.process.user;
-                fresh.command_line = known.process.command_line;
-                Some(Known { inode, process: fresh, read_at: now, idle, settled: true })
-            }
-            before => {
-                fresh.uid = read_file(folder, "status", &mut scratch).and_then(process::uid);
-                fresh.user = fresh.uid.and_then(|uid| self.users.get(&uid).cloned());
-                let room = scratch.get_mut(..limits::COMMAND_LINE_BYTES)?;
-                fresh.command_line = read_file(folder, "cmdline", room).and_then(process::command_line);
-                Some(Known { inode, process: fresh, read_at: now, idle, settled: before.is_some() })
-            }
-        }
+    /// The processes of the last reading, by pid.
+    pub fn processes(&self) -> impl ExactSizeIterator<Item = &Process> {
+        self.known.iter().map(|known| &known.process)
     }
 
     fn refresh_users(&mut self, path: &Path) {
@@ -149,9 +171,74 @@ impl Scan {
         // Names that cannot be read now are unknown, and asked for again the next time.
         self.users = if read.is_ok() { process::passwd(&content) } else { HashMap::new() };
         self.users_of = stamp.filter(|_| read.is_ok());
-        for known in self.known.values_mut() {
+        for known in &mut self.known {
             known.process.user = known.process.uid.and_then(|uid| self.users.get(&uid).cloned());
         }
+    }
+}
+
+/// One process that is to be read.
+struct One<'a> {
+    entry: Entry,
+    users: &'a HashMap<u32, String>,
+    page_bytes: u64,
+    now: Instant,
+}
+
+impl One<'_> {
+    /// `None`: the process has ended.
+    fn stat(&self, folder: &mut PathBuf) -> Option<Process> {
+        let mut scratch = [0; STAT_BYTES];
+        let stat = read_file(folder, "stat", &mut scratch)?;
+        let files = process::ProcessFiles { stat, status: None, command_line: None };
+        process::process(&files, self.page_bytes, self.users)
+    }
+
+    fn describe(&self, folder: &mut PathBuf, process: &mut Process) {
+        let mut scratch = [0; STATUS_BYTES];
+        process.uid = read_file(folder, "status", &mut scratch).and_then(process::uid);
+        process.user = process.uid.and_then(|uid| self.users.get(&uid).cloned());
+        let room = scratch.get_mut(..limits::COMMAND_LINE_BYTES).unwrap_or_default();
+        process.command_line = read_file(folder, "cmdline", room).and_then(process::command_line);
+    }
+
+    /// One that is seen first.
+    fn read(&self, folder: &mut PathBuf) -> Option<Known> {
+        folder.push(self.entry.pid.to_string());
+        let process = self.stat(folder).map(|mut process| {
+            self.describe(folder, &mut process);
+            process
+        });
+        folder.pop();
+        let (inode, read_at) = (self.entry.inode, self.now);
+        Some(Known { inode, process: process?, read_at, idle: false, settled: false, seen: true })
+    }
+
+    /// One that was seen before, if it `is_same` and no other with its pid. False: it has ended.
+    fn read_again(&self, folder: &mut PathBuf, known: &mut Known, is_same: bool) -> bool {
+        folder.push(self.entry.pid.to_string());
+        let stat = self.stat(folder);
+        let is_there = stat.is_some();
+        if let Some(mut fresh) = stat {
+            let before = &mut known.process;
+            let is_same = is_same && before.start_ticks == fresh.start_ticks;
+            let idle = is_same
+                && before.user_ticks == fresh.user_ticks
+                && before.system_ticks == fresh.system_ticks
+                && fresh.state != 'R';
+            if is_same && known.settled && before.name == fresh.name {
+                fresh.uid = before.uid;
+                fresh.user = before.user.take();
+                fresh.command_line = before.command_line.take();
+            } else {
+                self.describe(folder, &mut fresh);
+                known.settled = is_same;
+            }
+            known.process = fresh;
+            (known.inode, known.read_at, known.idle) = (self.entry.inode, self.now, idle);
+        }
+        folder.pop();
+        is_there
     }
 }
 

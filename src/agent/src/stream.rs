@@ -147,7 +147,11 @@ pub fn run(reader: &Reader, input: &mut impl BufRead, output: &mut impl Write) -
             Ok(Request { number, sections }) => {
                 // Writing to a String cannot fail.
                 let _ = write!(answer, "{{\"request\":{number},\"snapshot\":");
-                json::append(&reader.read_again(sections, &mut memory), &mut answer);
+                reader.write_again(sections, &mut memory, &mut answer, |text| {
+                    output.write_all(text.as_bytes())?;
+                    text.clear();
+                    Ok::<(), io::Error>(())
+                })?;
             }
             Err(malformed) => {
                 answer.push_str("{\"request\":null,\"error\":");

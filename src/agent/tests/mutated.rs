@@ -4,67 +4,20 @@
 //! a failure here is a failure everywhere. The corpus is `tests/fixtures/proc` and the texts below.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../../tests/mutator/mod.rs"]
+mod mutator;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mutator::Random;
 use roundsman_agent::proc::{cpu, disks, kernel, memory, mounts, network, process, sensors, services, users};
 use roundsman_agent::reading::{FilesystemText, ServicesText, Texts, assemble};
 use roundsman_agent::{Sections, http, json, limits, reply::Reply, stream, text};
 
 /// Long enough for some ten thousand inputs on a loaded machine.
 const TIME: Duration = Duration::from_secs(5);
-
-/// A small generator (xorshift64*), so that nothing is needed for it.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % end.max(1)
-    }
-
-    fn mutate(&mut self, input: &[u8]) -> Vec<u8> {
-        const WORDS: [&[u8]; 14] = [
-            b"18446744073709551615",
-            b"18446744073709551616",
-            b"-1",
-            b"NaN",
-            b"1e999",
-            b"\n",
-            b"\0",
-            b"\xff\xfe",
-            b") R 1 ",
-            b" - ",
-            b"\\777",
-            b"\x1b]0;",
-            b"\r\n\r\n",
-            b"{\"a\":[",
-        ];
-        let mut out = input.to_vec();
-        for _ in 0..=self.below(6) {
-            let at = self.below(out.len() + 1);
-            let end = (at + self.below(40)).min(out.len());
-            match self.below(5) {
-                0 => drop(out.drain(at..end)),
-                1 => drop(out.splice(at..at, WORDS.get(self.below(WORDS.len())).unwrap().iter().copied())),
-                2 => {
-                    let copy = out.get(at..end).unwrap().to_vec();
-                    drop(out.splice(at..at, copy));
-                }
-                3 => out.truncate(at),
-                _ => {
-                    if let Some(byte) = out.get_mut(at) {
-                        *byte = u8::try_from(self.below(256)).unwrap();
-                    }
-                }
-            }
-        }
-        out
-    }
-}
 
 fn corpus(folder: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
@@ -135,7 +88,7 @@ fn mutated_input_panics_nowhere_and_stays_within_limits() {
         corpus_files.push((seed.to_owned(), seed.as_bytes().to_vec()));
     }
     corpus_files.sort();
-    let mut random = Random(0x5eed_0123_4567_89ab);
+    let mut random = Random::seeded(0x5eed_0123_4567_89ab);
     let begun = Instant::now();
     let mut inputs = 0_u32;
     while begun.elapsed() < TIME {
@@ -169,4 +122,21 @@ fn five_thousand_mounts_are_cut_to_the_limit_and_read_fast() {
     assert_eq!(chosen.len(), limits::FILESYSTEMS);
     assert_eq!(chosen.first().map(|mount| mount.path.as_str()), Some("/"));
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// Whoever looks up a path below a mount whose server is gone waits with it, whatever is mounted there.
+#[test]
+fn what_is_mounted_below_a_remote_filesystem_is_not_asked_for() {
+    let table = "1 0 254:0 / / rw - ext4 /dev/vda rw\n2 1 0:50 / /net rw - nfs4 files:/ rw\n\
+                 3 2 8:1 / /net/disk rw - ext4 /dev/sda rw\n4 1 0:51 / /home/a/ssh rw - fuse.sshfs a: rw\n\
+                 5 4 8:2 / /home/a/ssh/deep/disk rw - xfs /dev/sdb rw\n6 1 8:3 / /network rw - ext4 /dev/sdc rw\n";
+    let paths = |table: &str| -> Vec<String> {
+        mounts::choose(&mounts::mountinfo(table.as_bytes())).into_iter().map(|mount| mount.path).collect()
+    };
+    assert_eq!(paths(table), ["/", "/network"]);
+    // Of a machine without a disk all is below its root.
+    assert_eq!(
+        paths("1 0 0:50 / / rw - nfs4 files:/ rw\n2 1 8:1 / /data rw - ext4 /dev/sda rw\n"),
+        ["/data"]
+    );
 }

@@ -1,5 +1,5 @@
 //! `push` against a central server that says what a test wants.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

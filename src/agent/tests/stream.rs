@@ -217,3 +217,20 @@ fn a_process_that_starts_ends_and_works_is_seen_at_once() {
     let _ = busy.wait();
     assert!(!stream.ask("r 4 -p").contains(&me));
 }
+
+/// A base reading counts without a list, where it can; both come to the same.
+#[test]
+fn processes_are_counted_alike_with_and_without_a_list() {
+    let mut stream = Stream::start();
+    let total = |line: &str| -> i64 {
+        let (_, rest) = line.split_once("\"processes_total\":").unwrap();
+        rest.split(',').next().unwrap().parse().unwrap()
+    };
+    // Other tests start and end processes meanwhile: some pair of readings is undisturbed.
+    let near = (0..50).any(|number| {
+        let listed = total(&stream.ask(&format!("r {number} -p")));
+        let counted = total(&stream.ask(&format!("r {number}")));
+        listed > 1 && (listed - counted).abs() <= 2
+    });
+    assert!(near);
+}

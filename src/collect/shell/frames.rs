@@ -20,12 +20,15 @@ use roundsman_agent::reading::{
 use roundsman_agent::text::{clean_some, first_line, lines};
 
 use crate::collect::ProbeError;
-use crate::model::{Process, Sections, ServiceManager, Snapshot};
+use crate::model::{Gap, Process, Sections, ServiceManager, Snapshot};
 
 /// Page size where `getconf` is missing (some BusyBox systems): that of all of them but a few arm64 ones.
 const DEFAULT_PAGE_BYTES: u64 = 4096;
 /// Parts of one answer; the script prints at most 30.
 const PARTS: usize = 48;
+
+/// Processes over which the script lists none: each takes three files, and some hundred bytes of the answer.
+pub(super) const CROWD: usize = 40_000;
 
 /// The random word of one channel.
 #[derive(Debug, Clone)]
@@ -175,7 +178,8 @@ pub(super) fn reading(
             texts.files.entry(path.to_owned()).or_insert_with(|| content.to_vec());
         }
     }
-    if sections.processes {
+    let is_crowd = sections.processes && bodies.contains_key("crowd");
+    if sections.processes && !is_crowd {
         texts.processes = Some(processes(&bodies, hello.page_bytes));
     }
     if sections.services {
@@ -206,7 +210,12 @@ pub(super) fn reading(
     let mount_table = Some(fingerprint(table));
     let mount_paths = (mount_table != known_table).then(|| paths(table));
     let filesystems = texts.filesystems.clone();
-    let snapshot = assemble(texts, sections);
+    let mut snapshot = assemble(texts, sections);
+    if is_crowd {
+        let reason =
+            format!("more than {CROWD} processes are not listed without the agent; deploy it to see them");
+        snapshot.gaps.push(Gap { section: "processes".to_owned(), reason });
+    }
     if snapshot.cpu.is_none() && snapshot.memory.is_none() && snapshot.uptime_ms.is_none() {
         return Err(garbled("/proc says nothing: is this Linux, and is /proc mounted?"));
     }

@@ -20,11 +20,11 @@ every() {
   else for d in 1 2 3 4 5 6 7 8 9; do $k $v /dev/null /proc/$d*/"$o"; done
   fi
 }
-count() { set -- /proc/[0-9]*; printf %s $#; }
+count() { set -- /proc/[0-9]*; N=$#; printf %s $N; }
 fill() {
   [ $# -gt 0 ] || return
   if [ "$s" ]; then part statfs; stat -f -c 'STATFS_FORMAT' "$@"
-  else part df; df -P -k "$@"
+  else part df; $t df -P -k "$@"
   fi
 }
 services() {
@@ -158,10 +158,13 @@ reading() {
   part count; count
   case $w in *d*) fill "$@"; esac
   case $w in *p*)
-    part passwd; starts 10000 /dev/null /etc/passwd
-    part stat; every show '' stat
-    part status; every starts 9 status
-    part cmdline; every bytes 1024 cmdline
+    if [ $N -gt CROWD ]; then part crowd
+    else
+      part passwd; starts 10000 /dev/null /etc/passwd
+      part stat; every show '' stat
+      part status; every starts 9 status
+      part cmdline; every bytes 1024 cmdline
+    fi
   esac
   case $w in *s*) services "$P"; esac
   case $w in *u*) part clock; date +%s.%N; users; esac

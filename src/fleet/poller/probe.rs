@@ -21,7 +21,7 @@ const WORKS_AFTER: u64 = 10;
 
 /// Where readings come from.
 pub(super) enum Probe {
-    Local(LocalProbe),
+    Local(Box<LocalProbe>),
     Shell(Box<ShellProbe<Stream>>),
     /// Where there is a service: why it is not asked, and when that is tried again.
     Agent(Box<AgentProbe<Stream>>, Arc<InstalledAgent>, Option<(String, Instant)>),

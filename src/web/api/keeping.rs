@@ -1,6 +1,8 @@
-//! How long rows are kept, and how much there is of them.
+//! How long rows are kept, how much there is of them, and how often heavy sections are read.
 
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::super::error::Failure;
@@ -19,6 +21,13 @@ pub fn routes() -> Vec<Route> {
             .summary("Changes how long rows are kept; fields that are left out get their default")
             .takes("Retention")
             .gives("Retention"),
+        Route::get("/api/v1/settings/cadence", Access::VIEWER, cadence)
+            .summary("How often heavy sections are read where a server says nothing of its own")
+            .gives("CadenceSettings"),
+        Route::new(http::Method::PUT, "/api/v1/settings/cadence", Access::ADMIN, set_cadence)
+            .summary("Changes how often heavy sections are read, from the next reading of each server on")
+            .takes("CadenceSettings")
+            .gives("CadenceSettings"),
         Route::get("/api/v1/settings/sizes", Access::ADMIN, sizes)
             .summary("Rows, size and growth of every table of the control data")
             .gives("Sizes"),
@@ -33,6 +42,25 @@ async fn set_retention(request: Request, services: Services) -> Result<Response,
     let wanted: Retention = request.json()?;
     services.export.set_retention(request.caller()?, wanted).await?;
     retention(request, services).await
+}
+
+/// The default of the organization.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CadenceSettings {
+    /// Processes, services, containers, users: 1,000 to 3,600,000 ms.
+    heavy_interval_ms: u64,
+}
+
+async fn cadence(request: Request, services: Services) -> Result<Response, Failure> {
+    let heavy_interval_ms = services.fleet.default_heavy_interval_ms(request.caller()?)?.into();
+    json_reply(StatusCode::OK, &CadenceSettings { heavy_interval_ms })
+}
+
+async fn set_cadence(request: Request, services: Services) -> Result<Response, Failure> {
+    let CadenceSettings { heavy_interval_ms } = request.json()?;
+    services.fleet.set_default_heavy_interval(request.caller()?, heavy_interval_ms).await?;
+    cadence(request, services).await
 }
 
 async fn sizes(request: Request, services: Services) -> Result<Response, Failure> {

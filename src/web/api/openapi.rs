@@ -16,8 +16,8 @@ use super::import::{ImportInput, ImportKey};
 use super::servers::{HostKeyApproval, ServerInput, ServerJson, ServerPatch};
 use super::ways::{ActionLoginInput, ActionLoginJson, WayJson};
 use super::{
-    Alive, agents, aggregated, backup, containers, custom_metrics, diagnostics, groups, host_keys, keys,
-    metrics, operations, people, tasks,
+    Alive, agents, aggregated, backup, containers, custom_metrics, diagnostics, groups, host_keys, keeping,
+    keys, metrics, operations, people, tasks,
 };
 use crate::services::{Services, VERSION};
 
@@ -136,6 +136,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
                  archive",
             ),
         ),
+        ("CadenceSettings", schema::<keeping::CadenceSettings>()?),
         ("Sizes", open_object("items: table, rows, size_bytes, rows_last_day")),
         ("AuditChain", open_object("entries, first, last, broken_at")),
         (
@@ -157,7 +158,12 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
                  others as custom metrics",
             ),
         ),
-        ("Heard", open_object("accepted, interval_ms, and a notice where a person should know something")),
+        (
+            "Heard",
+            open_object(
+                "accepted, interval_ms, heavy_interval_ms, and a notice where a person should know something",
+            ),
+        ),
         ("ServerToken", open_object("id, token: shown this once")),
         (
             "OlderServer",

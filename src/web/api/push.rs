@@ -140,7 +140,10 @@ pub(super) fn report(mut members: Map<String, Value>) -> Result<(Report, usize),
 pub(super) async fn heartbeat(request: Request, services: Services) -> Result<Response, Failure> {
     let (report, accepted) = report(request.json()?)?;
     let heard = services.fleet.heartbeat(request.reporter()?, request.param(0), report).await?;
-    let mut answer = json!({ "success": true, "accepted": accepted, "interval_ms": heard.interval_ms });
+    let mut answer = json!({
+        "success": true, "accepted": accepted, "interval_ms": heard.interval_ms,
+        "heavy_interval_ms": heard.heavy_interval_ms,
+    });
     if let (Some(notice), Some(members)) = (heard.notice, answer.as_object_mut()) {
         members.insert("notice".to_owned(), notice.into());
     }

@@ -15,7 +15,7 @@ use super::selection::chosen;
 use super::ways::{ActionLoginInput, WayJson, given, key};
 use super::{page, push};
 use crate::fleet::{
-    Checked, Figures, HttpEdit, Identification, LoginEdit, NewHttpServer, NewServer, Registration,
+    Cadence, Checked, Figures, HttpEdit, Identification, LoginEdit, NewHttpServer, NewServer, Registration,
     ServerEdit, ServerState, SshAddress, WayEdit,
 };
 use crate::model::{LoginMethod, Reachability, Secret, Status, Timestamp};
@@ -111,6 +111,11 @@ pub struct ServerJson {
     /// Of the agent, where one reports.
     version: Option<String>,
     interval_ms: u32,
+    /// Time between two readings of the heavy sections (processes, services, containers, users); null: the default.
+    heavy_interval_ms: Option<u32>,
+    /// What is read how often at present.
+    #[schema(value_type = Object)]
+    cadence: Cadence,
     cpu_cores: Option<u32>,
     total_ram_gb: Option<f64>,
     total_disk_gb: Option<f64>,
@@ -168,6 +173,8 @@ impl ServerJson {
             last_health_check_at: state.last_health_check_at,
             version: state.push.as_ref().and_then(|pushing| pushing.agent_version.clone()),
             interval_ms: server.interval_ms,
+            heavy_interval_ms: server.heavy_interval_ms,
+            cadence: state.cadence,
             cpu_cores: facts.and_then(|facts| facts.cpu_cores),
             total_ram_gb: state
                 .figures
@@ -232,6 +239,10 @@ pub struct ServerInput {
     status: Option<Status>,
     /// Time between two readings, 1,000 to 3,600,000 ms.
     interval_ms: Option<u64>,
+    /// Time between two readings of the heavy sections, 1,000 to 3,600,000 ms; `null` is the default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>)]
+    heavy_interval_ms: Option<Option<u64>>,
     /// `default`, or the id or name of a kept key, or the path that one was imported from.
     #[serde(alias = "ssh_key_path")]
     identity: Option<String>,
@@ -325,6 +336,7 @@ impl ServerInput {
             metadata: self.metadata,
             status: self.status,
             interval_ms: self.interval_ms,
+            heavy_interval_ms: self.heavy_interval_ms.flatten(),
             identification,
             jump_host: self.jump_host.flatten(),
             proxy: self.proxy.flatten(),
@@ -410,6 +422,7 @@ impl ServerInput {
             metadata: Some(self.metadata),
             status: Some(self.status.unwrap_or(Status::Active)),
             interval_ms: self.interval_ms,
+            heavy_interval_ms: self.heavy_interval_ms,
             login: LoginEdit {
                 method: self.login_method,
                 key: self.identity.map(|identity| key(Some(identity))),
@@ -484,6 +497,10 @@ pub struct ServerPatch {
     #[schema(value_type = Option<String>)]
     status: Option<Status>,
     interval_ms: Option<u64>,
+    /// 1,000 to 3,600,000; `null` is the default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>)]
+    heavy_interval_ms: Option<Option<u64>>,
     /// key, agent or password; where it is missing, what else is given says it.
     #[schema(value_type = Option<String>)]
     login_method: Option<LoginMethod>,
@@ -546,6 +563,7 @@ impl From<ServerPatch> for ServerEdit {
             metadata: patch.metadata,
             status: patch.status,
             interval_ms: patch.interval_ms,
+            heavy_interval_ms: patch.heavy_interval_ms,
             login: LoginEdit {
                 method: patch.login_method,
                 key: patch.identity.map(key),

@@ -52,10 +52,12 @@ pub struct SettingsData {
     /// Shortest password that is accepted.
     pub password_min_chars: usize,
     pub keeping: KeepingData,
+    /// Seconds between two readings of heavy sections, as they are or as they were typed.
+    pub heavy_seconds: String,
 }
 
 /// `GET /settings`, and the answer to its forms. The forms send: `/settings/tokens` name, role, expires_days
-/// (0: no end); `/settings/password` current_password, password, password_again.
+/// (0: no end); `/settings/cadence` heavy_seconds; `/settings/password` current_password, password, password_again.
 #[derive(Debug, Clone, Template)]
 #[template(path = "pages/settings.html")]
 pub struct SettingsPage {
@@ -70,6 +72,7 @@ pub struct SettingsPage {
     passwords: Vec<Field>,
     password_min_chars: usize,
     keeping: Keeping,
+    heavy: Field,
     version: &'static str,
 }
 
@@ -122,6 +125,11 @@ impl SettingsPage {
             .collect(),
             password_min_chars: data.password_min_chars,
             version: env!("CARGO_PKG_VERSION"),
+            heavy: judged(
+                Field::line("heavy_seconds", "Details every … seconds", &data.heavy_seconds, 10)
+                    .required()
+                    .hint("From 1 to 3600. A server may have a time of its own; while somebody looks, they come with every reading."),
+            ),
             keeping: Keeping::new(&viewer.csrf_token, &data.keeping, now),
         }
     }

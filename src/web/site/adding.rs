@@ -51,7 +51,7 @@ fn optional(text: &str) -> Option<String> {
 }
 
 fn interval(typed: &AddForm) -> Result<Option<u64>, FleetError> {
-    optional(&typed.interval_seconds).map(|text| interval_ms(&text)).transpose()
+    optional(&typed.interval_seconds).map(|text| interval_ms("interval_seconds", &text)).transpose()
 }
 
 fn port(typed: &AddForm) -> Result<Option<i64>, FleetError> {

@@ -73,7 +73,7 @@ fn metadata(text: &str) -> Result<Metadata, FleetError> {
 }
 
 /// Seconds, with decimals, as milliseconds.
-pub(super) fn interval_ms(text: &str) -> Result<u64, FleetError> {
+pub(super) fn interval_ms(field: &'static str, text: &str) -> Result<u64, FleetError> {
     crate::config::parse_interval(text)
         .or_else(|message| match text.trim().parse::<f64>() {
             Ok(seconds) if (1.0..=3600.0).contains(&seconds) => {
@@ -82,7 +82,7 @@ pub(super) fn interval_ms(text: &str) -> Result<u64, FleetError> {
             _ => Err(message),
         })
         .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
-        .map_err(|message| FleetError::Invalid { field: "interval_seconds", message })
+        .map_err(|message| FleetError::Invalid { field, message })
 }
 
 fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
@@ -102,7 +102,10 @@ fn edit(form: &Form, state: &ServerState) -> Result<ServerEdit, FleetError> {
         tags: Some(tags(form.text("tags"))),
         metadata: Some(metadata(form.text("metadata"))?),
         status: Some(form.text("status").parse()?),
-        interval_ms: Some(interval_ms(form.text("interval_seconds"))?),
+        interval_ms: Some(interval_ms("interval_seconds", form.text("interval_seconds"))?),
+        heavy_interval_ms: Some(
+            form.optional("heavy_seconds").map(|text| interval_ms("heavy_seconds", &text)).transpose()?,
+        ),
         login: if ssh {
             ways::login(form, "", "kept_key", state.way.login.agent_key.as_deref())?
         } else {
@@ -138,7 +141,7 @@ fn way(form: &Form, state: &ServerState) -> Result<WayEdit, FleetError> {
     })
 }
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "name",
     "description",
     "hostname",
@@ -150,6 +153,7 @@ const FIELDS: [&str; 16] = [
     "metadata",
     "status",
     "interval_seconds",
+    "heavy_seconds",
     "identity",
     "kept_key",
     "api_url",

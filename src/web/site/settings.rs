@@ -14,7 +14,7 @@ use super::super::routes::{Route, see_other};
 use super::{done, doors, show, viewer};
 use crate::auth::{AuthError, NewToken, PASSWORD_MIN_CHARS};
 use crate::export::ExportError;
-use crate::fleet::ServerFilter;
+use crate::fleet::{FleetError, ServerFilter};
 use crate::history::HistoryHealth;
 use crate::model::{Actor, OrganizationId, Rights, Role, Secret, ServerNumber};
 use crate::services::Services;
@@ -28,6 +28,7 @@ pub fn routes() -> Vec<Route> {
         Route::post("/settings/tokens", Access::ADMIN, create_token),
         Route::post("/settings/tokens/{id}/revoke", Access::ADMIN, revoke_token),
         Route::post("/settings/retention", Access::ADMIN, set_retention),
+        Route::post("/settings/cadence", Access::ADMIN, set_cadence),
         Route::post("/settings/password", Access::VIEWER, change_password),
         Route::post("/settings/sessions/{id}/revoke", Access::VIEWER, revoke_session),
     ]
@@ -77,6 +78,10 @@ async fn answer(
             .collect(),
         problems,
         password_min_chars: PASSWORD_MIN_CHARS,
+        heavy_seconds: match request.form() {
+            Ok(form) if form.optional("heavy_seconds").is_some() => form.text("heavy_seconds").to_owned(),
+            _ => (f64::from(services.fleet.default_heavy_interval_ms(caller)?) / 1000.0).to_string(),
+        },
         keeping: keeping(request, services, retention).await?,
     };
     let mut page = SettingsPage::new(&viewer(request)?, &data, services.clock.now());
@@ -148,6 +153,24 @@ async fn set_retention(request: Request, services: Services) -> Result<Response,
     };
     let form = RetentionForm { problems, ..typed };
     answer(&request, &services, StatusCode::UNPROCESSABLE_ENTITY, Vec::new(), None, Some(form)).await
+}
+
+async fn set_cadence(request: Request, services: Services) -> Result<Response, Failure> {
+    let form = request.form()?;
+    let wanted = super::changing::interval_ms("heavy_seconds", form.text("heavy_seconds"));
+    let outcome = match wanted {
+        Ok(millis) => services.fleet.set_default_heavy_interval(request.caller()?, millis).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(_) => Ok(see_other("/settings?done=saved#cadence")),
+        Err(FleetError::Invalid { message, .. }) => {
+            let problem =
+                FieldProblem { field: "heavy_seconds".to_owned(), sentence: doors::sentence(&message) };
+            answer(&request, &services, StatusCode::UNPROCESSABLE_ENTITY, vec![problem], None, None).await
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn create_token(request: Request, services: Services) -> Result<Response, Failure> {

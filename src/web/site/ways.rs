@@ -13,6 +13,7 @@ fn invalid(field: &'static str, message: &str) -> FleetError {
 pub(super) fn form_field(field: &str) -> &str {
     match field {
         "interval_ms" => "interval_seconds",
+        "heavy_interval_ms" => "heavy_seconds",
         "connect_timeout_ms" => "connect_timeout_seconds",
         "action_login" => "action_username",
         "action_login.password" => "action_password",

@@ -2,7 +2,7 @@
 //!
 //! Network and fuse filesystems are never chosen: asking a dead one for its size blocks for ever.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::limits;
 use crate::snapshot::Filesystem;
@@ -12,6 +12,32 @@ use crate::text::{clean, lines};
 const LOCAL_TYPES: &[&str] = &[
     "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jffs2", "jfs", "nilfs2",
     "ntfs", "ntfs3", "reiserfs", "ubifs", "vfat", "xfs", "zfs",
+];
+
+/// Types whose server may be gone: whoever looks up a path below such a mount waits with it, even for a local disk that is
+/// mounted there. `fuse` stands for `fuse.sshfs` and all others of its kind too.
+const REMOTE_TYPES: &[&str] = &[
+    "9p",
+    "afs",
+    "autofs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "coda",
+    "fuse",
+    "fuseblk",
+    "gfs2",
+    "glusterfs",
+    "gpfs",
+    "lustre",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "ocfs2",
+    "orangefs",
+    "smb3",
+    "smbfs",
+    "virtiofs",
 ];
 
 /// Files that container engines bind over; they show the host's disk under a name nobody looks for.
@@ -74,14 +100,17 @@ fn unescape(text: &str) -> Option<String> {
 
 /// The mounts worth asking: real and local, one for each filesystem, the one nearest to `/`.
 ///
-/// overlay counts at `/` only (a container's own root). Mounts whose path has a line break are left out:
+/// What is mounted below a network or fuse filesystem is left out. overlay counts at `/` only (a container's own root). Mounts whose path has a line break are left out:
 /// a request to the shell probe is a line.
 #[must_use]
 pub fn choose(mounts: &[Mount]) -> Vec<Mount> {
     // A later mount on the same path hides the earlier one.
     let visible: HashMap<&str, &Mount> = mounts.iter().map(|mount| (mount.path.as_str(), mount)).collect();
+    let remote: HashSet<&str> =
+        visible.values().filter(|mount| is_remote(mount)).map(|mount| mount.path.as_str()).collect();
     let mut nearest: HashMap<&str, &Mount> = HashMap::new();
-    for mount in visible.into_values().filter(|mount| is_real(mount)) {
+    let asked = |mount: &&Mount| is_real(mount) && !is_below(&mount.path, &remote);
+    for mount in visible.into_values().filter(asked) {
         let kept = nearest.entry(&mount.device_number).or_insert(mount);
         if nearness(mount) < nearness(kept) {
             *kept = mount;
@@ -91,6 +120,18 @@ pub fn choose(mounts: &[Mount]) -> Vec<Mount> {
     chosen.sort_by(|a, b| a.path.cmp(&b.path));
     chosen.truncate(limits::FILESYSTEMS);
     chosen
+}
+
+/// A machine whose root is remote has all of its paths there; one more makes no difference.
+fn is_remote(mount: &Mount) -> bool {
+    let kind = mount.fs_type.split('.').next().unwrap_or_default();
+    mount.path != "/" && REMOTE_TYPES.contains(&kind)
+}
+
+/// Whether the way to a path leads over one of these.
+fn is_below(path: &str, mounts: &HashSet<&str>) -> bool {
+    !mounts.is_empty()
+        && path.match_indices('/').any(|(end, _)| path.get(..end).is_some_and(|above| mounts.contains(above)))
 }
 
 fn is_real(mount: &Mount) -> bool {

@@ -74,6 +74,7 @@ fn new_server(
         metadata: server.metadata.clone(),
         status: None,
         interval_ms: server.interval_ms,
+        heavy_interval_ms: None,
         identification,
         jump_host: server.jump_host.clone(),
         proxy: server.proxy.clone().map(Secret::new),

@@ -45,7 +45,7 @@ pub(super) fn check(
         millis.clamp(least, most)
     });
     if let Some(millis) = candidate.interval_ms {
-        input::interval_ms(millis).map_err(wrong)?;
+        input::interval_ms("interval_ms", millis).map_err(wrong)?;
     }
     Ok(Planned {
         name: String::new(),

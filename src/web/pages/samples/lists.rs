@@ -175,6 +175,7 @@ pub(crate) fn settings() -> SettingsData {
         is_this_one,
     };
     SettingsData {
+        heavy_seconds: "30".to_owned(),
         keeping: crate::web::pages::keeping::tests::data(),
         public_key: Some(
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl roundsman@hub"

@@ -10,7 +10,7 @@ mod tasks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::fleet::{Figures, ServerState, Summary};
+use crate::fleet::{Cadence, Figures, ServerState, Summary};
 use crate::model::{
     Account, Facts, Filesystem, Gap, Health, Interface, Layer, OrganizationId, Port, Reachability, Role,
     Server, ServerId, ServerName, ServerNumber, ServiceManager, Status, Tag, Timestamp, Transport,
@@ -110,6 +110,7 @@ impl Sample {
             metadata: BTreeMap::new(),
             status: Status::Active,
             interval_ms: 5000,
+            heavy_interval_ms: None,
             created_at: seconds_ago(9_000_000),
             updated_at: seconds_ago(3600),
         };
@@ -117,6 +118,7 @@ impl Sample {
             way: Arc::default(),
             jump: None,
             groups: Vec::new(),
+            cadence: Cadence::default(),
             findings: Arc::default(),
             channels_allowed: None,
             agent: None,

@@ -32,6 +32,8 @@ pub struct ConfigurationForm {
     pub status: String,
     /// May have decimals.
     pub interval_seconds: String,
+    /// May have decimals; empty: the default.
+    pub heavy_seconds: String,
     /// `kept`, `agent` or `password`.
     pub identity: String,
     /// Id of the kept key to log in with; `default` for the default one.
@@ -65,6 +67,10 @@ impl ConfigurationForm {
             metadata: metadata.join("\n"),
             status: server.status.name().to_owned(),
             interval_seconds: (f64::from(server.interval_ms) / 1000.0).to_string(),
+            heavy_seconds: server
+                .heavy_interval_ms
+                .map(|millis| (f64::from(millis) / 1000.0).to_string())
+                .unwrap_or_default(),
             identity: identity_word(&state.way.login).to_owned(),
             kept_key: kept_key(&state.way.login),
             api_url: state.http.as_ref().map(|http| http.url.to_string()).unwrap_or_default(),
@@ -99,6 +105,7 @@ impl ConfigurationForm {
                 "metadata" => &mut form.metadata,
                 "status" => &mut form.status,
                 "interval_seconds" => &mut form.interval_seconds,
+                "heavy_seconds" => &mut form.heavy_seconds,
                 "identity" => &mut form.identity,
                 "kept_key" => &mut form.kept_key,
                 "api_url" => &mut form.api_url,
@@ -268,17 +275,29 @@ fn reach(form: &ConfigurationForm, transport: Transport) -> Vec<Field> {
     let interval = Field::line("interval_seconds", "Read every … seconds", &form.interval_seconds, 10)
         .required()
         .hint("From 1 to 3600.");
+    let heavy = Field::line("heavy_seconds", "Details every … seconds", &form.heavy_seconds, 10)
+        .placeholder("the default")
+        .hint(
+            "Processes, services, containers, users; empty for the default of the settings. While somebody looks at them, they \
+             come with every reading.",
+        );
     let (address, user) = (
         Field::line("hostname", "Address", &form.hostname, 255),
         Field::line("username", "User", &form.username, 63),
     );
     match transport {
-        Transport::Local => return vec![interval],
+        Transport::Local => return vec![interval, heavy],
         Transport::Ssh => {}
         // Readings come another way; SSH is for actions, where there is a user for it.
         Transport::Http | Transport::Push => {
             let user = user.hint("With one, actions go over SSH; empty: there is no SSH address.");
-            return vec![address, Field::number("port", "Port", &form.port, 1, 65_535), user, interval];
+            return vec![
+                address,
+                Field::number("port", "Port", &form.port, 1, 65_535),
+                user,
+                interval,
+                heavy,
+            ];
         }
     }
     vec![
@@ -286,6 +305,7 @@ fn reach(form: &ConfigurationForm, transport: Transport) -> Vec<Field> {
         Field::number("port", "Port", &form.port, 1, 65_535).required(),
         Field::line("username", "User", &form.username, 63).required(),
         interval,
+        heavy,
     ]
 }
 

@@ -425,8 +425,27 @@ fn connection(state: &ServerState) -> Vec<Fact> {
         let words = format!("as {}, {}", action.username, login_words(&action.login));
         facts.push(fact("Acts", Value::foreign(Some(&words))));
     }
-    facts.extend([fact("Read every", view::duration(Some(f64::from(state.server.interval_ms) / 1000.0)))]);
+    facts.extend([
+        fact("Read every", view::duration(Some(f64::from(state.server.interval_ms) / 1000.0))),
+        fact("Processes, services, containers, users", Value::of(heavy_words(state))),
+        fact("System facts", Value::of(format!("every {}", every(state.cadence.facts_interval_ms)))),
+    ]);
     facts
+}
+
+fn every(millis: u32) -> String {
+    view::duration(Some(f64::from(millis) / 1000.0)).text.unwrap_or_default()
+}
+
+/// How often the heavy sections are read, and whether they come faster now.
+fn heavy_words(state: &ServerState) -> String {
+    let cadence = state.cadence;
+    let by_default = if state.server.heavy_interval_ms.is_none() { " (the default)" } else { "" };
+    let usual = format!("every {}{by_default}", every(cadence.heavy_interval_ms));
+    if !cadence.is_looked_at || state.server.transport == Transport::Push {
+        return usual;
+    }
+    format!("with every reading now, because somebody looks at them; else {usual}")
 }
 
 const fn login_words(login: &Login) -> &'static str {
