@@ -109,7 +109,7 @@ fn every_requirement_names_tests_that_exist() {
     for (document, numbers) in ANSWERS {
         let text = fs::read_to_string(root().join(document)).unwrap();
         let rows = rows(&text);
-        for number in numbers {
+        for number in *numbers {
             if !rows.iter().any(|(row, _)| row == number) {
                 wrong.push(format!("{document} has no row for {number}"));
             }

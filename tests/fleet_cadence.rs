@@ -1,5 +1,5 @@
 //! How often each part of a server is read: by default, of its own, and while somebody looks; changed while it runs.
-#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

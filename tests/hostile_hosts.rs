@@ -2,7 +2,7 @@
 //! them is read, what cannot is named, the servers beside them go on, and what was known before stays.
 //!
 //! The machines are mount namespaces, which needs root. They end with the process that holds them.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;

@@ -415,15 +415,9 @@ async fn what_happens_on_a_busy_server_is_what_is_configured_unless_it_is_said()
     let (app, _daemons) = fleet(1).await;
     let policy = Policy { when_busy: WhenBusy::Refuse, ..Policy::default() };
     let clock = std::sync::Arc::clone(&app.services.clock);
-    let operations = Operations::start(
-        app.store.clone(),
-        app.services.fleet.clone(),
-        clock,
-        policy,
-        app.dir().join("archives"),
-    )
-    .await
-    .unwrap();
+    let (fleet, archives) = (app.services.fleet.clone(), tempfile::tempdir().unwrap());
+    let started = Operations::start(app.store.clone(), fleet, clock, policy, archives.path().to_owned());
+    let operations = started.await.unwrap();
     let first = operations.begin(&admin(), order(command("sleep 60"), Strategy::default())).await.unwrap();
     assert_eq!(first.operation.strategy["when_busy"], "refuse");
     let refused = operations.begin(&admin(), order(command("true"), Strategy::default())).await;

@@ -215,7 +215,7 @@ fn control_of_schema(schema: usize, path: &Path, migrations: &[String]) {
         load(&source, CONTROL_2);
         let connection = Connection::open(path).unwrap();
         connection.pragma_update(None, "foreign_keys", "off").unwrap();
-        connection.execute_batch(&migrations[0]).unwrap();
+        connection.execute_batch(migrations.first().unwrap()).unwrap();
         connection.execute("ATTACH ? AS later", [source.to_str().unwrap()]).unwrap();
         let names = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
         let mut statement = connection.prepare(names).unwrap();
@@ -234,7 +234,7 @@ fn control_of_schema(schema: usize, path: &Path, migrations: &[String]) {
     }
     load(path, CONTROL_2);
     let connection = Connection::open(path).unwrap();
-    for migration in &migrations[2..schema] {
+    for migration in migrations.iter().take(schema).skip(2) {
         connection.execute_batch(migration).unwrap();
     }
     connection.pragma_update(None, "user_version", i64::try_from(schema).unwrap()).unwrap();
