@@ -116,6 +116,8 @@ impl Sender {
             match stream.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(count) => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+                // Somebody stopped this process and let it go on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if !bytes.is_empty() => break,
                 Err(error) => return Err(written.err().unwrap_or(error)),
             }

@@ -44,7 +44,7 @@ use super::{KeptKey, Notice, NoticeKind};
 use crate::actions::Action;
 use crate::fleet::import::{ImportState, ItemState, JobItem, Place, Plan, Progress, Surroundings, plan};
 use crate::fleet::{DependencyInput, DependencyView, GroupView, ServerState, UpdateState, WatchedHere};
-use crate::model::{Colour, Health, Role, ServiceVerb, Signal, TargetStatus, Updates};
+use crate::model::{Colour, Health, Role, ServiceVerb, Signal, TargetStatus, TaskId, Updates};
 use crate::web::assets;
 
 /// Every rendered page, with what must hold for all of them checked.
@@ -407,7 +407,9 @@ fn key_pages(folder: &Folder) {
 
 fn task_pages(folder: &Folder) {
     let admin = viewer(Role::Admin);
-    folder.page("tasks", &TasksPage::new(&admin, &[task(), task()], now()));
+    let mut other = task();
+    other.task.id = TaskId::new(uuid::Uuid::from_u128(2));
+    folder.page("tasks", &TasksPage::new(&admin, &[task(), other], now()));
     folder.page("tasks-viewer", &TasksPage::new(&viewer(Role::Viewer), &[task()], now()));
     folder.page("tasks-empty", &TasksPage::new(&admin, &[], now()));
     folder.page("task", &TaskPage::new(&admin, &task(), &task_runs(), Pager::of(None), now()));
