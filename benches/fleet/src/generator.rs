@@ -32,6 +32,9 @@ pub const ANSWERS: &str = "bench-answers";
 pub const HANGS: &str = "bench-hangs";
 /// What [`ANSWERS`] prints.
 const LINE: &[u8] = b"as ever\n";
+/// By which the program finds out that commands run at all, and the answer.
+const SHELL_LOOK: &str = "echo $((6*7)); uname -sr";
+const SHELL_SAYS: &[u8] = b"42\nLinux 6.1.0\n";
 /// Exit status of a command that TERM ended, as shells say it.
 const TERMINATED: u32 = 143;
 
@@ -275,8 +278,8 @@ fn greeting_of(command: &[u8]) -> Option<String> {
 /// What a command line of the program asks for, beside the loop.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
-    /// With the marker that stands before its output.
-    Answer(String),
+    /// With the marker that stands before its output, and the output.
+    Answer(String, &'static [u8]),
     Hang(String),
     /// The script that ends a command.
     End,
@@ -299,7 +302,8 @@ fn asked_of(command: &[u8]) -> Option<Asked> {
         return None;
     }
     match rest.lines().last()? {
-        ANSWERS => Some(Asked::Answer(marker)),
+        ANSWERS => Some(Asked::Answer(marker, LINE)),
+        SHELL_LOOK => Some(Asked::Answer(marker, SHELL_SAYS)),
         HANGS => Some(Asked::Hang(marker)),
         _ => None,
     }
@@ -313,9 +317,9 @@ impl Host {
             session.extended_data(channel, 1, format!("{marker}\n").into_bytes())
         };
         match asked {
-            Asked::Answer(marker) => {
+            Asked::Answer(marker, output) => {
                 greet(session, &marker)?;
-                session.data(channel, LINE)?;
+                session.data(channel, output)?;
                 session.exit_status_request(channel, 0)?;
                 session.close(channel)
             }
@@ -432,7 +436,7 @@ exec /bin/sh'"#;
             );
             format!("exec /bin/sh -c {}", shlex::try_quote(&script).unwrap())
         };
-        assert_eq!(asked_of(line(ANSWERS).as_bytes()), Some(Asked::Answer("Rabcd".to_owned())));
+        assert_eq!(asked_of(line(ANSWERS).as_bytes()), Some(Asked::Answer("Rabcd".to_owned(), LINE)));
         assert_eq!(asked_of(line(HANGS).as_bytes()), Some(Asked::Hang("Rabcd".to_owned())));
         assert_eq!(asked_of(line("rm -rf /").as_bytes()), None);
         assert_eq!(asked_of(b"exec /bin/sh -c 'k() { true; }; k TERM'"), Some(Asked::End));
