@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) handle: Handle<Gatekeeper>,
     pub(super) at: Endpoint,
     pub(super) marker: Marker,
-    observed: Observed,
+    pub(super) observed: Observed,
     kill: CancellationToken,
     server_id: String,
     budget: Arc<Budget>,

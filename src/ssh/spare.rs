@@ -56,14 +56,15 @@ impl Spare {
         self.lock().channel.take().map(|(channel, _)| channel)
     }
 
-    /// Whether another command of a series begins now, and its successor has no channel yet.
-    fn is_due(&self, now: Instant) -> bool {
+    /// Whether the command that begins now is one of a series, and whether its successor still wants a channel.
+    fn command_begins(&self, now: Instant, is_helped: bool) -> (bool, bool) {
         let mut state = self.lock();
         let last = state.last_command.replace(now);
-        let series = last.is_some_and(|last| now.duration_since(last) <= SERIES_PAUSE);
-        let due = series && !state.is_refused && !state.is_opening && state.channel.is_none();
-        state.is_opening |= due;
-        due
+        let is_near = last.is_some_and(|last| now.duration_since(last) <= SERIES_PAUSE);
+        let is_series = is_helped && is_near && !state.is_refused;
+        let is_due = is_series && !state.is_opening && state.channel.is_none();
+        state.is_opening |= is_due;
+        (is_series, is_due)
     }
 
     /// True: the caller keeps it, by closing what is not taken.
@@ -102,7 +103,9 @@ impl Ahead {
     pub(super) fn begin(connection: &Connection) -> Option<Self> {
         let shared = connection.shared();
         let is_helped = connection.server_id().contains(SERVERS) && connection.has_many_channels_left();
-        if !is_helped || !shared.spare.is_due(Instant::now()) {
+        let (is_series, is_due) = shared.spare.command_begins(Instant::now(), is_helped);
+        shared.observed.ride.expect_more(is_series);
+        if !is_due {
             return None;
         }
         let handle = Arc::clone(shared);
@@ -167,11 +170,13 @@ mod tests {
     #[test]
     fn only_a_series_of_commands_gets_a_channel_ahead() {
         let (spare, now) = (Spare::default(), Instant::now());
-        assert!(!spare.is_due(now), "one command is no series");
-        assert!(!spare.is_due(now + SERIES_PAUSE * 2), "nor are two with a long pause");
-        assert!(spare.is_due(now + SERIES_PAUSE * 3));
-        assert!(!spare.is_due(now + SERIES_PAUSE * 3), "one is on its way");
+        assert_eq!(spare.command_begins(now, true), (false, false), "one command is no series");
+        let now = now + SERIES_PAUSE * 2;
+        assert_eq!(spare.command_begins(now, true), (false, false), "nor are two with a long pause");
+        assert_eq!(spare.command_begins(now, false), (false, false), "this server is not helped by one");
+        assert_eq!(spare.command_begins(now + SERIES_PAUSE, true), (true, true));
+        assert_eq!(spare.command_begins(now + SERIES_PAUSE, true), (true, false), "one is on its way");
         assert!(!spare.put(None));
-        assert!(!spare.is_due(now + SERIES_PAUSE * 3), "the server refused one");
+        assert_eq!(spare.command_begins(now + SERIES_PAUSE, true), (false, false), "the server refused one");
     }
 }
