@@ -20,6 +20,7 @@ use super::error::SshError;
 use super::printable;
 use super::remote::{Found, Marker, Prelude, Raise};
 use super::request::{ExecRequest, Plan};
+use super::spare::Ahead;
 
 /// How long a channel may stay open in silence after its command has ended: a daemon that was started in it and kept its
 /// outputs would hold it for ever. The rest of a large output comes without such a pause.
@@ -222,10 +223,12 @@ async fn feed(
     write: &russh::ChannelWriteHalf<russh::client::Msg>,
     plan: &Plan,
     stdin: Option<Bytes>,
-    mut steps: mpsc::UnboundedReceiver<Step>,
+    mut steps: Option<mpsc::UnboundedReceiver<Step>>,
 ) {
     // A command that reads none of it is no failure; a lost connection is seen by the reader.
-    while let Some(step) = steps.recv().await {
+    while let Some(steps) = &mut steps
+        && let Some(step) = steps.recv().await
+    {
         match step {
             Step::Password => {
                 if let Some(password) = plan.raise.as_ref().and_then(Raise::password) {
@@ -248,6 +251,13 @@ async fn feed(
     let _seen_by_the_reader = write.eof().await;
 }
 
+async fn opened(ahead: &mut Option<Ahead>) {
+    match ahead {
+        Some(ahead) => ahead.opened().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn collect(
     running: &mut Running,
     collected: &mut Collected,
@@ -256,15 +266,15 @@ async fn collect(
     deadline: Instant,
     stop: &CancellationToken,
 ) -> End {
-    // At most three: two questions of sudo and the rest.
-    let (steps, next) = mpsc::unbounded_channel();
     let has_input = stdin.is_some() || !plan.head.expose().is_empty();
     let asks = plan.raise.as_ref().is_some_and(|raise| raise.password().is_some());
     // Input waits for the command to run: start-up files of the login shell, or sudo, must not eat it.
     let mut rest_is_due = has_input || asks;
-    if !rest_is_due {
-        let _the_receiver_is_here = steps.send(Step::Nothing);
-    }
+    // At most three steps: two questions of sudo and the rest.
+    let (steps, next) = rest_is_due.then(mpsc::unbounded_channel).unzip();
+    let tell = |step| {
+        let _all_is_written = steps.as_ref().map(|steps: &mpsc::UnboundedSender<Step>| steps.send(step));
+    };
     let feed = feed(&running.write, plan, stdin, next);
     tokio::pin!(feed);
     let (mut fed, mut over, mut answered, mut questions) = (false, false, false, 0);
@@ -274,14 +284,17 @@ async fn collect(
     tokio::pin!(silent);
     let raising = tokio::time::sleep_until(deadline.min(Instant::now() + RAISE_LIMIT));
     tokio::pin!(raising);
+    let stopped = stop.cancelled();
+    tokio::pin!(stopped);
     loop {
         let message = tokio::select! {
             message = running.read.wait() => message,
             () = &mut feed, if !fed => { fed = true; continue }
+            () = opened(&mut running.ahead) => { running.ahead = None; continue }
             () = &mut silent, if over => return End::Lingers,
             () = &mut raising, if asks && rest_is_due => return End::NotRaised,
             () = &mut late => return End::Late,
-            () = stop.cancelled() => return End::Stopped,
+            () = &mut stopped => return End::Stopped,
         };
         over |= matches!(message, Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }));
         if over {
@@ -308,15 +321,14 @@ async fn collect(
             // Eof is not the end: the exit status comes after it.
             Some(_) => {}
         }
-        // The writer goes only when all is written.
         while rest_is_due && asks && collected.questions() > questions {
             questions += 1;
             let step = if questions == 1 { Step::Password } else { Step::Nothing };
-            let _all_is_written = steps.send(step);
+            tell(step);
         }
         if rest_is_due && matches!(collected.stdout_gate.stage(), Stage::Open) {
             rest_is_due = false;
-            let _all_is_written = steps.send(Step::Rest);
+            tell(Step::Rest);
         }
     }
 }

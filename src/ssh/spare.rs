@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use russh::Channel;
 use russh::client::Msg;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Connection, Shared};
@@ -93,8 +94,11 @@ impl Spare {
 }
 
 /// An opening that has begun; its request is on the way before that of the command, in one packet with it.
+///
+/// Whoever runs the command polls it; dropped before the answer came, it goes on in a task of its own.
 pub(super) struct Ahead {
-    opening: Opening,
+    /// None: the answer came.
+    opening: Option<Opening>,
     shared: Weak<Shared>,
 }
 
@@ -111,7 +115,7 @@ impl Ahead {
         let handle = Arc::clone(shared);
         let mut opening: Opening = Box::pin(async move { handle.handle.channel_open_session().await });
         match (&mut opening).now_or_never() {
-            None => Some(Self { opening, shared: Arc::downgrade(shared) }),
+            None => Some(Self { opening: Some(opening), shared: Arc::downgrade(shared) }),
             Some(opened) => {
                 // Answered without the server: the connection is gone.
                 shared.spare.put(opened.ok());
@@ -120,28 +124,39 @@ impl Ahead {
         }
     }
 
-    /// Waits for the answer in a task of its own: an opening that nobody waits for would keep its slot for ever.
-    pub(super) fn finish(self) {
-        tokio::spawn(async move {
-            let Self { opening, shared } = self;
-            let (mut opening, mut late) = (opening, None);
-            let opened = match timeout(OPEN_LIMIT, &mut opening).await {
-                Ok(opened) => opened.ok(),
+    /// Waits for the answer and keeps the channel. May be dropped and asked again; never ends twice.
+    pub(super) async fn opened(&mut self) {
+        let Some(opening) = &mut self.opening else { return std::future::pending().await };
+        let opened = opening.await.ok();
+        self.opening = None;
+        settle(&self.shared, opened);
+    }
+}
+
+impl Drop for Ahead {
+    /// An opening that nobody waits for would keep its slot for ever.
+    fn drop(&mut self) {
+        // Without a runtime the program ends, and its connections with it.
+        let (Some(mut opening), Ok(runtime)) = (self.opening.take(), Handle::try_current()) else { return };
+        let shared = std::mem::take(&mut self.shared);
+        runtime.spawn(async move {
+            match timeout(OPEN_LIMIT, &mut opening).await {
+                Ok(opened) => settle(&shared, opened.ok()),
                 Err(_) => {
-                    late = Some(opening);
-                    None
+                    settle(&shared, None);
+                    if let Ok(channel) = opening.await {
+                        let _lost_is_as_good = channel.close().await;
+                    }
                 }
-            };
-            let is_ours_to_keep = shared.upgrade().is_some_and(|shared| shared.spare.put(opened));
-            if let Some(late) = late
-                && let Ok(channel) = late.await
-            {
-                let _lost_is_as_good = channel.close().await;
-            }
-            if is_ours_to_keep {
-                keep(shared).await;
             }
         });
+    }
+}
+
+fn settle(shared: &Weak<Shared>, opened: Option<Channel<Msg>>) {
+    let is_ours_to_keep = shared.upgrade().is_some_and(|shared| shared.spare.put(opened));
+    if is_ours_to_keep {
+        tokio::spawn(keep(Weak::clone(shared)));
     }
 }
 

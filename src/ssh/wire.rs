@@ -112,7 +112,6 @@ pub(super) struct Wire {
     already_sent: usize,
     ride: Arc<Ride>,
     waiting: Option<Waiting>,
-    killed: CancellationToken,
     // One future can wake one waiter only; reading and writing wait apart.
     killed_while_reading: Pin<Box<WaitForCancellationFutureOwned>>,
     killed_while_writing: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -132,8 +131,7 @@ impl Wire {
             ride: Arc::default(),
             waiting: None,
             killed_while_reading: Box::pin(killed.clone().cancelled_owned()),
-            killed_while_writing: Box::pin(killed.clone().cancelled_owned()),
-            killed,
+            killed_while_writing: Box::pin(killed.cancelled_owned()),
         }
     }
 
@@ -183,15 +181,16 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.killed.is_cancelled() || this.killed_while_reading.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(cut_off()));
-        }
-        this.send_overdue(cx)?;
+        // What was read ahead is short; the next look at the socket sees the switch.
         if this.replay.has_remaining() {
             let length = this.replay.remaining().min(buf.remaining());
             buf.put_slice(&this.replay.split_to(length));
             return Poll::Ready(Ok(()));
         }
+        if this.killed_while_reading.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(cut_off()));
+        }
+        this.send_overdue(cx)?;
         if buf.remaining() >= READ_AHEAD_BYTES {
             return Pin::new(&mut this.carrier).poll_read(cx, buf);
         }
@@ -211,7 +210,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.killed.is_cancelled() || this.killed_while_writing.as_mut().poll(cx).is_ready() {
+        if this.killed_while_writing.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(cut_off()));
         }
         if this.already_sent > 0 {
