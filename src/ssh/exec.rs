@@ -95,7 +95,8 @@ async fn run(
 ) -> Result<Output, SshError> {
     let stdin = request.stdin.take().map(Bytes::from);
     let shared = connection.shared();
-    let plan = request.plan(&shared.marker, &shared.at.user, shared.next_run())?;
+    let is_silent = shared.login_noise.is_silent();
+    let plan = request.plan(&shared.marker, &shared.at.user, shared.next_run(), is_silent)?;
     let mut left = BEGINNINGS;
     loop {
         left -= 1;
@@ -107,6 +108,9 @@ async fn run(
         let end = collect(&mut running, &mut collected, &plan, stdin.clone(), deadline, &stop).await;
         if matches!(end, End::NotBegun) && left > 0 {
             continue;
+        }
+        if let Some(is_noisy) = collected.login_noise() {
+            shared.login_noise.learn(is_noisy);
         }
         return conclude(&connection, running, collected, &plan, end, Asked { started, request: &request })
             .await;
@@ -350,6 +354,8 @@ struct Gate {
     /// Of the login's shell, once it has said so.
     pid: Option<u32>,
     raises: bool,
+    /// Of the login's shell: whether something came before its marker, once that has come.
+    is_noisy: Option<bool>,
 }
 
 impl Gate {
@@ -358,7 +364,7 @@ impl Gate {
         if raises {
             ahead.push_back(Prelude::of_raised(marker));
         }
-        Self { ahead, pid: None, raises }
+        Self { ahead, pid: None, raises, is_noisy: None }
     }
 
     fn stage(&self) -> Stage {
@@ -380,6 +386,7 @@ impl Gate {
             match prelude.feed(&data) {
                 Found::Start { pid, rest } => {
                     self.pid = self.pid.or(pid);
+                    self.is_noisy = self.is_noisy.or(Some(prelude.is_noisy()));
                     data = rest;
                     self.ahead.pop_front();
                 }
@@ -398,7 +405,7 @@ struct Collected {
     prompt: String,
     stdout_gate: Gate,
     stderr_gate: Gate,
-    /// No marker came on stderr in all that may come before one.
+    /// No marker comes on stderr, or came in all that may come before one.
     stderr_is_open: bool,
 }
 
@@ -412,7 +419,7 @@ impl Collected {
             prompt: marker.prompt().to_owned(),
             stdout_gate: Gate::new(marker, raises),
             stderr_gate: Gate::new(marker, raises),
-            stderr_is_open: false,
+            stderr_is_open: !plan.marks_stderr,
         }
     }
 
@@ -420,6 +427,12 @@ impl Collected {
         self.stdout_gate.pid.is_none()
             && self.stdout_gate.held().is_empty()
             && self.stderr_gate.held().is_empty()
+            && self.output.stderr.is_empty()
+    }
+
+    /// Whether the login shell printed to standard error. None: this command cannot tell.
+    fn login_noise(&self) -> Option<bool> {
+        self.stderr_gate.is_noisy
     }
 
     /// False: the greeting does not end.
@@ -472,6 +485,7 @@ impl Collected {
     fn greeting(&self) -> String {
         let mut said = self.stdout_gate.held().to_vec();
         said.extend_from_slice(self.stderr_gate.held());
+        said.extend_from_slice(&self.output.stderr);
         printable::line(&said, 200)
     }
 
