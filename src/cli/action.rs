@@ -15,15 +15,12 @@ use super::exec::show_plan;
 use super::follow::{OnInterrupt, carry_out};
 use super::machine::confirmed;
 use super::operations::OPERATIONS;
-use super::output::{Output, text};
+use super::output::Output;
 use super::parameters::{Environment, Parameters};
 use super::rolling::Rolling;
-use super::selection::Selection;
+use super::selection::{Selection, names};
 use crate::actions::Action;
 use crate::operations::parameter;
-
-/// Names that are shown before something dangerous is done; the rest is counted.
-const NAMED: usize = 20;
 
 #[derive(Debug, Args)]
 #[command(after_help = "docs/actions.md and docs/files.md say what each kind takes. Examples:\n  \
@@ -90,10 +87,9 @@ impl ActionCommand {
         if self.dry_run {
             return show_plan(&client.post(OPERATIONS, &body).await?, output);
         }
-        if !self.yes
-            && let Some(danger) = action.danger()
-        {
-            self.ask(client, &action.title(), danger, output).await?;
+        match action.danger() {
+            Some(danger) if !self.yes => self.ask(client, &action.title(), danger, output).await?,
+            _ => self.selection.announce(client, output).await?,
         }
         let on_interrupt = if self.detach { OnInterrupt::Leave } else { OnInterrupt::Cancel };
         carry_out(client, &body, on_interrupt, self.look, output).await
@@ -121,12 +117,7 @@ impl ActionCommand {
     /// Names what will be touched, and goes on only after a yes.
     async fn ask(&self, client: &Client, title: &str, danger: &str, output: &Output) -> Result<(), CliError> {
         let found = self.selection.preview(client).await?;
-        let names: Vec<&str> = found.iter().take(NAMED).map(|server| text(server, "server_name")).collect();
-        let more = match found.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        output.remark(&format!("{title} on {}{more}. {danger}", names.join(", ")))?;
+        output.remark(&format!("{title} on {}. {danger}", names(&found)))?;
         if !output.interactive {
             return Err(CliError::usage("nothing was done; say --yes if it is meant"));
         }

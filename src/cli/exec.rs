@@ -92,6 +92,7 @@ impl Exec {
         if self.dry_run {
             return show_plan(&client.post(OPERATIONS, &body).await?, output);
         }
+        self.selection.announce(client, output).await?;
         let on_interrupt = if self.detach { OnInterrupt::Leave } else { OnInterrupt::Cancel };
         carry_out(client, &body, on_interrupt, self.look, output).await
     }
@@ -106,7 +107,9 @@ impl Exec {
             ));
         }
         if self.detach {
-            return Err(CliError::usage("--detach needs a Roundsman, which looks for the command later on"));
+            return Err(CliError::usage(
+                "--detach needs a Roundsman, which looks for the command later on; leave out --hosts and --ssh-config",
+            ));
         }
         let job = Job {
             parameters: self.parameters()?,

@@ -151,7 +151,11 @@ fn remark(failed: u64) -> String {
 
 /// What went wrong, and what to do about it from here.
 fn told(error: &SshError) -> String {
-    let advice = match error {
+    let mut at_fault = error;
+    while let SshError::OnTheWay { error, .. } = at_fault {
+        at_fault = error;
+    }
+    let advice = match at_fault {
         SshError::HostKeyUnknown { .. } => {
             "Compare it with what the server says of itself and connect with ssh once, or take it with --accept-new."
                 .to_owned()
