@@ -225,13 +225,21 @@ esac
 END
 }
 
-# Ends a service that is there, in the way in which it was started.
+# Ends a service that is there, in the way in which it was started, and what that leaves running: a second agent would find its
+# port taken.
 halt() {
+    [ -e $unit ] || [ -e $init ] || return 0
     case $(manager) in
-        systemd) [ ! -e $unit ] || systemctl stop $name ;;
-        openrc) [ ! -e $init ] || rc-service --quiet $name stop ;;
-        sysv) [ ! -e $init ] || $init stop </dev/null ;;
+        systemd) systemctl stop $name ;;
+        openrc) rc-service --quiet $name stop || rc-service --quiet $name zap ;;
+        sysv) $init stop </dev/null ;;
     esac
+    id -u $name >/dev/null 2>&1 || return 0
+    for signal in TERM KILL; do
+        for one in $(processes); do one=${one#/proc/}; kill -$signal "${one%/status}" 2>/dev/null; done
+        wait_until no_process && return 0
+    done
+    return 1
 }
 
 # Before anything is changed.
