@@ -98,9 +98,13 @@ fn services_alike(readings: &Readings) {
     };
     assert_eq!(fixed(&readings.shell), fixed(&readings.agent));
     for one in readings.shell.services.iter().flatten() {
-        let Some(other) = readings.agent.services.iter().flatten().find(|other| other.name == one.name) else { continue };
+        let Some(other) = readings.agent.services.iter().flatten().find(|other| other.name == one.name)
+        else {
+            continue;
+        };
         if one.main_pid == other.main_pid {
-            let near = one.since_ms.zip(other.since_ms).is_none_or(|(one, other)| one.abs_diff(other) <= 2_000);
+            let near =
+                one.since_ms.zip(other.since_ms).is_none_or(|(one, other)| one.abs_diff(other) <= 2_000);
             assert!(near && one.since_ms.is_some() == other.since_ms.is_some(), "{one:?} {other:?}");
             assert_eq!(one.memory_bytes.is_some(), other.memory_bytes.is_some(), "{}", one.name);
         }
@@ -209,7 +213,9 @@ async fn containers_of_podman_are_read_alike_and_as_podman_says() {
     let host = lab.host(1);
     let busy = Busy::on(&host);
     host.ssh("podman start lab-box");
-    let said = |what: &str| host.ssh(&format!("podman inspect {} --format '{{{{{what}}}}}'", Busy::NAME)).trim().to_owned();
+    let said = |what: &str| {
+        host.ssh(&format!("podman inspect {} --format '{{{{{what}}}}}'", Busy::NAME)).trim().to_owned()
+    };
     let before = podman_cpu_us(&host);
     let readings = read(&host, CONTAINERS).await;
     let after = podman_cpu_us(&host);
@@ -218,7 +224,10 @@ async fn containers_of_podman_are_read_alike_and_as_podman_says() {
         assert_eq!(container(snapshot, "lab-box").state, "running");
         let one = container(snapshot, Busy::NAME);
         assert_eq!((one.engine.as_str(), one.state.as_str()), ("podman", said(".State.Status").as_str()));
-        assert_eq!((one.id.as_str(), one.image.as_str()), (said(".Id").as_str(), said(".ImageName").as_str()));
+        assert_eq!(
+            (one.id.as_str(), one.image.as_str()),
+            (said(".Id").as_str(), said(".ImageName").as_str())
+        );
         let cpu_us = one.cpu_us.unwrap();
         assert!((before..=after).contains(&cpu_us), "{cpu_us} us of CPU, Podman says {before} to {after}");
         assert_eq!(one.memory_limit_bytes, Some(64 * MIB));
@@ -307,7 +316,8 @@ async fn containers_of_docker_are_read_alike_and_as_docker_says() {
             assert!(one.labels.iter().any(|label| label == "dev.roundsman.lab=host"), "{one:?}");
             assert_eq!(one.ports.len(), 1, "{one:?}");
             // The network of the host, as the host itself counts it a moment later.
-            let received: u64 = host.ssh("cat /sys/class/net/eth0/statistics/rx_bytes").trim().parse().unwrap();
+            let received: u64 =
+                host.ssh("cat /sys/class/net/eth0/statistics/rx_bytes").trim().parse().unwrap();
             assert!(one.rx_bytes.unwrap() <= received, "{one:?}, now {received}");
             assert!(one.cpu_us.unwrap() > 0 && one.memory_bytes.unwrap() > MIB, "{one:?}");
         }
@@ -321,9 +331,12 @@ async fn containers_of_both_engines_are_restarted_from_here_and_the_page_follows
     let central = Central::acting_locally();
     central.enrol(&host);
     let servers = central.get("/api/v1/fleet/servers").await;
-    let local = servers["items"].as_array().unwrap().iter().find(|one| one["transport"] == "local").unwrap().clone();
+    let local =
+        servers["items"].as_array().unwrap().iter().find(|one| one["transport"] == "local").unwrap().clone();
     let local = local["name"].as_str().unwrap();
-    for (server, name, engine) in [(host.name.as_str(), "lab-box", "podman"), (local, other.container(), "docker")] {
+    for (server, name, engine) in
+        [(host.name.as_str(), "lab-box", "podman"), (local, other.container(), "docker")]
+    {
         let path = format!("/api/v1/fleet/servers/{server}");
         let started = async || {
             until(&format!("{name} in the readings of {server}"), async || {

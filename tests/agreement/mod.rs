@@ -136,9 +136,15 @@ impl Turn<'_> {
         match (value, self.said(at)) {
             (Some(value), Some((before, after))) => {
                 let (from, to) = (before * unit, after * unit + (unit - 1));
-                assert!((from..=to).contains(&value), "{what}: {probe} says {value}, the tools {from} to {to}");
+                assert!(
+                    (from..=to).contains(&value),
+                    "{what}: {probe} says {value}, the tools {from} to {to}"
+                );
             }
-            (value, said) => assert!(value.is_none() && said.is_none(), "{what}: {probe} says {value:?}, the tools {said:?}"),
+            (value, said) => assert!(
+                value.is_none() && said.is_none(),
+                "{what}: {probe} says {value:?}, the tools {said:?}"
+            ),
         }
     }
 
@@ -148,9 +154,15 @@ impl Turn<'_> {
         match (value, self.said(at)) {
             (Some(value), Some((before, after))) => {
                 let (from, to) = (before.min(after).saturating_sub(tolerance), before.max(after) + tolerance);
-                assert!((from..=to).contains(&value), "{what}: {probe} says {value}, the tools {from} to {to}");
+                assert!(
+                    (from..=to).contains(&value),
+                    "{what}: {probe} says {value}, the tools {from} to {to}"
+                );
             }
-            (value, said) => assert!(value.is_none() && said.is_none(), "{what}: {probe} says {value:?}, the tools {said:?}"),
+            (value, said) => assert!(
+                value.is_none() && said.is_none(),
+                "{what}: {probe} says {value:?}, the tools {said:?}"
+            ),
         }
     }
 
@@ -187,9 +199,11 @@ impl Turn<'_> {
         }
         let load = reading.load.clone().unwrap();
         // It is made anew every 5 s, in between the turns or not: by one runnable task in eight of a minute's load.
-        for (what, value, at, tolerance) in
-            [("load1", load.one_x100, 0, 1_000), ("load5", load.five_x100, 1, 400), ("load15", load.fifteen_x100, 2, 200)]
-        {
+        for (what, value, at, tolerance) in [
+            ("load1", load.one_x100, 0, 1_000),
+            ("load5", load.five_x100, 1, 400),
+            ("load15", load.fifteen_x100, 2, 200),
+        ] {
             self.gauge(what, Some(value), At::Word("load", at), tolerance);
         }
         let pressure = reading.pressure.clone().unwrap_or_default();
@@ -213,7 +227,12 @@ impl Turn<'_> {
         self.gauge("buffers", memory.buffers_bytes, At::Word("buffers", 0), tolerance);
         self.gauge("cached", memory.cached_bytes, At::Word("cached", 0), tolerance);
         self.counter("swap", memory.swap_total_bytes, At::Word("swap", 0));
-        self.gauge("swap free", memory.swap_free_bytes, At::Word("swap", 1), memory.swap_total_bytes.unwrap_or(0) / 4);
+        self.gauge(
+            "swap free",
+            memory.swap_free_bytes,
+            At::Word("swap", 1),
+            memory.swap_total_bytes.unwrap_or(0) / 4,
+        );
         let limit = self.before.number("limit", 0).filter(|limit| *limit < memory.total_bytes);
         assert_eq!(memory.limit_bytes, limit, "limit of the container");
         match limit {
@@ -248,7 +267,9 @@ impl Turn<'_> {
             }
         }
         // Whole disks that were ever used; what is made of memory or of files is no disk.
-        let real = |name: &str| !["loop", "ram", "zram", "dm-", "md", "sr", "fd"].iter().any(|kind| name.starts_with(kind));
+        let real = |name: &str| {
+            !["loop", "ram", "zram", "dm-", "md", "sr", "fd"].iter().any(|kind| name.starts_with(kind))
+        };
         for line in self.before.0.get("disk").into_iter().flatten() {
             let (name, reads) = (&line[0], &line[1]);
             let is_read = self.reading.disks.iter().any(|one| one.name == *name);
@@ -269,11 +290,22 @@ impl Turn<'_> {
             }
         }
         let names = |tools: &Tools| -> Vec<String> {
-            tools.0.get("interface").into_iter().flatten().map(|line| line[0].clone()).filter(|name| name != "lo").collect()
+            tools
+                .0
+                .get("interface")
+                .into_iter()
+                .flatten()
+                .map(|line| line[0].clone())
+                .filter(|name| name != "lo")
+                .collect()
         };
         let after = names(self.after);
         for name in names(self.before).iter().filter(|name| after.contains(name)) {
-            assert!(self.reading.interfaces.iter().any(|one| one.name == *name), "{} leaves out {name}", self.probe);
+            assert!(
+                self.reading.interfaces.iter().any(|one| one.name == *name),
+                "{} leaves out {name}",
+                self.probe
+            );
         }
         let tcp = self.reading.tcp.clone().unwrap();
         self.gauge("established", tcp.established, At::Word("tcp", 0), 100);
@@ -302,12 +334,17 @@ impl Turn<'_> {
         assert_eq!(facts.os_id.as_deref(), tools.text("os"), "{probe}");
         assert_eq!(facts.os_version, tools.words("os").get(1).cloned(), "{probe}");
         assert_eq!(facts.cpu_cores.map(u64::from), self.reading.cores.len().try_into().ok(), "{probe}");
-        assert_eq!(facts.reboot_required.unwrap_or(false).to_string(), tools.text("reboot").unwrap(), "{probe}");
+        assert_eq!(
+            facts.reboot_required.unwrap_or(false).to_string(),
+            tools.text("reboot").unwrap(),
+            "{probe}"
+        );
         let mut accounts: Vec<String> = facts.accounts.iter().map(|account| account.name.clone()).collect();
         accounts.sort();
         assert_eq!(accounts, tools.words("accounts"), "{probe}");
         for address in tools.words("addresses").iter().filter(|address| !address.starts_with("fe80")) {
-            let is_told = facts.addresses.contains(address) || !self.before.words("addresses").contains(address);
+            let is_told =
+                facts.addresses.contains(address) || !self.before.words("addresses").contains(address);
             assert!(is_told, "{probe} leaves out {address}: {:?}", facts.addresses);
         }
         // Sessions come and go with this test's own logins; whose they are stays.
@@ -315,7 +352,10 @@ impl Turn<'_> {
         users.sort();
         users.dedup();
         let of_tools = tools.words("users");
-        assert!(users.iter().all(|user| of_tools.contains(user)), "{probe}: {users:?}, the tools {of_tools:?}");
+        assert!(
+            users.iter().all(|user| of_tools.contains(user)),
+            "{probe}: {users:?}, the tools {of_tools:?}"
+        );
     }
 }
 
@@ -339,11 +379,14 @@ fn alike(shell: &Snapshot, agent: &Snapshot) {
     assert!(shell.cgroup_cpu_us <= agent.cgroup_cpu_us);
     let mounts = |snapshot: &Snapshot| -> Vec<_> {
         let each = snapshot.filesystems.iter();
-        each.map(|one| (one.mount.clone(), one.device.clone(), one.fs_type.clone(), one.size_bytes, one.inodes_total))
-            .collect()
+        each.map(|one| {
+            (one.mount.clone(), one.device.clone(), one.fs_type.clone(), one.size_bytes, one.inodes_total)
+        })
+        .collect()
     };
     assert_eq!(mounts(shell), mounts(agent));
-    let disks = |snapshot: &Snapshot| -> Vec<_> { snapshot.disks.iter().map(|one| one.name.clone()).collect() };
+    let disks =
+        |snapshot: &Snapshot| -> Vec<_> { snapshot.disks.iter().map(|one| one.name.clone()).collect() };
     assert_eq!(disks(shell), disks(agent));
     for one in &shell.interfaces {
         if let Some(other) = agent.interfaces.iter().find(|other| other.name == one.name) {
@@ -370,7 +413,8 @@ fn processes_alike(shell: &Snapshot, agent: &Snapshot) {
     let (of_shell, of_agent) = (all(shell), all(agent));
     let mut both = 0;
     for one in &of_shell {
-        let other = of_agent.iter().find(|other| (other.pid, other.start_ticks) == (one.pid, one.start_ticks));
+        let other =
+            of_agent.iter().find(|other| (other.pid, other.start_ticks) == (one.pid, one.start_ticks));
         let Some(other) = other else { continue };
         both += 1;
         assert_eq!((one.uid, &one.user), (other.uid, &other.user), "{one:?}");

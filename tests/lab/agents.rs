@@ -104,7 +104,8 @@ impl Tunnel {
     /// Waits until it stands.
     pub(crate) fn from(host: &Host, port: u16, to: u16) -> Self {
         let (place, ssh_port) = host.address.rsplit_once(':').unwrap_or((&host.address, "22"));
-        let known_hosts = format!("UserKnownHostsFile={}", key_file().with_file_name("known_hosts").display());
+        let known_hosts =
+            format!("UserKnownHostsFile={}", key_file().with_file_name("known_hosts").display());
         let child = Command::new("ssh")
             .args(["-N", "-F", "none", "-p", ssh_port, "-o", &known_hosts, "-o", "BatchMode=yes"])
             .args(["-o", "IdentitiesOnly=yes", "-o", "ExitOnForwardFailure=yes", "-i"])
@@ -115,7 +116,11 @@ impl Tunnel {
             .unwrap();
         let tunnel = Self(child);
         let started = std::time::Instant::now();
-        while !host.try_ssh(&format!("busybox nc -w 1 127.0.0.1 {port} </dev/null >/dev/null 2>&1")).status.success() {
+        while !host
+            .try_ssh(&format!("busybox nc -w 1 127.0.0.1 {port} </dev/null >/dev/null 2>&1"))
+            .status
+            .success()
+        {
             assert!(started.elapsed() < PATIENCE, "no tunnel to {}", host.name);
         }
         tunnel

@@ -96,7 +96,8 @@ impl Central {
     /// Any other method with JSON; the problem where the API refuses.
     pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let method = method.parse().unwrap();
-        let request = self.http.request(method, format!("{}{path}", self.program.url)).bearer_auth(&self.token);
+        let request =
+            self.http.request(method, format!("{}{path}", self.program.url)).bearer_auth(&self.token);
         Self::answer(request.json(body)).await
     }
 

@@ -208,7 +208,8 @@ fn ask_podman() -> Option<EngineText> {
 /// The ids in a list, each once.
 fn ids(list: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(list);
-    let found = text.split("\"Id\":").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.get(..64));
+    let found =
+        text.split("\"Id\":").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.get(..64));
     let is_id = |id: &&str| id.bytes().all(|byte| byte.is_ascii_hexdigit());
     found.filter(is_id).map(|id| (id.to_owned(), ())).collect::<BTreeMap<_, _>>().into_keys().collect()
 }
