@@ -32,6 +32,7 @@ mod servers;
 mod tasks;
 mod tokens;
 mod users;
+mod watched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -124,6 +125,9 @@ pub enum Command {
     /// Custom metrics: commands whose output is values
     #[command(subcommand)]
     Metric(metrics::MetricCommand),
+    /// Services that no service manager knows, watched by their processes
+    #[command(subcommand)]
+    Service(watched::ServiceCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -232,6 +236,7 @@ async fn command(
         Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Cp(command) => command.run(&client, output).await,
         Command::Metric(command) => command.run(&client, output).await,
+        Command::Service(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,
