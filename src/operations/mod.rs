@@ -16,6 +16,7 @@ mod steer;
 mod strategy;
 mod take_up;
 mod timeline;
+mod unkept;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -41,12 +42,14 @@ use rolling::Switch;
 
 pub use crate::model::WhenBusy;
 pub use archives::ArchiveView;
+pub use fanout::request;
 pub use fold::{Cluster, Side, cluster_summary, clusters};
 pub use listing::OperationQuery;
 pub use planning::{Planned, batch_sizes};
 pub use repeat::{parameter, stored_action};
 pub use strategy::{InvalidStrategy, Share, Strategy, parse_batches};
 pub use timeline::{Mark, MarkKind, Timeline};
+pub use unkept::Unkept;
 
 /// Servers of one operation at most; as many as one Roundsman looks after, with room.
 pub const TARGETS: usize = 10_000;
