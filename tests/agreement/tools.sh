@@ -23,14 +23,15 @@ awk '/^cpu[0-9]/ { sub("cpu", "", $1); print "core", $1, $2, $4, $5 }
 # Without a terminal uptime(1) of BusyBox and of procps end alike.
 uptime | sed -n 's/.*load average: //p' | tr -d , | awk '{ printf "load %d %d %d\n", $1 * 100 + 0.5, $2 * 100 + 0.5, $3 * 100 + 0.5 }'
 free -b | awk '$1 == "Mem:" { print "memory", $2, $4, $7 } $1 == "Swap:" { print "swap", $2, $4 }'
-awk '$1 == "Buffers:" { print "buffers", $2 * 1024 } $1 == "Cached:" { print "cached", $2 * 1024 }' /proc/meminfo
+# print of mawk makes 3.3e+09 of what it has reckoned.
+awk '$1 == "Buffers:" { printf "buffers %.0f\n", $2 * 1024 } $1 == "Cached:" { printf "cached %.0f\n", $2 * 1024 }' /proc/meminfo
 for kind in cpu memory io; do
     awk -v kind=$kind '{ sub("total=", "", $5); print "pressure", kind "-" $1, $5 }' /proc/pressure/$kind 2>/dev/null
 done
-df -kP 2>/dev/null | awk 'NR > 1 { print "filesystem", $6, $2 * 1024, $3 * 1024, $4 * 1024 }'
+df -kP 2>/dev/null | awk 'NR > 1 { printf "filesystem %s %.0f %.0f %.0f\n", $6, $2 * 1024, $3 * 1024, $4 * 1024 }'
 df -iP 2>/dev/null | awk 'NR > 1 { print "inodes", $6, $2, $3 }'
 for disk in /sys/block/*; do
-    awk -v name="${disk##*/}" '{ print "disk", name, $1, $3 * 512, $5, $7 * 512, $10 }' "$disk/stat"
+    awk -v name="${disk##*/}" '{ printf "disk %s %.0f %.0f %.0f %.0f %.0f\n", name, $1, $3 * 512, $5, $7 * 512, $10 }' "$disk/stat"
 done
 for card in /sys/class/net/*; do
     say interface "${card##*/}" $(for what in rx_bytes rx_packets tx_bytes tx_packets rx_errors tx_errors; do cat "$card/statistics/$what"; done)
