@@ -106,6 +106,7 @@ describe("tasks", () => {
   });
 
   test("both themes, a phone, and no script", async () => {
+    await page.goto(`${roundsman.url}/tasks`);
     const places = await page.evaluate(() => [...document.querySelectorAll(".tasks-table .col-name a")].map((link) => link.href));
     for (const [name, options] of [
       ["dark", { colorScheme: "dark" }],
