@@ -42,6 +42,7 @@ mod servers;
 mod tasks;
 mod tokens;
 mod users;
+mod watched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -139,6 +140,9 @@ pub enum Command {
     /// Custom metrics: commands whose output is values
     #[command(subcommand)]
     Metric(metrics::MetricCommand),
+    /// Services that no service manager knows, watched by their processes
+    #[command(subcommand)]
+    Service(watched::ServiceCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -256,6 +260,7 @@ async fn command(
         Command::Action(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Dependency(command) => command.run(&client, output).await,
         Command::Metric(command) => command.run(&client, output).await,
+        Command::Service(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,
