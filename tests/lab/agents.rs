@@ -74,7 +74,10 @@ impl Host {
 
     /// What the service answers on the host's own loopback; empty where nobody listens.
     pub(crate) fn ask_agent(&self, path: &str) -> String {
-        self.ssh(&format!("busybox wget -q -T 10 -O - http://127.0.0.1:8083{path} 2>/dev/null; true"))
+        self.ssh(&format!(
+            "bash -c 'exec 3<>/dev/tcp/127.0.0.1/8083 && printf \"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n\" >&3 \
+             && timeout 20 cat <&3' 2>/dev/null; true"
+        ))
     }
 
     pub(crate) fn restart_agent(&self) {
@@ -116,11 +119,7 @@ impl Tunnel {
             .unwrap();
         let tunnel = Self(child);
         let started = std::time::Instant::now();
-        while !host
-            .try_ssh(&format!("busybox nc -w 1 127.0.0.1 {port} </dev/null >/dev/null 2>&1"))
-            .status
-            .success()
-        {
+        while !host.try_ssh(&format!("bash -c ': >/dev/tcp/127.0.0.1/{port}' 2>/dev/null")).status.success() {
             assert!(started.elapsed() < PATIENCE, "no tunnel to {}", host.name);
         }
         tunnel
