@@ -142,8 +142,8 @@ async fn a_watched_service_is_changed_on_its_page_and_keeps_where_it_is_watched(
         "selector": { "all": true, "environments": ["production"] },
     });
     app.post("/api/v1/watched-services").json(&body).by(&admin).send().await.expect(201);
-    app.get("/servers/web/services?watch=bot").by(&operator).send().await.expect(403);
-    app.get("/servers/web/services?watch=nobody").by(&admin).send().await.expect(404);
+    assert_eq!(app.get("/servers/web/services?watch=bot").by(&operator).send().await.status, 403);
+    assert_eq!(app.get("/servers/web/services?watch=nobody").by(&admin).send().await.status, 404);
     let page = app.get("/servers/web/services?watch=bot").by(&admin).send().await.text();
     assert!(page.contains("Change how bot is watched") && page.contains("one\n&#60;two&#62;"), "{page}");
     assert!(page.contains("action=\"/servers/web/watched/bot\""), "{page}");
