@@ -126,7 +126,11 @@ case $mode in
         case $url$token in *[!A-Za-z0-9:/._~%+=@,-]*) fail "the address or the token holds a character that does not belong there" ;; esac
         # Over standard input, so that no process list shows it.
         printf 'ROUNDSMAN_URL=%s\nROUNDSMAN_TOKEN=%s\n' "$url" "$token" | on_server "umask 077; cat >'$place.env'" "$@" || fail "the settings did not arrive"
-        on_server "${root}sh -s -- push '$place' '$place.env'" "$@" <"$script" || fail "the service was not installed"
+        on_server "${root}sh -s -- push '$place' '$place.env'" "$@" <"$script" || {
+            # Where it could not even become root, what was laid there for it is still there.
+            on_server "rm -f '$place.env'" "$@" </dev/null
+            fail "the service was not installed"
+        }
         say "Service: reports to $url" ;;
 esac
 say "The agent is deployed."

@@ -25,7 +25,7 @@ BOOT_S=180
 LIMITS=(--memory=512m --pids-limit=512)
 # What the lab tests use at most.
 TEST_HOSTS=6
-LAB_TESTS=(--test lab_hosts --test lab_actions --test lab_provision --test lab_inits --test lab_rolling)
+LAB_TESTS=(--test lab_hosts --test lab_actions --test lab_provision --test lab_inits --test lab_rolling --test lab_agent --test lab_readings)
 # Another call of this script may be building the image.
 LOCK_S=900
 
@@ -178,6 +178,8 @@ lab_test() {
 
 run_tests() {
     cd -- "$here/.." || return
+    # What the hosts are given; nothing is built where nothing has changed.
+    "$here/build-agents.sh" "$(uname -m)" || return
     # The target is left out of --all-targets, so its lints are checked here.
     cargo clippy --locked --workspace "${LAB_TESTS[@]}" -- -D warnings || return
     if cargo nextest --version >/dev/null 2>&1; then

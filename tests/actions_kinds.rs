@@ -367,7 +367,12 @@ async fn diagnostics_are_kept_listed_downloaded_and_removed_by_those_who_act() {
     assert!(app.services.operations.archive(&stranger, id, sid).await.is_err());
     assert!(app.services.operations.remove_archive(&stranger, id, sid).await.is_err());
 
+    let browser = app.login(Role::Operator).await;
+    let offered = format!("/operations/{id}/diagnostics/{sid}");
+    let page = async || app.get(&format!("/operations/{id}")).by(&browser).send().await.text();
+    assert!(page().await.contains(&offered));
     app.call("DELETE", url).by(&operator).send().await.expect(204);
+    assert!(!page().await.contains(&offered), "what was removed is not offered any more");
     app.get(url).by(&operator).send().await.expect(404);
     app.call("DELETE", url).by(&operator).send().await.expect(404);
     let list = app.get("/api/v1/fleet/diagnostics").by(&operator).send().await.expect(200);

@@ -1,6 +1,7 @@
 //! The agent on servers over SSH: deployed, read, broken, upgraded, removed.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
+mod agreement;
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
 
@@ -9,10 +10,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use roundsman::collect::{AgentProbe, ShellProbe, agent as probe, shell};
+use agreement::{agree, take_turns};
 use roundsman::fleet::blind_spots;
-use roundsman::model::{ProbeKind, Role, Sections, Snapshot};
-use roundsman::ssh::connect;
+use roundsman::model::{ProbeKind, Role};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use support::app::{TestApp, Who};
@@ -249,95 +249,16 @@ fn a_directory_that_is_noexec_full_or_somebody_elses_is_passed_over_with_the_rea
     assert!(text.contains("place /tmp/roundsman-0/roundsman-agent-abc"), "{text}");
 }
 
-/// Both within so much of each other: a counter or gauge of a machine that lives on between the two readings.
-fn near(name: &str, shell: Option<u64>, agent: Option<u64>, tolerance: u64) {
-    match (shell, agent) {
-        (Some(shell), Some(agent)) => {
-            assert!(shell.abs_diff(agent) <= tolerance, "{name}: {shell} and {agent}, over {tolerance}");
-        }
-        (shell, agent) => assert_eq!(shell, agent, "{name}: known to one probe only"),
-    }
-}
-
-/// Metric by metric. What does not change is equal; the readings are at most so many seconds apart on a loaded machine.
-fn agree(shell: &Snapshot, agent: &Snapshot) {
-    const SECONDS: u64 = 30;
-    assert_eq!(shell.boot_id, agent.boot_id);
-    assert_eq!(shell.ticks_per_second, agent.ticks_per_second);
-    near("clock", shell.taken_at_ms, agent.taken_at_ms, SECONDS * 1000);
-    near("uptime", shell.uptime_ms, agent.uptime_ms, SECONDS * 1000);
-    assert_eq!(shell.cores.len(), agent.cores.len());
-    let ticks = SECONDS * 100 * u64::try_from(agent.cores.len().max(1)).unwrap();
-    let cpu = |snapshot: &Snapshot| snapshot.cpu.clone().unwrap();
-    let (of_shell, of_agent) = (cpu(shell), cpu(agent));
-    near("user", Some(of_shell.user_ticks), Some(of_agent.user_ticks), ticks);
-    near("system", Some(of_shell.system_ticks), Some(of_agent.system_ticks), ticks);
-    near("idle", Some(of_shell.idle_ticks), Some(of_agent.idle_ticks), ticks);
-    // A load average moves by at most its span's share of the runnable tasks; 50.00 is far over that.
-    let load = |snapshot: &Snapshot| snapshot.load.as_ref().map(|load| load.one_x100);
-    near("load1", load(shell), load(agent), 5_000);
-    let memory = |snapshot: &Snapshot| snapshot.memory.clone().unwrap();
-    let (of_shell, of_agent) = (memory(shell), memory(agent));
-    assert_eq!(of_shell.total_bytes, of_agent.total_bytes);
-    assert_eq!(of_shell.swap_total_bytes, of_agent.swap_total_bytes);
-    assert_eq!(of_shell.limit_bytes, of_agent.limit_bytes);
-    near("available", of_shell.available_bytes, of_agent.available_bytes, of_agent.total_bytes / 2);
-    assert_eq!(shell.pressure.is_some(), agent.pressure.is_some());
-    let filesystems = |snapshot: &Snapshot| -> Vec<_> {
-        let each = snapshot.filesystems.iter();
-        each.map(|one| {
-            (one.mount.clone(), one.device.clone(), one.fs_type.clone(), one.size_bytes, one.inodes_total)
-        })
-        .collect()
-    };
-    assert_eq!(filesystems(shell), filesystems(agent));
-    let disks =
-        |snapshot: &Snapshot| -> Vec<_> { snapshot.disks.iter().map(|one| one.name.clone()).collect() };
-    assert_eq!(disks(shell), disks(agent));
-    // Other tests make and remove interfaces meanwhile; those that both saw are of one kind.
-    for of_shell in &shell.interfaces {
-        if let Some(of_agent) = agent.interfaces.iter().find(|one| one.name == of_shell.name) {
-            assert_eq!(of_shell.counted_elsewhere, of_agent.counted_elsewhere, "{}", of_shell.name);
-        }
-    }
-    assert_eq!(shell.tcp.is_some(), agent.tcp.is_some());
-    assert_eq!(shell.temperatures.len(), agent.temperatures.len());
-    near("processes", shell.processes_total, agent.processes_total, 300);
-    near("threads", shell.threads_total, agent.threads_total, 3_000);
-    near("open files", shell.file_handles_used, agent.file_handles_used, 50_000);
-    assert_eq!(shell.file_handles_max, agent.file_handles_max);
-    assert_eq!(shell.services.is_some(), agent.services.is_some());
-    assert_eq!(shell.users, agent.users);
-    assert_eq!(shell.facts, agent.facts);
-    let own = |snapshot: &Snapshot| {
-        let found = snapshot.processes.iter().flatten().find(|one| one.pid == std::process::id()).unwrap();
-        (
-            found.parent_pid,
-            found.uid,
-            found.user.clone(),
-            found.name.clone(),
-            found.command_line.clone(),
-            found.start_ticks,
-        )
-    };
-    assert_eq!(own(shell), own(agent));
-}
-
 #[tokio::test]
-async fn the_agent_and_the_shell_probe_agree_on_the_same_machine_over_ssh() {
+async fn shell_probe_agent_and_the_tools_of_this_machine_agree_metric_by_metric() {
     let sshd = Sshd::start().await;
-    let connection = in_time("a connection", connect(&sshd.target(), &mut |_| {})).await.unwrap();
     let file = agent::program();
     let hash = Sha256::digest(fs::read(&file).unwrap());
     let sha256 = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    let asked = Sections { processes: true, services: true, users: true, facts: true, ..Sections::BASE };
-    let stream = connection.open(shell::COMMAND).await.unwrap();
-    let mut by_shell = in_time("the shell probe", ShellProbe::start(stream)).await.unwrap();
-    let stream = connection.open(&probe::command(file.to_str().unwrap(), &sha256).unwrap()).await.unwrap();
-    let mut by_agent = in_time("the agent", AgentProbe::start(stream, &sha256)).await.unwrap();
-    let shell = in_time("a reading", by_shell.read(asked)).await.unwrap();
-    let agent = in_time("a reading", by_agent.read(asked)).await.unwrap();
-    agree(&shell, &agent);
-    let base = in_time("a reading", by_agent.read(Sections::BASE)).await.unwrap();
-    assert!(base.processes.is_none() && base.facts.is_none());
+    let on_this_machine = |script: &str| {
+        let output = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let file = file.to_str().unwrap();
+    agree(&take_turns(&sshd.target(), file, &sha256, agreement::ASKED, on_this_machine).await);
 }

@@ -47,7 +47,8 @@ case $1 in
         set -- $(of ExecStart); program=$1; shift
         start-stop-daemon --start --quiet --background --make-pidfile --pidfile $pid --chuid "$(of User)" --exec "$program" -- "$@" ;;
     is-active) start-stop-daemon --status --pidfile $pid ;;
-    disable) halt; rm -f $wants/roundsman-agent.service ;;
+    stop) halt ;;
+    disable) rm -f $wants/roundsman-agent.service ;;
     *) echo "systemctl: $*" >&2; exit 1 ;;
 esac
 "#;
@@ -57,7 +58,7 @@ const RC_SERVICE: &str = r#"#!/bin/sh
 . "/etc/init.d/$1"
 halt() { [ ! -e $pidfile ] || start-stop-daemon --stop --quiet --oknodo --retry 5 --pidfile $pidfile; rm -f $pidfile; }
 case $2 in
-    restart) halt; start-stop-daemon --start --quiet --background --make-pidfile --pidfile $pidfile --chuid $command_user --exec $command -- $command_args ;;
+    start) start-stop-daemon --start --quiet --background --make-pidfile --pidfile $pidfile --chuid $command_user --exec $command -- $command_args ;;
     stop) halt ;;
     *) exit 1 ;;
 esac

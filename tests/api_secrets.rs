@@ -153,7 +153,7 @@ async fn passwords_and_private_keys_reach_neither_disk_nor_log_nor_answer() {
         "open sesame street",
         "wrong passphrase here",
         USER_PASSWORD,
-        token.rsplit('_').next().unwrap(),
+        token.splitn(3, '_').last().unwrap(),
         &heart(&private),
         &heart(sshd.client_key().expose()),
         OPENSSH_KEY,

@@ -279,16 +279,22 @@ async fn where_there_is_no_socket_the_program_of_podman_is_asked() {
     let podman = dir.path().join("podman");
     let lines = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/containers/podman-inspect.jsonl");
     let script = format!(
-        "#!/bin/sh\ncase $1 in ps) echo {WEB} ;; inspect) [ \"${{6}}\" = {WEB} ] && cat {} ;; esac\n",
+        "#!/bin/sh\n[ \"$*\" != 'ps -a --format json' ] || {{ printf '[\\n {{ \"Id\": \"{WEB}\" }}]\\n'; exit; }}\ncase $1 in ps) echo {WEB} ;; inspect) [ \"${{6}}\" = {WEB} ] && cat {} ;; esac\n",
         lines.display()
     );
     fs::write(&podman, script).unwrap();
     fs::set_permissions(&podman, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("dash");
-    command.env("HOME", dir.path()).env("PATH", path).env_remove("XDG_RUNTIME_DIR");
+    command.env("HOME", dir.path()).env("PATH", &path).env_remove("XDG_RUNTIME_DIR");
     let readings = shell_reading(&mut command, 1, || {}).await;
     let found = readings[0].containers.clone().expect("podman answered");
+    assert_eq!(of(&found, "web-1").engine, "podman");
+    let mut agent = Command::new(support::agent::program());
+    agent.arg("snapshot").env("HOME", dir.path()).env("PATH", path).env_remove("XDG_RUNTIME_DIR");
+    let said = in_time("the agent", agent.output()).await.unwrap().stdout;
+    let snapshot: Snapshot = serde_json::from_slice(&said).unwrap();
+    let found = snapshot.containers.expect("podman answered the agent");
     assert_eq!(of(&found, "web-1").engine, "podman");
 }
 

@@ -261,3 +261,91 @@ async fn the_list_of_operations_is_narrowed_by_its_address() {
     assert!(status == 404 && text.contains("ghost") && text.contains("No operation fits"), "{text}");
     assert_eq!(list("?status=odd").await.0, 422);
 }
+
+#[tokio::test]
+async fn a_secret_variable_is_named_early_and_its_value_stands_on_no_page() {
+    let (app, sshd) = (TestApp::start().await, Sshd::start().await);
+    app.with_server("web-1", &sshd).await;
+    app.until("web-1", "read", |state| state.facts.is_some()).await;
+    let operator = app.login(Role::Operator).await;
+    let said = [
+        ("operation_type", "run_command"),
+        ("command", "printf '%s %s' \"$STAGE\" \"${#KEY}\""),
+        ("variables", "STAGE=two words"),
+        ("secret_names", "KEY"),
+        ("server", "web-1"),
+    ];
+    let (_, page) = step(&app, &operator, "parameters", &said).await;
+    assert!(
+        page.contains("name=\"secret_names\" value=\"KEY\"") && page.contains("id=\"more-details\" open")
+    );
+    let (_, page) = step(&app, &operator, "confirm", &said).await;
+    assert!(
+        page.contains("type=\"password\" name=\"secret.KEY\"")
+            && page.contains(&hidden("secret_names", "KEY"))
+    );
+    let seal = seal_of(&page);
+    let begin = async |more: &[(&str, &str)]| {
+        let fields = [&said[..], &[("seal", seal.as_str())], more].concat();
+        send(&app, "/operations/new", &operator, &fields).await
+    };
+    let missing = begin(&[]).await;
+    assert_eq!(missing.status, 422);
+    assert!(missing.text().contains("Give the value of the secret variable KEY"), "{}", missing.text());
+    let stale = [&said[..], &[("seal", "old"), ("secret.KEY", "hunter2-hunter2")]].concat();
+    let stale = send(&app, "/operations/new", &operator, &stale).await;
+    assert_eq!(stale.status, 409);
+    assert!(!stale.text().contains("hunter2"), "{}", stale.text());
+    let begun = begin(&[("secret.KEY", "hunter2-hunter2")]).await;
+    assert_eq!(begun.status, 303, "{}", begun.text());
+    let id = begun.header("location").rsplit('/').next().unwrap().to_owned();
+    let view = ended(&app, &id).await;
+    assert_eq!(view.targets[0].record.as_ref().unwrap().stdout, "two words 15");
+    let shown = app.get(&format!("/operations/{id}")).by(&operator).send().await.text();
+    assert!(shown.contains("two words 15") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_command_from_the_page_of_a_server_runs_detached_where_it_is_said() {
+    let (app, sshd) = (TestApp::start().await, Sshd::start().await);
+    app.with_server("web-1", &sshd).await;
+    app.until("web-1", "read", |state| state.facts.is_some()).await;
+    let operator = app.login(Role::Operator).await;
+    let page = app.get("/servers/web-1/commands").by(&operator).send().await.text();
+    assert!(page.contains("name=\"detached\""), "{page}");
+    let fields = [("action", "run_command"), ("command", "echo alone"), ("detached", "true")];
+    let begun = send(&app, "/servers/web-1/act", &operator, &fields).await;
+    assert_eq!(begun.status, 303, "{}", begun.text());
+    let view = ended(&app, begun.header("location").rsplit('/').next().unwrap()).await;
+    assert_eq!(view.operation.parameters["detached"], true);
+    assert_eq!(view.targets[0].record.as_ref().unwrap().stdout, "alone\n");
+    let refused = [("action", "run_command"), ("command", "id"), ("detached", "true"), ("timeout_s", "x")];
+    let refused = send(&app, "/servers/web-1/act", &operator, &refused).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("name=\"detached\" value=\"true\" checked"), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn what_happens_where_operations_meet_is_set_by_administrators_while_it_runs() {
+    const SETTING: &str = "/api/v1/settings/operations";
+    let (app, operator) = fleet().await;
+    let admin = app.login(Role::Admin).await;
+    let set = async |word: &str, who: &Who| {
+        send(&app, "/settings/operations", who, &[("when_busy", word)]).await.status
+    };
+    assert_eq!(app.get(SETTING).by(&operator).send().await.expect(200)["when_busy"], "share");
+    assert_eq!((set("queue", &operator).await, set("wait", &admin).await), (403, 422));
+    assert_eq!(set("queue", &admin).await, 303);
+    assert_eq!(app.get(SETTING).by(&operator).send().await.expect(200)["when_busy"], "queue");
+    let page = app.get("/settings").by(&admin).send().await.text();
+    assert!(page.contains("name=\"when_busy\" value=\"queue\" checked"), "{page}");
+    let put = app.call("PUT", SETTING).by(&admin).json(&serde_json::json!({ "when_busy": "refuse" }));
+    assert_eq!(put.send().await.expect(200)["when_busy"], "refuse");
+    let action = Action::run_command("id", false, None).unwrap();
+    let both = vec!["web-1".to_owned(), "web-2".to_owned()];
+    let new = NewOperation { action, servers: both };
+    let begun = app.services.operations.begin(&Caller::roundsman(), new).await.unwrap();
+    assert_eq!(begun.operation.strategy["when_busy"], "refuse", "an operation that says nothing itself");
+    let audit = app.get("/api/v1/audit").by(&admin).send().await.text();
+    assert!(audit.contains("refuse in place of queue"), "{audit}");
+}

@@ -74,6 +74,39 @@ async fn a_login_shell_that_prints_banners_does_not_touch_the_output() {
 }
 
 #[tokio::test]
+async fn the_output_of_a_long_series_is_clean_whether_the_login_shell_is_silent_or_not() {
+    let noisy = "echo 'Welcome!'; echo 'stty: not a terminal' >&2; eval \"$SSH_ORIGINAL_COMMAND\"";
+    for sshd in [Sshd::start().await, Sshd::with_login_shell(noisy).await] {
+        let connection = connection_to(&sshd).await;
+        for number in 0..8 {
+            let output =
+                run(&connection, &format!("echo out {number}; echo err {number} >&2; exit {number}")).await;
+            assert_eq!(output.exit_status, Some(number));
+            assert_eq!(String::from_utf8_lossy(&output.stdout), format!("out {number}\n"));
+            assert_eq!(String::from_utf8_lossy(&output.stderr), format!("err {number}\n"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_command_of_a_series_gives_its_slot_back_on_the_server() {
+    let sshd = Sshd::start().await;
+    let connection = connection_to(&sshd).await;
+    for _ in 0..6 {
+        run(&connection, "true").await;
+    }
+    let count = |what: &str| sshd.log().matches(what).count();
+    let all_closed = async {
+        while count("Close session") < count("Starting session") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time("the last session's end", all_closed).await;
+    assert_eq!(count("Starting session"), 6, "{}", sshd.log());
+    assert!(!connection.is_closed());
+}
+
+#[tokio::test]
 async fn other_login_shells_run_the_same_commands() {
     for shell in ["exec dash -c", "exec busybox ash -c", "exec bash -c"] {
         let sshd = Sshd::with_login_shell(&format!("{shell} \"$SSH_ORIGINAL_COMMAND\"")).await;

@@ -335,6 +335,11 @@ async fn the_pages_make_show_switch_and_remove_a_task_without_a_script() {
     let run = app.post(&format!("{place}/run")).by(&browser).form(&[]).send().await;
     assert_eq!(run.status, 303, "{}", run.text());
     assert!(run.header("location").starts_with("/operations/"), "{}", run.header("location"));
+    let operation = app.get(run.header("location")).by(&browser).send().await.text();
+    assert!(
+        operation.contains(&format!("A run of the task <a href=\"{place}\">Clean up</a>")),
+        "{operation}"
+    );
     let viewer = app.login(Role::Viewer).await;
     let seen = app.get(&place).by(&viewer).send().await.text();
     assert!(!seen.contains("Run now") && seen.contains("At 04:00"), "{seen}");
@@ -344,7 +349,7 @@ async fn the_pages_make_show_switch_and_remove_a_task_without_a_script() {
 }
 
 #[tokio::test]
-async fn a_form_keeps_what_it_has_no_field_for() {
+async fn the_form_has_a_field_for_everything_that_a_task_was_given() {
     let (app, _) = app().await;
     let admin = app.login(Role::Admin).await;
     let made = create(
@@ -352,29 +357,97 @@ async fn a_form_keeps_what_it_has_no_field_for() {
         &app.token(Role::Admin).await,
         &with(json!({
             "operation_type": "run_command", "server_ids": [],
-            "parameters": { "command": "id", "run_as": "ops", "container": { "engine": "podman", "name": "web" } },
-            "filter_criteria": { "all": true, "health": ["critical"] },
+            "parameters": { "command": "id", "run_as": "ops", "container": { "engine": "podman", "name": "web" },
+                "environment": { "STAGE": "two words" }, "detached": true },
+            "filter_criteria": { "all": true, "health": ["critical"], "regions": ["eu", "us"] },
+            "strategy": { "by_dependencies": true },
         })),
     )
     .await;
     let place = format!("/tasks/{}/edit", made["id"].as_str().unwrap());
-    let form = [
-        ("name", "Nightly restart"),
+    let page = app.get(&place).by(&admin).send().await.text();
+    let mut form = Vec::new();
+    for (name, value) in
+        [("run_as", "ops"), ("container", "web"), ("name", "Nightly restart"), ("time_zone", "UTC")]
+    {
+        assert!(page.contains(&format!("name=\"{name}\" value=\"{value}\"")), "{name}: {page}");
+        form.push((name, value));
+    }
+    for (name, value) in [("region", "eu"), ("region", "us"), ("health", "critical"), ("detached", "true")] {
+        assert!(page.contains(&format!("name=\"{name}\" value=\"{value}\" checked")), "{name}: {page}");
+        form.push((name, value));
+    }
+    assert!(page.contains("STAGE=two words") && page.contains("value=\"podman\" selected"), "{page}");
+    assert!(page.contains("name=\"by_dependencies\" value=\"true\" checked"), "{page}");
+    form.extend([
         ("cron", "@daily"),
-        ("time_zone", "UTC"),
         ("operation_type", "run_command"),
         ("command", "id -un"),
+        ("variables", "STAGE=two words"),
+        ("container_engine", "podman"),
+        ("by_dependencies", "true"),
         ("all", "true"),
         ("enabled", "true"),
-    ];
+    ]);
     let saved = app.post(&place).by(&admin).form(&form).send().await;
     assert_eq!(saved.status, 303, "{}", saved.text());
     let path = format!("{TASKS}/{}", made["id"].as_str().unwrap());
     let after = app.get(&path).by(&admin).send().await.expect(200);
     assert_eq!(after["parameters"]["command"], "id -un");
+    for same in ["run_as", "container", "environment", "detached"] {
+        assert_eq!(after["parameters"][same], made["parameters"][same], "{same}");
+    }
+    assert_eq!(after["strategy"]["by_dependencies"], true);
     assert_eq!(
-        (&after["parameters"]["run_as"], &after["parameters"]["container"]),
-        (&made["parameters"]["run_as"], &made["parameters"]["container"])
+        after["filter_criteria"],
+        json!({ "all": true, "health": ["critical"], "regions": ["eu", "us"] })
     );
-    assert_eq!(after["filter_criteria"], json!({ "all": true, "health": ["critical"] }));
+}
+
+#[tokio::test]
+async fn a_task_of_any_kind_is_made_by_the_form_which_shows_the_fields_of_the_kind() {
+    let (app, _) = app().await;
+    let operator = app.login(Role::Operator).await;
+    let asked = app.get("/tasks/new?operation_type=update_configuration").by(&operator).send().await.text();
+    for name in ["path", "text", "validate", "reload", "permissions"] {
+        assert!(asked.contains(&format!("name=\"{name}\"")), "{name}: {asked}");
+    }
+    let form = [
+        ("name", "Message of the day"),
+        ("cron", "@daily"),
+        ("time_zone", "UTC"),
+        ("operation_type", "update_configuration"),
+        ("path", "/etc/motd"),
+        ("text", "Hello {{ name }}\r\nsecond line"),
+        ("template", "true"),
+        ("validate", "test -s /etc/motd"),
+        ("server", "web-1"),
+    ];
+    // Without a script a button asks for the fields of another kind; what is no schedule yet does not matter to it.
+    let look = [("look", "fields"), ("operation_type", "run_script"), ("script", "id"), ("cron", "nonsense")];
+    let looked = app.post("/tasks/new").by(&operator).form(&look).send().await;
+    assert_eq!(looked.status, 200);
+    assert!(looked.text().contains("name=\"interpreter\"") && !looked.text().contains("name=\"validate\""));
+    let mut wrong = form.to_vec();
+    wrong[4].1 = "relative";
+    let refused = app.post("/tasks/new").by(&operator).form(&wrong).send().await;
+    assert_eq!(refused.status, 422);
+    assert!(
+        refused.text().contains("is-wrong") && refused.text().contains("second line"),
+        "{}",
+        refused.text()
+    );
+    let made = app.post("/tasks/new").by(&operator).form(&form).send().await;
+    assert_eq!(made.status, 303, "{}", made.text());
+    let id = made.header("location").split(['/', '?']).nth(2).unwrap().to_owned();
+    let task = app.get(&format!("{TASKS}/{id}")).by(&operator).send().await.expect(200);
+    assert_eq!(task["operation_type"], "update_configuration");
+    assert_eq!(task["parameters"]["content"], "Hello {{ name }}\nsecond line\n");
+    assert_eq!(task["parameters"]["validate"], "test -s /etc/motd");
+    let edit = app.get(&format!("/tasks/{id}/edit")).by(&operator).send().await.text();
+    assert!(edit.contains("Hello {{ name }}\nsecond line") && edit.contains("test -s /etc/motd"), "{edit}");
+    let forbidden =
+        [("operation_type", "deploy_agent"), ("name", "x"), ("cron", "@daily"), ("server", "web-1")];
+    let refused = app.post("/tasks/new").by(&operator).form(&forbidden).send().await;
+    assert_eq!(refused.status, 422, "an operator is not offered what only administrators may do");
 }

@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
+mod program;
+#[expect(dead_code, reason = "this program uses a part of the harness")]
 mod support;
 
+use program::Program;
 use roundsman::model::Role;
 use serde_json::{Value, json};
 use support::app::{TestApp, Who};
@@ -126,6 +129,86 @@ async fn the_form_on_the_page_watches_a_service_and_tells_what_is_wrong() {
     assert_eq!(done.status, 303, "{}", done.text());
     let listed = app.get("/api/v1/watched-services").by(&admin).send().await.expect(200);
     assert_eq!(listed["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_watched_service_is_changed_on_its_page_and_keeps_where_it_is_watched() {
+    let sshd = Sshd::start().await;
+    let app = TestApp::start().await;
+    let (admin, operator) = (app.login(Role::Admin).await, app.token(Role::Operator).await);
+    app.with_server("web", &sshd).await;
+    let body = json!({
+        "name": "bot", "keywords": ["one", "<two>"], "stop_command": "true", "sudo": true,
+        "selector": { "all": true, "environments": ["production"] },
+    });
+    app.post("/api/v1/watched-services").json(&body).by(&admin).send().await.expect(201);
+    app.get("/servers/web/services?watch=bot").by(&operator).send().await.expect(403);
+    app.get("/servers/web/services?watch=nobody").by(&admin).send().await.expect(404);
+    let page = app.get("/servers/web/services?watch=bot").by(&admin).send().await.text();
+    assert!(page.contains("Change how bot is watched") && page.contains("one\n&#60;two&#62;"), "{page}");
+    assert!(page.contains("action=\"/servers/web/watched/bot\""), "{page}");
+    let send = |pairs: &[(&str, &str)]| app.post("/servers/web/watched/bot").form(pairs).by(&admin).send();
+    let wrong = send(&[("name", "two words"), ("keywords", "a")]).await;
+    assert_eq!(wrong.status, 422);
+    assert!(
+        wrong.text().contains("A name is made of letters")
+            && wrong.text().contains("/servers/web/watched/bot")
+    );
+    let done = send(&[("name", "robot"), ("keywords", "three"), ("start_command", "true")]).await;
+    assert_eq!(done.status, 303, "{}", done.text());
+    let robot = app.get("/api/v1/watched-services/robot").by(&admin).send().await.expect(200);
+    assert_eq!((&robot["keywords"], &robot["sudo"]), (&json!(["three"]), &json!(false)));
+    assert!(robot["stop_command"].is_null() && robot["start_command"] == "true", "{robot}");
+    assert_eq!(robot["selector"], json!({ "all": true, "environments": ["production"] }));
+    let send = |pairs: &[(&str, &str)]| app.post("/servers/web/watched/robot").form(pairs).by(&admin).send();
+    assert_eq!(send(&[("name", "robot"), ("tags", "eu")]).await.status, 303);
+    let robot = app.get("/api/v1/watched-services/robot").by(&admin).send().await.expect(200);
+    assert_eq!(robot["selector"], json!({ "all": true, "tags": ["eu"], "environments": ["production"] }));
+}
+
+#[test]
+fn the_command_line_watches_a_service() {
+    let program = Program::served();
+    program.run(&["service", "create", "bot"]).refused(1, &["say on which servers"]);
+    let made = program.run(&[
+        "service",
+        "create",
+        "bot",
+        "--keyword",
+        "bot.py",
+        "--keyword",
+        "--live",
+        "--start-with",
+        "/opt/bot/start",
+        "--description",
+        "Trades",
+        "--all",
+        "--tag",
+        "bots",
+    ]);
+    assert!(made.well().stdout.contains("bot is watched"));
+    let shown = program.run(&["service", "show", "bot"]).well().stdout;
+    for words in [
+        "Trades",
+        "by bot.py, --live",
+        "every server; tags bots",
+        "/opt/bot/start",
+        "Stop    none",
+        "the login",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    program.run(&["service", "edit", "bot", "--name", "robot", "--sudo", "--stop-with", "pkill bot"]).well();
+    let robot = program.run(&["service", "show", "robot", "--json"]).well().json();
+    assert_eq!((&robot["sudo"], &robot["stop_command"]), (&json!(true), &json!("pkill bot")));
+    assert_eq!(
+        (&robot["keywords"], &robot["selector"]["tags"]),
+        (&json!(["bot.py", "--live"]), &json!(["bots"]))
+    );
+    let listed = program.run(&["service", "list"]).well().stdout;
+    assert!(listed.starts_with("SERVICE") && listed.contains("robot"), "{listed}");
+    program.run(&["service", "delete", "robot", "--yes"]).well();
+    program.run(&["service", "show", "robot"]).refused(1, &["robot"]);
 }
 
 #[tokio::test]

@@ -104,13 +104,45 @@ manager() {
     else echo none; fi
 }
 
+# With a group of its own: what is for its eyes is for nobody else's.
 make_user() {
     id -u $name >/dev/null 2>&1 && return 0
     if command -v useradd >/dev/null 2>&1; then
-        useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin $name
+        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin $name
     else
-        adduser -S -D -H -h /nonexistent -s /sbin/nologin $name
+        addgroup -S $name 2>/dev/null
+        adduser -S -D -H -h /nonexistent -s /sbin/nologin -G $name $name
     fi || fail "the user $name cannot be made"
+}
+
+remove_user() {
+    id -u $name >/dev/null 2>&1 || return 0
+    # A process that was just told to end may be there for a moment.
+    wait_until no_process
+    said=$({ if command -v userdel >/dev/null 2>&1; then userdel $name; else deluser $name; fi; } 2>&1) ||
+        fail "the user $name cannot be removed: $(printf '%.200s' "$said")"
+    if command -v delgroup >/dev/null 2>&1; then delgroup $name >/dev/null 2>&1; fi
+    echo "removed the user $name"
+}
+
+# The processes of the service's user. Its executable would be a surer sign, but in a container not even root may see that.
+processes() { grep -ls "^Uid:.$(id -u $name)[^0-9]" /proc/[0-9]*/status; }
+a_process() { [ -n "$(processes)" ]; }
+no_process() { ! a_process; }
+wait_until() {
+    tries=0
+    until "$@"; do
+        tries=$((tries + 1)); [ $tries -lt 10 ] || return 1
+        sleep 1
+    done
+}
+# What was started is there, and is still there a second later; what it starts itself comes and goes.
+lives() {
+    wait_until a_process || return 1
+    before=$(processes)
+    sleep 1
+    for one in $before; do [ ! -e "$one" ] || return 0; done
+    return 1
 }
 
 # The arguments are what the service runs the agent with.
@@ -155,12 +187,15 @@ openrc_script() {
 description="Roundsman agent"
 [ ! -r $settings ] || { set -a; . $settings; set +a; }
 export STATE_DIRECTORY=$state
+# It is started again when it ends.
+supervisor=supervise-daemon
+respawn_delay=5
+respawn_max=0
+supervise_daemon_args="--nicelevel 10"
 command=$installed
 command_args="$*"
 command_user=$name
-command_background=yes
 pidfile=/run/$name.pid
-start_stop_daemon_args="--nicelevel 10"
 depend() { use net; }
 END
 }
@@ -180,18 +215,38 @@ pid=/var/run/$name.pid
 [ ! -r $settings ] || { set -a; . $settings; set +a; }
 STATE_DIRECTORY=$state; export STATE_DIRECTORY
 case "\$1" in
-    start) start-stop-daemon --start --quiet --oknodo --background --make-pidfile --pidfile \$pid --chuid $name --nicelevel 10 --exec $installed -- $* ;;
-    stop) start-stop-daemon --stop --quiet --oknodo --retry 5 --pidfile \$pid --exec $installed; rm -f \$pid ;;
+    # Known by its user: an executable that was replaced, or that a container hides, is nobody's.
+    start) start-stop-daemon --start --quiet --oknodo --background --make-pidfile --pidfile \$pid --chuid $name --user $name --nicelevel 10 --startas $installed -- $* ;;
+    stop) start-stop-daemon --stop --quiet --oknodo --retry 5 --pidfile \$pid --user $name && rm -f \$pid ;;
     restart|force-reload) \$0 stop; \$0 start ;;
-    status) start-stop-daemon --status --pidfile \$pid --exec $installed && echo running || { echo stopped; exit 3; } ;;
+    status) start-stop-daemon --status --pidfile \$pid --user $name && echo running || { echo stopped; exit 3; } ;;
     *) echo "usage: \$0 start|stop|restart|status" >&2; exit 2 ;;
 esac
 END
 }
 
+# Ends a service that is there, in the way in which it was started, and what that leaves running: a second agent would find its
+# port taken.
+halt() {
+    [ -e $unit ] || [ -e $init ] || return 0
+    case $(manager) in
+        systemd) systemctl stop $name ;;
+        openrc) rc-service --quiet $name stop || rc-service --quiet $name zap ;;
+        sysv) $init stop </dev/null ;;
+    esac
+    id -u $name >/dev/null 2>&1 || return 0
+    for signal in TERM KILL; do
+        for one in $(processes); do one=${one#/proc/}; kill -$signal "${one%/status}" 2>/dev/null; done
+        wait_until no_process && return 0
+    done
+    return 1
+}
+
+# Before anything is changed.
+need_manager() { [ "$(manager)" != none ] || fail "there is no systemd, OpenRC or SysV init here that could keep a service"; }
+
 # Makes the service, starts it now and at every boot.
 service() {
-    make_user
     # systemd makes it by itself.
     [ "$(manager)" = systemd ] || { mkdir -p $state && chown $name $state && chmod 700 $state; } || fail "$state cannot be made"
     case $(manager) in
@@ -199,34 +254,39 @@ service() {
             systemd_unit "$@" >$unit && systemctl daemon-reload && systemctl enable --quiet $name && systemctl restart $name &&
                 sleep 1 && systemctl is-active --quiet $name || fail "the service did not start: $(systemctl status --no-pager -n 3 $name 2>&1 | tail -n 1)" ;;
         openrc)
-            openrc_script "$@" >$init && chmod 755 $init && rc-update add $name default >/dev/null && rc-service --quiet $name restart || fail "the service did not start" ;;
+            openrc_script "$@" >$init && chmod 755 $init && rc-update add $name default >/dev/null && rc-service --quiet $name start && lives || fail "the service did not start" ;;
         sysv)
             sysv_script "$@" >$init && chmod 755 $init || fail "$init cannot be written"
             if command -v update-rc.d >/dev/null 2>&1; then update-rc.d $name defaults >/dev/null
             elif command -v chkconfig >/dev/null 2>&1; then chkconfig --add $name; fi
-            $init restart >/dev/null 2>&1 </dev/null
-            # In the moment after its start it is still start-stop-daemon.
-            tries=0
-            until $init status >/dev/null; do
-                tries=$((tries + 1)); [ $tries -lt 5 ] || fail "the service did not start"
-                sleep 1
-            done ;;
-        none) fail "there is no systemd, OpenRC or SysV init here that could keep a service" ;;
+            { $init start >/dev/null 2>&1 </dev/null && lives; } || fail "the service did not start" ;;
     esac
     echo "serves $(manager)"
 }
 
+# Puts the program in place. What runs is ended first: the program of a service that runs may be replaced, but is then not the one
+# that its start script knows.
 settle() {
+    halt || fail "the service that is there does not stop"
     [ "$1" = "$installed" ] || { cp "$1" $installed.new && chmod 755 $installed.new && mv -f $installed.new $installed; } || fail "$installed cannot be written"
+}
+
+# A file with a secret stays nowhere but where the service reads it, however this ends.
+takes() {
+    taken=$1
+    trap 'rm -f "$taken"' 0
+    [ -f "$taken" ] || fail "there is no file with $2"
 }
 
 serve() {
     need_root
     case $2 in ''|*[!0-9]*) echo "serve needs a port" >&2; exit 2 ;; esac
+    [ $# = 2 ] || takes "$3" "the token"
+    need_manager
     make_user
     settle "$1"
+    rm -f $settings $state/push.state
     if [ $# = 3 ]; then
-        [ -f "$3" ] || fail "there is no file with the token"
         mkdir -p /etc/roundsman && chown $name "$3" && chmod 400 "$3" && mv -f "$3" $token || fail "$token cannot be written"
         service serve --port "$2" --token-file $token
     else
@@ -237,12 +297,13 @@ serve() {
 
 push() {
     need_root
-    [ -f "$2" ] || fail "there is no file with ROUNDSMAN_URL and ROUNDSMAN_TOKEN"
+    takes "$2" "ROUNDSMAN_URL and ROUNDSMAN_TOKEN"
+    need_manager
     make_user
     settle "$1"
     mkdir -p /etc/roundsman && chown root "$2" && chgrp "$(id -g $name)" "$2" && chmod 640 "$2" && mv -f "$2" $settings || fail "$settings cannot be written"
     # It is to use the token that it was given now.
-    rm -f $state/push.state
+    rm -f $state/push.state $token
     service push
 }
 
@@ -250,10 +311,10 @@ remove() {
     found=
     if [ -e $unit ] || [ -e $init ] || [ -e $installed ] || [ -e $settings ] || [ -e $token ]; then
         need_root
+        halt || fail "the service does not stop"
         case $(manager) in
-            systemd) [ ! -e $unit ] || systemctl disable --quiet --now $name ;;
-            openrc) [ ! -e $init ] || { rc-service --quiet $name stop; rc-update del $name >/dev/null; } ;;
-            sysv) [ ! -e $init ] || $init stop </dev/null ;;
+            systemd) [ ! -e $unit ] || systemctl disable --quiet $name ;;
+            openrc) [ ! -e $init ] || rc-update del $name >/dev/null ;;
         esac
         for file in $unit $init $installed $settings $token; do
             [ ! -e $file ] || { rm -f $file && echo "removed $file" && found=yes; }
@@ -264,9 +325,7 @@ remove() {
             systemd) systemctl daemon-reload ;;
             sysv) if command -v update-rc.d >/dev/null 2>&1; then update-rc.d $name remove >/dev/null 2>&1; fi ;;
         esac
-        if id -u $name >/dev/null 2>&1; then
-            { userdel $name || deluser $name; } >/dev/null 2>&1 && echo "removed the user $name"
-        fi
+        remove_user
     fi
     said=$(clear /)
     [ -z "$said" ] || { printf '%s\n' "$said"; found=yes; }

@@ -79,6 +79,13 @@ try {
   await shoot(browser, cookies, "fleet-light", at("/"), { ...WIDE, colorScheme: "light" });
   await shoot(browser, cookies, "server-overview", at("/servers/lab-1"), { ...WIDE, colorScheme: "light" });
   await shoot(browser, cookies, "server-metrics", at(`/servers/lab-1/metrics?${range}`), { ...WIDE, colorScheme: "dark" });
+  // One host answers differently, which is what the page of an operation is about.
+  onHost("lab-3", "echo 1.9.3 >/etc/shop-version");
+  for (const name of ["lab-1", "lab-2"]) onHost(name, "echo 1.9.4 >/etc/shop-version");
+  const asked = ["exec", "--tag", "worker", "--batch", "1,100%", "--", "echo shop; cat /etc/shop-version; echo ready"];
+  roundsman.run(...asked);
+  const [{ id }] = JSON.parse(roundsman.run("op", "list", "--json"));
+  await shoot(browser, cookies, "operation", at(`/operations/${id}`), { ...WIDE, colorScheme: "light" });
   await shoot(browser, cookies, "phone", at("/servers/lab-3"), { ...PHONE, colorScheme: "dark" });
   browser.assertQuiet();
 } finally {

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::answers::Look;
 use super::client::Client;
 use super::error::CliError;
-use super::exec::{exit_code, follow, show_all};
+use super::exec::show_plan;
+use super::follow::{OnInterrupt, carry_out};
+use super::operations::OPERATIONS;
 use super::output::{Output, text};
 
-const OPERATIONS: &str = "/api/v1/fleet/operations";
 const SERVERS: &str = "/api/v1/fleet/servers";
 
 #[derive(Debug, Args)]
@@ -59,18 +61,10 @@ impl Deploy {
         let body = json!({
             "operation_type": kind, "server_ids": servers, "parameters": parameters, "dry_run": self.dry_run,
         });
-        let begun = client.post(OPERATIONS, &body).await?;
         if self.dry_run {
-            return output.value(&begun).map(|()| ExitCode::SUCCESS);
+            return show_plan(&client.post(OPERATIONS, &body).await?, output);
         }
-        let single = servers.len() == 1 && !output.json;
-        let done = follow(client, begun, single).await?;
-        if output.json {
-            output.value(&done)?;
-        } else if !single {
-            show_all(&done, false)?;
-        }
-        Ok(exit_code(&done))
+        carry_out(client, &body, OnInterrupt::Cancel, Look::default(), output).await
     }
 
     async fn chosen(&self, client: &Client) -> Result<Vec<String>, CliError> {

@@ -1,6 +1,6 @@
 //! `import`: reads a list of servers with the rights of whoever runs it (Include, group_vars, keys), and sends what it found.
 
-mod files;
+pub(super) mod files;
 mod report;
 
 use std::collections::HashSet;

@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::answers::{Look, show_all};
 use super::client::{Client, segment};
 use super::connect::{self, NotOpened, StandAlone};
 use super::error::CliError;
+use super::follow::{OnInterrupt, follow};
 use super::machine::{confirmed, small_file};
 use super::output::{Output, UNKNOWN, text, text_or_unknown};
-use super::{Global, exec, private_key};
+use super::{Global, private_key};
 
 const KEYS: &str = "/api/v1/keys";
 
@@ -193,11 +195,11 @@ impl Rotate {
         if self.dry_run {
             return dry_run(&begun, output).map(|()| ExitCode::SUCCESS);
         }
-        let done = exec::follow(client, begun, false).await?;
+        let done = follow(client, begun, false, OnInterrupt::Cancel).await?;
         if output.json {
             output.value(&done)?;
         } else {
-            exec::show_all(&done, true)?;
+            show_all(&done, Look::EACH, output)?;
         }
         let completed = text(&done, "status") == "completed";
         Ok(if completed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -3,20 +3,26 @@
 //! Decides nothing by itself: every command asks the REST API, so its rules are the server's. `serve` is not done
 //! here but by [`crate::app`].
 
+mod action;
 mod add;
+mod alone;
+mod answers;
 mod audit;
 mod backup;
 mod cadence;
 mod client;
 mod connect;
 mod cp;
+mod dependencies;
 mod deploy;
 mod details;
 mod doctor;
 mod error;
 mod exec;
 mod export;
+mod follow;
 mod groups;
+mod help;
 mod host_keys;
 mod import;
 mod integrity;
@@ -24,14 +30,19 @@ mod keys;
 mod known_hosts;
 mod machine;
 mod metrics;
+mod operations;
 mod output;
+mod parameters;
 mod private_key;
+mod progress;
 mod restore;
+mod rolling;
 mod selection;
 mod servers;
 mod tasks;
 mod tokens;
 mod users;
+mod watched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -100,19 +111,24 @@ pub enum Command {
     Cadence(cadence::Cadence),
     /// Run a command on one or many servers
     Exec(Box<exec::Exec>),
-    /// Copy a file to a server or from one
-    Cp(cp::Cp),
+    /// Do anything else to servers: services, containers, scripts, files, packages, reboots, diagnostics
+    Action(Box<action::ActionCommand>),
+    /// Copy a file to servers or from them
+    Cp(Box<cp::Cp>),
     /// Bring the agent to servers, which makes readings cheaper and richer, or take it away
     Deploy(deploy::Deploy),
     /// What became of operations
     #[command(subcommand)]
-    Op(exec::OperationCommand),
+    Op(operations::OperationCommand),
     /// Operations on a schedule: list, add, edit, run, switch on and off
     #[command(subcommand)]
     Task(tasks::TaskCommand),
     /// Groups of servers
     #[command(subcommand)]
     Group(groups::GroupCommand),
+    /// What a service needs of other servers; operations go in that order with --by-dependencies
+    #[command(subcommand)]
+    Dependency(dependencies::DependencyCommand),
     /// SSH keys that Roundsman keeps
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -124,6 +140,9 @@ pub enum Command {
     /// Custom metrics: commands whose output is values
     #[command(subcommand)]
     Metric(metrics::MetricCommand),
+    /// Services that no service manager knows, watched by their processes
+    #[command(subcommand)]
+    Service(watched::ServiceCommand),
     /// Access tokens for the API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -141,6 +160,10 @@ pub enum Command {
     /// Who did what, and whether the log of it is whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Print what a shell needs to complete the command line
+    Completions(help::Completions),
+    /// Print the manual page, or write one for each command
+    Man(help::Man),
     /// Print the version
     Version,
 }
@@ -210,6 +233,9 @@ async fn command(
         Command::Key(keys::KeyCommand::Reseal(command)) => {
             return command.run(&global, stand_alone, output).await.map(|()| ExitCode::SUCCESS);
         }
+        Command::Completions(command) => return command.run().map(|()| ExitCode::SUCCESS),
+        Command::Man(command) => return command.run().map(|()| ExitCode::SUCCESS),
+        Command::Exec(command) if command.is_alone() => return command.run_alone(output).await,
         Command::Serve(_) => return Err(CliError::usage("serve is not a command of a client")),
         command => command,
     };
@@ -218,7 +244,7 @@ async fn command(
     let done = match command {
         Command::Exec(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Deploy(command) => command.run(&client, output).await.map(|status| code = status),
-        Command::Op(command) => command.run(&client, output).await,
+        Command::Op(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Task(command) => command.run(&client, output).await.map(|status| code = status),
         Command::Add(command) => command.run(&client, output).await,
         Command::Import(command) => command.run(&client, output).await.map(|status| code = status),
@@ -230,14 +256,22 @@ async fn command(
         Command::Key(command) => command.run(&client, output).await.map(|status| code = status),
         Command::HostKeys(command) => command.run(&client, output).await,
         Command::KnownHosts(command) => command.run(&client, output).await.map(|status| code = status),
-        Command::Cp(command) => command.run(&client, output).await,
+        Command::Cp(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::Action(command) => command.run(&client, output).await.map(|status| code = status),
+        Command::Dependency(command) => command.run(&client, output).await,
         Command::Metric(command) => command.run(&client, output).await,
+        Command::Service(command) => command.run(&client, output).await,
         Command::Token(command) => command.run(&client, output).await,
         Command::User(command) => command.run(&client, output).await,
         Command::Backup(command) => command.run(&client, output).await,
         Command::Export(command) => command.run(&client, output).await,
         Command::Audit(command) => command.run(&client, output).await,
-        Command::Serve(_) | Command::Doctor(_) | Command::Restore(_) | Command::Version => Ok(()),
+        Command::Serve(_)
+        | Command::Doctor(_)
+        | Command::Restore(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Version => Ok(()),
     };
     if let Some(opened) = opened {
         opened.close().await;

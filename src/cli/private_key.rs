@@ -49,7 +49,7 @@ fn looks_public(text: &str) -> bool {
 
 /// Whether a private key needs a passphrase.
 /// Source: PROTOCOL.key of OpenSSH (cipher name after the magic), RFC 1421 and PKCS#8 headers for the older forms.
-fn is_encrypted(text: &str) -> bool {
+pub(super) fn is_encrypted(text: &str) -> bool {
     if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED") {
         return true;
     }

@@ -5,10 +5,13 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::error::CliError;
+use super::output::{Output, text};
 use crate::model::{Health, Selector, Status};
 
 /// Where the servers that a selection means are listed before anything is done to them.
 const SELECTION: &str = "/api/v1/fleet/selection";
+/// Names that are told before something is done; the rest is counted.
+const NAMED: usize = 20;
 
 /// Options that choose servers; flatten it into the arguments of a command. The ids keep clear of the command's own fields.
 #[derive(Debug, Clone, Default, Args)]
@@ -94,6 +97,31 @@ impl Selection {
             ));
         }
         client.all(SELECTION, &self.query()).await
+    }
+
+    /// Tells a person which servers are meant, where they were chosen by what they are and not by name.
+    ///
+    /// # Errors
+    /// As [`Self::preview`].
+    pub(super) async fn announce(&self, client: &Client, output: &Output) -> Result<(), CliError> {
+        if output.json || !self.selector().chooses() {
+            return Ok(());
+        }
+        let found = self.preview(client).await?;
+        match found.len() {
+            0 => Ok(()),
+            1 => output.remark(&format!("On {}.", names(&found))),
+            count => output.remark(&format!("On {count} servers: {}.", names(&found))),
+        }
+    }
+}
+
+/// The servers of a preview for a sentence; of many, the first and how many more.
+pub(super) fn names(found: &[Value]) -> String {
+    let named: Vec<&str> = found.iter().take(NAMED).map(|server| text(server, "server_name")).collect();
+    match found.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 

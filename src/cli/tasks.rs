@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::answers::{Look, show_all};
 use super::client::{Client, segment};
 use super::error::CliError;
-use super::exec::{Rolling, follow, show_all};
+use super::follow::{OnInterrupt, follow};
 use super::output::{Output, ago, printable, text};
+use super::parameters::Parameters;
+use super::rolling::Rolling;
 use super::selection::Selection;
 use crate::model::{Missed, Overlap};
 use crate::operations::Strategy;
@@ -140,12 +143,11 @@ struct ActionWords {
     /// Reload a service
     #[arg(long, value_name = "SERVICE", conflicts_with = "action")]
     reload: Option<String>,
-    /// Any other action, as the API names it
+    /// Any other kind of action, as 'roundsman action' names it
     #[arg(long, value_name = "KIND")]
     action: Option<String>,
-    /// Parameter of the action; may be given several times
-    #[arg(long = "parameter", value_name = "NAME=VALUE")]
-    parameters: Vec<String>,
+    #[command(flatten)]
+    parameters: Parameters,
     /// Run the command as root with sudo
     #[arg(long)]
     sudo: bool,
@@ -185,12 +187,7 @@ impl ActionWords {
     /// None: none is said.
     fn body(&self) -> Result<Option<Spoken>, CliError> {
         let mut parameters = Map::new();
-        for pair in &self.parameters {
-            let (name, value) = pair.split_once('=').ok_or_else(|| {
-                CliError::usage(format!("--parameter: '{}' is not NAME=VALUE", printable(pair)))
-            })?;
-            parameters.insert(name.to_owned(), json!(value));
-        }
+        self.parameters.add_to(&mut parameters)?;
         let services = [
             ("start_service", &self.start),
             ("stop_service", &self.stop),
@@ -211,7 +208,7 @@ impl ActionWords {
             kind
         } else if let Some(kind) = &self.action {
             kind
-        } else if parameters.is_empty() && !self.sudo && self.timeout.is_none() {
+        } else if self.parameters.is_empty() && !self.sudo && self.timeout.is_none() {
             return Ok(None);
         } else {
             return Err(CliError::usage(
@@ -409,11 +406,11 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         let begun = client.get(&format!("/api/v1/fleet/operations/{}", segment(&id)?)).await?;
-        let done = follow(client, begun, false).await?;
+        let done = follow(client, begun, false, OnInterrupt::Cancel).await?;
         if output.json {
             output.value(&done)?;
         } else {
-            show_all(&done, false)?;
+            show_all(&done, Look::default(), output)?;
         }
         Ok(match text(&done, "status") {
             "completed" => ExitCode::SUCCESS,

@@ -325,9 +325,13 @@ async fn asked_once(service: &Service<'_>, port: Option<u16>, token: &Secret<Str
     let name = service.entry.server().name.to_string();
     let mut tries = 0;
     loop {
-        let found = ServedAgent::find(service.connection, &name, port, Some(token.clone())).await;
+        // With a reading: only that needs the token, which a service that was there before does not take.
+        let read = async {
+            let served = ServedAgent::find(service.connection, &name, port, Some(token.clone())).await?;
+            served.read(Sections::BASE).await
+        };
         tries += 1;
-        match found {
+        match read.await {
             Ok(_) => return "Verification: the service answers through SSH".to_owned(),
             Err(reason) if tries >= SERVICE_TRIES => {
                 return format!(

@@ -90,6 +90,7 @@ pub use state::{
     Figures, HostKeyView, ProcessTable, ServerState, ServiceTable, Summary, UpdateState, UserTable,
 };
 pub use watched::{WatchedHere, WatchedServiceEdit};
+pub use ways::proxy;
 
 use crate::auth::AuthError;
 use crate::clock::Clock;

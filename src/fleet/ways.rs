@@ -510,7 +510,9 @@ fn decide_proxy(decided: &mut DecidedWay, text: Option<&str>) -> Result<(), Flee
     Ok(())
 }
 
-fn proxy(address: &ProxyAddress, password: Option<Secret<String>>) -> Proxy {
+/// The proxy at an address, with the password that is kept for it.
+#[must_use]
+pub fn proxy(address: &ProxyAddress, password: Option<Secret<String>>) -> Proxy {
     Proxy {
         kind: match address.scheme {
             ProxyScheme::Socks5 => ProxyKind::Socks5,

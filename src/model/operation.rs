@@ -95,6 +95,26 @@ pub enum WhenBusy {
     Refuse,
 }
 
+impl WhenBusy {
+    pub const ALL: [Self; 3] = [Self::Share, Self::Queue, Self::Refuse];
+
+    /// As configurations, forms and the API spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Share => "share",
+            Self::Queue => "queue",
+            Self::Refuse => "refuse",
+        }
+    }
+
+    /// None: it is none of the three words.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == word)
+    }
+}
+
 /// A signal that a person may send to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "UPPERCASE")]

@@ -21,7 +21,7 @@ use crate::model::{Caller, OperationId, Role, ServerId, Timestamp};
 use crate::ssh::{ExecRequest, Output, SshError};
 use crate::store::StoreError;
 use crate::store::audit::{self, Entry};
-use crate::store::operations::{self as rows, Target};
+use crate::store::operations::{self as rows, Operation, Target};
 
 /// All archives together; the oldest go first.
 const KEPT_BYTES: u64 = 1024 * 1024 * 1024;
@@ -31,6 +31,8 @@ const KEPT_DAYS: u32 = 14;
 const AT_ONCE: usize = 8;
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const ENDING: &str = ".tar.gz";
+/// The kind of operations that bring archives.
+const COLLECTS: &str = "collect_diagnostics";
 /// Of a file that is being written.
 const UNFINISHED: &str = ".part";
 /// RFC 1952, 2.3.1: how gzip begins.
@@ -236,6 +238,16 @@ pub(super) async fn sweep_on(operations: Operations) {
 }
 
 impl Operations {
+    /// Servers whose archives of this operation are there now.
+    pub(super) async fn archived(&self, operation: &Operation) -> Result<Vec<ServerId>, OperationError> {
+        if operation.kind != COLLECTS {
+            return Ok(Vec::new());
+        }
+        let (archives, id) = (self.inner.archives.clone(), operation.id);
+        let all = blocking(move || archives.all()).await?;
+        Ok(all.into_iter().filter(|kept| kept.operation == id).map(|kept| kept.server).collect())
+    }
+
     /// The archives of the caller's organization, newest first.
     ///
     /// # Errors

@@ -375,8 +375,9 @@ impl Leg {
     }
 }
 
-/// The command as it is sent. Where its text says everything, that text is what goes.
-pub(super) fn request(plan: &Plan, sudo_password: Option<Secret<String>>) -> ExecRequest {
+/// The command as it is sent, with the usual time limit. Where its text says everything, that text is what goes.
+#[must_use]
+pub fn request(plan: &Plan, sudo_password: Option<Secret<String>>) -> ExecRequest {
     if plan.how.is_plain() && sudo_password.is_none() {
         return ExecRequest::new(plan.command.clone());
     }
@@ -465,7 +466,7 @@ impl Ending {
         self
     }
 
-    fn complete(&self, mut record: CommandRecord) -> CommandRecord {
+    pub(super) fn complete(&self, mut record: CommandRecord) -> CommandRecord {
         record.duration_ms = u64::try_from(self.output.wall.as_millis()).ok();
         record.exit_status = self.output.exit_status;
         record.signal.clone_from(&self.output.signal);

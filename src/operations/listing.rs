@@ -119,7 +119,8 @@ impl Operations {
         if let Some(running) = running {
             running.ledger.add_live_output(&mut views);
         }
-        Ok(OperationView { operation, targets: views })
+        let archived = self.archived(&operation).await?;
+        Ok(OperationView { operation, targets: views, archived })
     }
 
     /// The operations of the caller's organization, newest first.
@@ -176,7 +177,7 @@ impl Operations {
                             .into_iter()
                             .map(|target| TargetView { target, record: None })
                             .collect();
-                        Ok(OperationView { operation, targets })
+                        Ok(OperationView { operation, targets, archived: Vec::new() })
                     })
                     .collect::<Result<Vec<_>, StoreError>>()
             })

@@ -3,6 +3,7 @@
 //! A row is written before anything is sent, so that a stop at any moment leaves the truth behind.
 
 mod archives;
+mod busy;
 mod detached;
 mod fanout;
 mod fold;
@@ -16,6 +17,7 @@ mod steer;
 mod strategy;
 mod take_up;
 mod timeline;
+mod unkept;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -41,12 +43,14 @@ use rolling::Switch;
 
 pub use crate::model::WhenBusy;
 pub use archives::ArchiveView;
+pub use fanout::request;
 pub use fold::{Cluster, Side, cluster_summary, clusters};
 pub use listing::OperationQuery;
 pub use planning::{Planned, batch_sizes};
 pub use repeat::{parameter, stored_action};
 pub use strategy::{InvalidStrategy, Share, Strategy, parse_batches};
 pub use timeline::{Mark, MarkKind, Timeline};
+pub use unkept::Unkept;
 
 /// Servers of one operation at most; as many as one Roundsman looks after, with room.
 pub const TARGETS: usize = 10_000;
@@ -146,6 +150,8 @@ pub struct TargetView {
 pub struct OperationView {
     pub operation: Operation,
     pub targets: Vec<TargetView>,
+    /// Servers whose diagnostics of this operation are still kept; only [`Operations::get`] looks.
+    pub archived: Vec<ServerId>,
 }
 
 /// What the configuration says of operations.
@@ -168,6 +174,7 @@ struct Inner {
     fleet: Fleet,
     clock: Arc<dyn Clock>,
     policy: Policy,
+    busy: busy::Book,
     archives: Archives,
     running: Mutex<HashMap<OperationId, Arc<Running>>>,
     permits: Arc<Semaphore>,
@@ -246,11 +253,12 @@ impl Operations {
         }
         let operations = Self {
             inner: Arc::new(Inner {
-                store,
                 fleet,
                 clock,
                 policy,
+                busy: busy::Book::load(&store).await?,
                 archives: Archives::new(archives),
+                store,
                 running: Mutex::default(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
                 detached: Arc::new(Semaphore::new(DETACHED_AT_ONCE)),
@@ -306,7 +314,7 @@ impl Operations {
         order: impl Into<Order>,
     ) -> Result<OperationView, OperationError> {
         let mut order: Order = order.into();
-        order.strategy.when_busy = order.strategy.when_busy.or(Some(self.inner.policy.when_busy));
+        order.strategy.when_busy = order.strategy.when_busy.or(Some(self.busy_policy(caller.organization)));
         let planned = self.plan_order(caller, &order)?;
         if let [Planned { plan: Err(reason), .. }] = planned.as_slice() {
             return Err(ActionError::NotHere(reason.clone()).into());
@@ -341,7 +349,7 @@ impl Operations {
             Arc::clone(&running),
         );
         self.inner.tasks.spawn(work);
-        Ok(OperationView { operation, targets: running.ledger.views() })
+        Ok(OperationView { operation, targets: running.ledger.views(), archived: Vec::new() })
     }
 
     fn operation_of(&self, id: OperationId, caller: &Caller, order: &Order, now: Timestamp) -> Operation {

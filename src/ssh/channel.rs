@@ -38,6 +38,8 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Running {
     pub(super) read: ChannelReadHalf,
     pub(super) write: ChannelWriteHalf<Msg>,
+    /// The channel of the next command, where it was asked for together with this one's beginning.
+    pub(super) ahead: Option<Ahead>,
     connection: Connection,
     _place: Place,
 }
@@ -64,12 +66,9 @@ impl Running {
             };
             place.establish();
             let (read, write) = channel.split();
-            let running = Self { read, write, connection: connection.clone(), _place: place };
             let ahead = matches!(kind, Use::Command(_)).then(|| Ahead::begin(connection)).flatten();
+            let running = Self { read, write, ahead, connection: connection.clone(), _place: place };
             let asked = timeout_at(deadline, running.write.exec(true, line)).await;
-            if let Some(ahead) = ahead {
-                ahead.finish();
-            }
             return match asked {
                 Ok(Ok(())) => Ok(running),
                 Ok(Err(_)) => Err(connection.lost()),

@@ -287,7 +287,7 @@ async fn exchange_keys(
     certificates: bool,
     wire: Wire,
 ) -> Result<(Handle<Gatekeeper>, Observed), SshError> {
-    let (gatekeeper, observed) = Gatekeeper::new(target);
+    let (gatekeeper, observed) = Gatekeeper::new(target, Arc::clone(wire.ride()));
     let config = Arc::new(offer::config(target.pinned.as_ref(), certificates));
     let limit = target.connect_timeout;
     match timeout(limit, client::connect_stream(config, wire, gatekeeper)).await {

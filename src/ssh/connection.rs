@@ -19,7 +19,7 @@ use super::budget::{Budget, Learned, Place, Use};
 use super::error::{Endpoint, SshError};
 use super::handler::{Gatekeeper, Observed};
 use super::hostkey::HostKey;
-use super::remote::{Ending, Marker};
+use super::remote::{Ending, LoginNoise, Marker};
 use super::spare::Spare;
 
 /// How long a command waits while what stays open holds every channel that the server allows. Readings give way within
@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) handle: Handle<Gatekeeper>,
     pub(super) at: Endpoint,
     pub(super) marker: Marker,
-    observed: Observed,
+    pub(super) observed: Observed,
     kill: CancellationToken,
     server_id: String,
     budget: Arc<Budget>,
@@ -55,6 +55,7 @@ pub(super) struct Shared {
     local_closes: AtomicU32,
     runs: AtomicU32,
     pub(super) spare: Spare,
+    pub(super) login_noise: LoginNoise,
 }
 
 impl Shared {
@@ -101,6 +102,7 @@ impl Connection {
             local_closes: AtomicU32::new(0),
             runs: AtomicU32::new(0),
             spare: Spare::default(),
+            login_noise: LoginNoise::default(),
         }))
     }
 

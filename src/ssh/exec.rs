@@ -20,6 +20,7 @@ use super::error::SshError;
 use super::printable;
 use super::remote::{Found, Marker, Prelude, Raise};
 use super::request::{ExecRequest, Plan};
+use super::spare::Ahead;
 
 /// How long a channel may stay open in silence after its command has ended: a daemon that was started in it and kept its
 /// outputs would hold it for ever. The rest of a large output comes without such a pause.
@@ -94,7 +95,8 @@ async fn run(
 ) -> Result<Output, SshError> {
     let stdin = request.stdin.take().map(Bytes::from);
     let shared = connection.shared();
-    let plan = request.plan(&shared.marker, &shared.at.user, shared.next_run())?;
+    let is_silent = shared.login_noise.is_silent();
+    let plan = request.plan(&shared.marker, &shared.at.user, shared.next_run(), is_silent)?;
     let mut left = BEGINNINGS;
     loop {
         left -= 1;
@@ -106,6 +108,9 @@ async fn run(
         let end = collect(&mut running, &mut collected, &plan, stdin.clone(), deadline, &stop).await;
         if matches!(end, End::NotBegun) && left > 0 {
             continue;
+        }
+        if let Some(is_noisy) = collected.login_noise() {
+            shared.login_noise.learn(is_noisy);
         }
         return conclude(&connection, running, collected, &plan, end, Asked { started, request: &request })
             .await;
@@ -222,10 +227,12 @@ async fn feed(
     write: &russh::ChannelWriteHalf<russh::client::Msg>,
     plan: &Plan,
     stdin: Option<Bytes>,
-    mut steps: mpsc::UnboundedReceiver<Step>,
+    mut steps: Option<mpsc::UnboundedReceiver<Step>>,
 ) {
     // A command that reads none of it is no failure; a lost connection is seen by the reader.
-    while let Some(step) = steps.recv().await {
+    while let Some(steps) = &mut steps
+        && let Some(step) = steps.recv().await
+    {
         match step {
             Step::Password => {
                 if let Some(password) = plan.raise.as_ref().and_then(Raise::password) {
@@ -248,6 +255,13 @@ async fn feed(
     let _seen_by_the_reader = write.eof().await;
 }
 
+async fn opened(ahead: &mut Option<Ahead>) {
+    match ahead {
+        Some(ahead) => ahead.opened().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn collect(
     running: &mut Running,
     collected: &mut Collected,
@@ -256,15 +270,15 @@ async fn collect(
     deadline: Instant,
     stop: &CancellationToken,
 ) -> End {
-    // At most three: two questions of sudo and the rest.
-    let (steps, next) = mpsc::unbounded_channel();
     let has_input = stdin.is_some() || !plan.head.expose().is_empty();
     let asks = plan.raise.as_ref().is_some_and(|raise| raise.password().is_some());
     // Input waits for the command to run: start-up files of the login shell, or sudo, must not eat it.
     let mut rest_is_due = has_input || asks;
-    if !rest_is_due {
-        let _the_receiver_is_here = steps.send(Step::Nothing);
-    }
+    // At most three steps: two questions of sudo and the rest.
+    let (steps, next) = rest_is_due.then(mpsc::unbounded_channel).unzip();
+    let tell = |step| {
+        let _all_is_written = steps.as_ref().map(|steps: &mpsc::UnboundedSender<Step>| steps.send(step));
+    };
     let feed = feed(&running.write, plan, stdin, next);
     tokio::pin!(feed);
     let (mut fed, mut over, mut answered, mut questions) = (false, false, false, 0);
@@ -274,14 +288,17 @@ async fn collect(
     tokio::pin!(silent);
     let raising = tokio::time::sleep_until(deadline.min(Instant::now() + RAISE_LIMIT));
     tokio::pin!(raising);
+    let stopped = stop.cancelled();
+    tokio::pin!(stopped);
     loop {
         let message = tokio::select! {
             message = running.read.wait() => message,
             () = &mut feed, if !fed => { fed = true; continue }
+            () = opened(&mut running.ahead) => { running.ahead = None; continue }
             () = &mut silent, if over => return End::Lingers,
             () = &mut raising, if asks && rest_is_due => return End::NotRaised,
             () = &mut late => return End::Late,
-            () = stop.cancelled() => return End::Stopped,
+            () = &mut stopped => return End::Stopped,
         };
         over |= matches!(message, Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }));
         if over {
@@ -308,15 +325,14 @@ async fn collect(
             // Eof is not the end: the exit status comes after it.
             Some(_) => {}
         }
-        // The writer goes only when all is written.
         while rest_is_due && asks && collected.questions() > questions {
             questions += 1;
             let step = if questions == 1 { Step::Password } else { Step::Nothing };
-            let _all_is_written = steps.send(step);
+            tell(step);
         }
         if rest_is_due && matches!(collected.stdout_gate.stage(), Stage::Open) {
             rest_is_due = false;
-            let _all_is_written = steps.send(Step::Rest);
+            tell(Step::Rest);
         }
     }
 }
@@ -338,6 +354,8 @@ struct Gate {
     /// Of the login's shell, once it has said so.
     pid: Option<u32>,
     raises: bool,
+    /// Of the login's shell: whether something came before its marker, once that has come.
+    is_noisy: Option<bool>,
 }
 
 impl Gate {
@@ -346,7 +364,7 @@ impl Gate {
         if raises {
             ahead.push_back(Prelude::of_raised(marker));
         }
-        Self { ahead, pid: None, raises }
+        Self { ahead, pid: None, raises, is_noisy: None }
     }
 
     fn stage(&self) -> Stage {
@@ -368,6 +386,7 @@ impl Gate {
             match prelude.feed(&data) {
                 Found::Start { pid, rest } => {
                     self.pid = self.pid.or(pid);
+                    self.is_noisy = self.is_noisy.or(Some(prelude.is_noisy()));
                     data = rest;
                     self.ahead.pop_front();
                 }
@@ -386,7 +405,7 @@ struct Collected {
     prompt: String,
     stdout_gate: Gate,
     stderr_gate: Gate,
-    /// No marker came on stderr in all that may come before one.
+    /// No marker comes on stderr, or came in all that may come before one.
     stderr_is_open: bool,
 }
 
@@ -400,7 +419,7 @@ impl Collected {
             prompt: marker.prompt().to_owned(),
             stdout_gate: Gate::new(marker, raises),
             stderr_gate: Gate::new(marker, raises),
-            stderr_is_open: false,
+            stderr_is_open: !plan.marks_stderr,
         }
     }
 
@@ -408,6 +427,12 @@ impl Collected {
         self.stdout_gate.pid.is_none()
             && self.stdout_gate.held().is_empty()
             && self.stderr_gate.held().is_empty()
+            && self.output.stderr.is_empty()
+    }
+
+    /// Whether the login shell printed to standard error. None: this command cannot tell.
+    fn login_noise(&self) -> Option<bool> {
+        self.stderr_gate.is_noisy
     }
 
     /// False: the greeting does not end.
@@ -460,6 +485,7 @@ impl Collected {
     fn greeting(&self) -> String {
         let mut said = self.stdout_gate.held().to_vec();
         said.extend_from_slice(self.stderr_gate.held());
+        said.extend_from_slice(&self.output.stderr);
         printable::line(&said, 200)
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{Channel, Error, Names};
+use russh::{Channel, ChannelId, Error, Names};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::{Clock as _, SystemClock};
@@ -16,6 +16,7 @@ use super::certificate::Certificate;
 use super::hostkey::{HostKey, Offered, Trust, Verdict, judge_host_key};
 use super::printable;
 use super::target::Target;
+use super::wire::Ride;
 
 /// What a connection learns from its handler, which lives and dies with the library's own task.
 #[derive(Debug, Clone)]
@@ -30,6 +31,7 @@ pub(super) struct Observed {
     pub(super) reason: Arc<OnceLock<String>>,
     /// Cancelled when the session has ended, for whatever reason.
     pub(super) ended: CancellationToken,
+    pub(super) ride: Arc<Ride>,
 }
 
 #[derive(Debug)]
@@ -45,13 +47,14 @@ pub(super) struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    pub(super) fn new(target: &Target) -> (Self, Observed) {
+    pub(super) fn new(target: &Target, ride: Arc<Ride>) -> (Self, Observed) {
         let observed = Observed {
             host_key: Arc::default(),
             verdict: Arc::default(),
             negotiated: Arc::default(),
             reason: Arc::default(),
             ended: CancellationToken::new(),
+            ride,
         };
         let gatekeeper = Self {
             pinned: target.pinned.clone(),
@@ -100,6 +103,12 @@ impl Handler for Gatekeeper {
         _session: &mut Session,
     ) -> Result<(), Error> {
         let _first_stays = self.observed.negotiated.set(Negotiated::of(names, self.certified));
+        Ok(())
+    }
+
+    /// The library's own close of the channel is written right after this.
+    async fn channel_close(&mut self, _channel: ChannelId, _session: &mut Session) -> Result<(), Error> {
+        self.observed.ride.answer_follows();
         Ok(())
     }
 

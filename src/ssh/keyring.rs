@@ -276,6 +276,18 @@ mod tests {
     }
 
     #[test]
+    fn a_made_rsa_key_has_4096_bits_and_is_one_that_ssh_keygen_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (private, line) = generate(KeyKind::Rsa4096, "made here").unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, private.expose()).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let said = Command::new("ssh-keygen").args(["-y", "-f"]).arg(&path).output().unwrap();
+        assert_eq!(String::from_utf8(said.stdout).unwrap().trim(), line);
+        assert_eq!(as_keygen_says(dir.path(), "key").0, 4096);
+    }
+
+    #[test]
     fn a_certificate_is_read_and_belongs_to_one_key() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["ca", "user", "other"] {

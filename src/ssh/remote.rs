@@ -8,6 +8,8 @@
 //! the command has to be ended. OpenSSH makes a session and a process group for each command; dropbear only for each
 //! connection, so there the shell takes one of its own with `setsid`, where the server has that.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use rand::Rng as _;
 
 use crate::model::Secret;
@@ -168,6 +170,35 @@ fn end_script(pid: u32, run: Option<&str>) -> String {
     )
 }
 
+/// Commands in a row whose login shell says nothing on its standard error before it is taken for silent there.
+const SILENT_COMMANDS: u32 = 3;
+
+/// Whether a login shell's start-up files print to standard error. Where they never do, the marker is left out there: a
+/// packet less for each command. Standard output always has it.
+#[derive(Debug, Default)]
+pub(super) struct LoginNoise(AtomicU32);
+
+impl LoginNoise {
+    pub(super) fn is_silent(&self) -> bool {
+        let count = self.0.load(Ordering::Relaxed);
+        (SILENT_COMMANDS..Self::NOISY).contains(&count)
+    }
+
+    /// What one command with the marker showed. One that was not silent is enough, for as long as the connection lasts.
+    pub(super) fn learn(&self, is_noisy: bool) {
+        if is_noisy {
+            self.0.store(Self::NOISY, Ordering::Relaxed);
+        } else {
+            // Many at once may count too far, and NOISY is far away.
+            let _unchanged_once_known = self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < SILENT_COMMANDS).then(|| count + 1)
+            });
+        }
+    }
+
+    const NOISY: u32 = u32::MAX;
+}
+
 /// More than this before the marker is no greeting but an attack, or an endless start-up file.
 pub(super) const MAX_PRELUDE_BYTES: usize = 64 * 1024;
 
@@ -176,6 +207,8 @@ pub(super) const MAX_PRELUDE_BYTES: usize = 64 * 1024;
 pub(super) struct Prelude {
     marker: String,
     held: Vec<u8>,
+    /// Something stood before the marker.
+    is_noisy: bool,
 }
 
 /// What one piece of output meant to a [`Prelude`].
@@ -192,12 +225,12 @@ pub(super) enum Found {
 
 impl Prelude {
     pub(super) fn of(marker: &Marker) -> Self {
-        Self { marker: marker.text.clone(), held: Vec::new() }
+        Self { marker: marker.text.clone(), held: Vec::new(), is_noisy: false }
     }
 
     /// Looks for what [`Marker::raised`] announces.
     pub(super) fn of_raised(marker: &Marker) -> Self {
-        Self { marker: marker.inner.clone(), held: Vec::new() }
+        Self { marker: marker.inner.clone(), held: Vec::new(), is_noisy: false }
     }
 
     pub(super) fn feed(&mut self, data: &[u8]) -> Found {
@@ -206,7 +239,8 @@ impl Prelude {
         self.held.extend_from_slice(data);
         let found = self.held.get(from..).and_then(|tail| self.line_in(tail, from));
         match found {
-            Some((pid, end)) => {
+            Some((pid, start, end)) => {
+                self.is_noisy = start > 0;
                 let rest = self.held.split_off(end);
                 self.held = Vec::new();
                 Found::Start { pid, rest }
@@ -216,15 +250,19 @@ impl Prelude {
         }
     }
 
-    /// The pid, and where the marker's line ends in all that is held.
-    fn line_in(&self, tail: &[u8], from: usize) -> Option<(Option<u32>, usize)> {
+    /// The pid, and where the marker's line begins and ends in all that is held.
+    fn line_in(&self, tail: &[u8], from: usize) -> Option<(Option<u32>, usize, usize)> {
         let marker = self.marker.as_bytes();
         memchr::memmem::find_iter(tail, marker).find_map(|at| {
             let after = tail.get(at + marker.len()..)?;
             let end = after.iter().take(MAX_PID_DIGITS + 2).position(|&byte| byte == b'\n')?;
             let pid = std::str::from_utf8(after.get(..end)?).ok()?.trim().parse().ok().filter(|&pid| pid > 1);
-            Some((pid, from + at + marker.len() + end + 1))
+            Some((pid, from + at, from + at + marker.len() + end + 1))
         })
+    }
+
+    pub(super) const fn is_noisy(&self) -> bool {
+        self.is_noisy
     }
 
     /// What came before the marker, or instead of it.
@@ -245,6 +283,21 @@ mod tests {
     fn run(shell: &[&str], line: &str) -> (Vec<u8>, Vec<u8>, Option<i32>) {
         let output = Command::new(shell[0]).args(&shell[1..]).arg("-c").arg(line).output().unwrap();
         (output.stdout, output.stderr, output.status.code())
+    }
+
+    #[test]
+    fn a_login_shell_is_silent_only_while_nothing_else_was_seen() {
+        let noise = LoginNoise::default();
+        for _ in 0..SILENT_COMMANDS {
+            assert!(!noise.is_silent());
+            noise.learn(false);
+        }
+        assert!(noise.is_silent());
+        noise.learn(false);
+        assert!(noise.is_silent());
+        noise.learn(true);
+        noise.learn(false);
+        assert!(!noise.is_silent(), "one noise is enough");
     }
 
     #[test]

@@ -215,11 +215,21 @@ impl ExecRequest {
     }
 
     /// The text for the server.
-    pub(super) fn plan(&self, marker: &Marker, login: &str, number: u32) -> Result<Plan, SshError> {
+    /// `login_is_silent`: nothing of the login shell has to be told apart on standard error.
+    pub(super) fn plan(
+        &self,
+        marker: &Marker,
+        login: &str,
+        number: u32,
+        login_is_silent: bool,
+    ) -> Result<Plan, SshError> {
         self.check()?;
         let run = marker.run_word(number);
         let raise = self.raise(login);
-        let text = self.text(marker, &run, raise.as_ref()).map_err(|error| invalid(&error.to_string()))?;
+        let marks_stderr = raise.is_some() || !login_is_silent;
+        let text = self
+            .text(marker, &run, raise.as_ref(), marks_stderr)
+            .map_err(|error| invalid(&error.to_string()))?;
         let mut head = String::new();
         for (_, value) in &self.environment {
             if let Value::Secret(value) = value {
@@ -227,10 +237,23 @@ impl ExecRequest {
                 head.push('\n');
             }
         }
-        Ok(Plan { line: text, head: Secret::new(head), run, raise, container: self.container.clone() })
+        Ok(Plan {
+            line: text,
+            head: Secret::new(head),
+            raise,
+            marks_stderr,
+            run,
+            container: self.container.clone(),
+        })
     }
 
-    fn text(&self, marker: &Marker, run: &str, raise: Option<&Raise>) -> Result<String, CannotQuote> {
+    fn text(
+        &self,
+        marker: &Marker,
+        run: &str,
+        raise: Option<&Raise>,
+        marks_stderr: bool,
+    ) -> Result<String, CannotQuote> {
         let mut script = String::new();
         for (name, value) in &self.environment {
             match value {
@@ -255,7 +278,7 @@ impl ExecRequest {
         } else {
             script.insert_str(0, &mark);
         }
-        marker.wrap(&script, true)
+        marker.wrap(&script, marks_stderr)
     }
 
     fn raise(&self, login: &str) -> Option<Raise> {
@@ -334,6 +357,8 @@ pub(super) struct Plan {
     /// Read from standard input before the command's own.
     pub(super) head: Secret<String>,
     pub(super) raise: Option<Raise>,
+    /// The marker comes on standard error too.
+    pub(super) marks_stderr: bool,
     run: String,
     container: Option<ContainerExec>,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use russh::Channel;
 use russh::client::Msg;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Connection, Shared};
@@ -56,14 +57,15 @@ impl Spare {
         self.lock().channel.take().map(|(channel, _)| channel)
     }
 
-    /// Whether another command of a series begins now, and its successor has no channel yet.
-    fn is_due(&self, now: Instant) -> bool {
+    /// Whether the command that begins now is one of a series, and whether its successor still wants a channel.
+    fn command_begins(&self, now: Instant, is_helped: bool) -> (bool, bool) {
         let mut state = self.lock();
         let last = state.last_command.replace(now);
-        let series = last.is_some_and(|last| now.duration_since(last) <= SERIES_PAUSE);
-        let due = series && !state.is_refused && !state.is_opening && state.channel.is_none();
-        state.is_opening |= due;
-        due
+        let is_near = last.is_some_and(|last| now.duration_since(last) <= SERIES_PAUSE);
+        let is_series = is_helped && is_near && !state.is_refused;
+        let is_due = is_series && !state.is_opening && state.channel.is_none();
+        state.is_opening |= is_due;
+        (is_series, is_due)
     }
 
     /// True: the caller keeps it, by closing what is not taken.
@@ -92,8 +94,11 @@ impl Spare {
 }
 
 /// An opening that has begun; its request is on the way before that of the command, in one packet with it.
+///
+/// Whoever runs the command polls it; dropped before the answer came, it goes on in a task of its own.
 pub(super) struct Ahead {
-    opening: Opening,
+    /// None: the answer came.
+    opening: Option<Opening>,
     shared: Weak<Shared>,
 }
 
@@ -102,13 +107,15 @@ impl Ahead {
     pub(super) fn begin(connection: &Connection) -> Option<Self> {
         let shared = connection.shared();
         let is_helped = connection.server_id().contains(SERVERS) && connection.has_many_channels_left();
-        if !is_helped || !shared.spare.is_due(Instant::now()) {
+        let (is_series, is_due) = shared.spare.command_begins(Instant::now(), is_helped);
+        shared.observed.ride.expect_more(is_series);
+        if !is_due {
             return None;
         }
         let handle = Arc::clone(shared);
         let mut opening: Opening = Box::pin(async move { handle.handle.channel_open_session().await });
         match (&mut opening).now_or_never() {
-            None => Some(Self { opening, shared: Arc::downgrade(shared) }),
+            None => Some(Self { opening: Some(opening), shared: Arc::downgrade(shared) }),
             Some(opened) => {
                 // Answered without the server: the connection is gone.
                 shared.spare.put(opened.ok());
@@ -117,28 +124,39 @@ impl Ahead {
         }
     }
 
-    /// Waits for the answer in a task of its own: an opening that nobody waits for would keep its slot for ever.
-    pub(super) fn finish(self) {
-        tokio::spawn(async move {
-            let Self { opening, shared } = self;
-            let (mut opening, mut late) = (opening, None);
-            let opened = match timeout(OPEN_LIMIT, &mut opening).await {
-                Ok(opened) => opened.ok(),
+    /// Waits for the answer and keeps the channel. May be dropped and asked again; never ends twice.
+    pub(super) async fn opened(&mut self) {
+        let Some(opening) = &mut self.opening else { return std::future::pending().await };
+        let opened = opening.await.ok();
+        self.opening = None;
+        settle(&self.shared, opened);
+    }
+}
+
+impl Drop for Ahead {
+    /// An opening that nobody waits for would keep its slot for ever.
+    fn drop(&mut self) {
+        // Without a runtime the program ends, and its connections with it.
+        let (Some(mut opening), Ok(runtime)) = (self.opening.take(), Handle::try_current()) else { return };
+        let shared = std::mem::take(&mut self.shared);
+        runtime.spawn(async move {
+            match timeout(OPEN_LIMIT, &mut opening).await {
+                Ok(opened) => settle(&shared, opened.ok()),
                 Err(_) => {
-                    late = Some(opening);
-                    None
+                    settle(&shared, None);
+                    if let Ok(channel) = opening.await {
+                        let _lost_is_as_good = channel.close().await;
+                    }
                 }
-            };
-            let is_ours_to_keep = shared.upgrade().is_some_and(|shared| shared.spare.put(opened));
-            if let Some(late) = late
-                && let Ok(channel) = late.await
-            {
-                let _lost_is_as_good = channel.close().await;
-            }
-            if is_ours_to_keep {
-                keep(shared).await;
             }
         });
+    }
+}
+
+fn settle(shared: &Weak<Shared>, opened: Option<Channel<Msg>>) {
+    let is_ours_to_keep = shared.upgrade().is_some_and(|shared| shared.spare.put(opened));
+    if is_ours_to_keep {
+        tokio::spawn(keep(Weak::clone(shared)));
     }
 }
 
@@ -167,11 +185,13 @@ mod tests {
     #[test]
     fn only_a_series_of_commands_gets_a_channel_ahead() {
         let (spare, now) = (Spare::default(), Instant::now());
-        assert!(!spare.is_due(now), "one command is no series");
-        assert!(!spare.is_due(now + SERIES_PAUSE * 2), "nor are two with a long pause");
-        assert!(spare.is_due(now + SERIES_PAUSE * 3));
-        assert!(!spare.is_due(now + SERIES_PAUSE * 3), "one is on its way");
+        assert_eq!(spare.command_begins(now, true), (false, false), "one command is no series");
+        let now = now + SERIES_PAUSE * 2;
+        assert_eq!(spare.command_begins(now, true), (false, false), "nor are two with a long pause");
+        assert_eq!(spare.command_begins(now, false), (false, false), "this server is not helped by one");
+        assert_eq!(spare.command_begins(now + SERIES_PAUSE, true), (true, true));
+        assert_eq!(spare.command_begins(now + SERIES_PAUSE, true), (true, false), "one is on its way");
         assert!(!spare.put(None));
-        assert!(!spare.is_due(now + SERIES_PAUSE * 3), "the server refused one");
+        assert_eq!(spare.command_begins(now + SERIES_PAUSE, true), (false, false), "the server refused one");
     }
 }

@@ -5,11 +5,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::jump::Tunnel;
@@ -56,6 +60,46 @@ impl AsyncWrite for Carrier {
 /// while it waits, saves most of the system calls and no memory is held by a silent connection.
 const READ_AHEAD_BYTES: usize = 4096;
 
+/// A packet without content of its own, of any cipher; a larger write holds more than the answer that may wait.
+const SMALL_BYTES: usize = 64;
+/// How long an answer waits for something to ride with.
+const RIDE_LIMIT: Duration = Duration::from_millis(500);
+/// As much of a write as goes into one packet together with what waited for it.
+const TOGETHER_BYTES: usize = 4096;
+
+/// Lets the answer to a channel's end, which nobody waits for, go in one packet with the next command of a series.
+///
+/// The order of what is sent stays as it is, so the server sees the old channel's end before it is asked for anything new.
+#[derive(Debug, Default)]
+pub(super) struct Ride {
+    more_follows: AtomicBool,
+    may_wait: AtomicBool,
+}
+
+impl Ride {
+    /// Whether another command is likely to follow soon.
+    pub(super) fn expect_more(&self, more_follows: bool) {
+        self.more_follows.store(more_follows, Ordering::Relaxed);
+    }
+
+    /// The next thing that is written is an answer that nobody waits for.
+    pub(super) fn answer_follows(&self) {
+        if self.more_follows.load(Ordering::Relaxed) {
+            self.may_wait.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) -> bool {
+        self.may_wait.load(Ordering::Relaxed) && self.may_wait.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What waits to be sent, and for how long.
+struct Waiting {
+    bytes: Bytes,
+    limit: Pin<Box<Sleep>>,
+}
+
 /// A carrier that fails every read and write, waiting ones too, once its token is cancelled.
 ///
 /// The library has no way to end a session whose peer is frozen: a write waits for the socket, and dropping the
@@ -66,7 +110,8 @@ pub(super) struct Wire {
     replay: Bytes,
     /// How much of what is written next was sent already.
     already_sent: usize,
-    killed: CancellationToken,
+    ride: Arc<Ride>,
+    waiting: Option<Waiting>,
     // One future can wake one waiter only; reading and writing wait apart.
     killed_while_reading: Pin<Box<WaitForCancellationFutureOwned>>,
     killed_while_writing: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -83,10 +128,45 @@ impl Wire {
             carrier,
             replay,
             already_sent,
+            ride: Arc::default(),
+            waiting: None,
             killed_while_reading: Box::pin(killed.clone().cancelled_owned()),
-            killed_while_writing: Box::pin(killed.clone().cancelled_owned()),
-            killed,
+            killed_while_writing: Box::pin(killed.cancelled_owned()),
         }
+    }
+
+    pub(super) const fn ride(&self) -> &Arc<Ride> {
+        &self.ride
+    }
+
+    /// Sends what waits, together with the head of `next`; answers how much of that was sent. It is 0 only where nothing
+    /// waits any more.
+    fn poll_send_waiting(&mut self, cx: &mut Context<'_>, next: &[u8]) -> Poll<io::Result<usize>> {
+        while let Some(waiting) = &mut self.waiting {
+            let length = waiting.bytes.len();
+            let (head, _) = next.split_at(next.len().min(TOGETHER_BYTES));
+            let together = [&waiting.bytes, head].concat();
+            let sent = ready!(Pin::new(&mut self.carrier).poll_write(cx, &together))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            waiting.bytes.advance(sent.min(length));
+            if sent >= length {
+                self.waiting = None;
+                return Poll::Ready(Ok(sent - length));
+            }
+        }
+        Poll::Ready(Ok(0))
+    }
+
+    /// Sends what has waited for long enough. The task that reads is the one that writes, so it is woken by either.
+    fn send_overdue(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let is_overdue =
+            self.waiting.as_mut().is_some_and(|waiting| waiting.limit.as_mut().poll(cx).is_ready());
+        if is_overdue && let Poll::Ready(sent) = self.poll_send_waiting(cx, &[]) {
+            sent?;
+        }
+        Ok(())
     }
 }
 
@@ -101,20 +181,22 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.killed.is_cancelled() || this.killed_while_reading.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(cut_off()));
-        }
+        // What was read ahead is short; the next look at the socket sees the switch.
         if this.replay.has_remaining() {
             let length = this.replay.remaining().min(buf.remaining());
             buf.put_slice(&this.replay.split_to(length));
             return Poll::Ready(Ok(()));
         }
+        if this.killed_while_reading.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(cut_off()));
+        }
+        this.send_overdue(cx)?;
         if buf.remaining() >= READ_AHEAD_BYTES {
             return Pin::new(&mut this.carrier).poll_read(cx, buf);
         }
         let mut ahead = [0; READ_AHEAD_BYTES];
         let mut read = ReadBuf::new(&mut ahead);
-        std::task::ready!(Pin::new(&mut this.carrier).poll_read(cx, &mut read))?;
+        ready!(Pin::new(&mut this.carrier).poll_read(cx, &mut read))?;
         let length = read.filled().len().min(buf.remaining());
         let (now, later) = read.filled().split_at(length);
         buf.put_slice(now);
@@ -128,13 +210,22 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.killed.is_cancelled() || this.killed_while_writing.as_mut().poll(cx).is_ready() {
+        if this.killed_while_writing.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(cut_off()));
         }
         if this.already_sent > 0 {
             let skipped = this.already_sent.min(buf.len());
             this.already_sent -= skipped;
             return Poll::Ready(Ok(skipped));
+        }
+        let sent = ready!(this.poll_send_waiting(cx, buf))?;
+        if sent > 0 {
+            return Poll::Ready(Ok(sent));
+        }
+        if this.ride.take() && buf.len() <= SMALL_BYTES {
+            let limit = Box::pin(sleep(RIDE_LIMIT));
+            this.waiting = Some(Waiting { bytes: Bytes::copy_from_slice(buf), limit });
+            return Poll::Ready(Ok(buf.len()));
         }
         Pin::new(&mut this.carrier).poll_write(cx, buf)
     }
@@ -144,6 +235,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send_waiting(cx, &[]))?;
         Pin::new(&mut self.carrier).poll_shutdown(cx)
     }
 }

@@ -13,6 +13,9 @@ pub const RETENTION: &str = "retention";
 /// How often heavy sections are read where a server says nothing of its own: milliseconds, `u32`.
 pub const HEAVY_INTERVAL: &str = "heavy_interval_ms";
 
+/// What happens where another operation is under way: [`crate::model::WhenBusy`].
+pub const WHEN_BUSY: &str = "when_busy";
+
 /// Numbers of removed servers whose samples may still be there: `Vec<u32>`.
 const TO_FORGET: &str = "servers_to_forget";
 

@@ -275,6 +275,13 @@ impl Tasks {
             if run.status == RunStatus::Waiting {
                 continue;
             }
+            // Before the first look: a run whose operation has ended is in nobody's way.
+            if let Some(operation) = run.operation
+                && let Some(ending) = self.ending(task, operation).await?
+            {
+                self.settle_ended(task, &run, ending).await?;
+                continue;
+            }
             let from = run.status;
             run.status = RunStatus::Running;
             let running = run.clone();

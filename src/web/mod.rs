@@ -9,6 +9,7 @@ mod live;
 pub mod pages;
 mod request;
 mod routes;
+mod sentence;
 mod serve;
 mod site;
 mod view;

@@ -113,7 +113,9 @@ function startFilters() {
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
   if (!source) return;
-  const text = "value" in source ? source.value : source.textContent.trim();
+  // Of a sentence, the commands that stand in it.
+  const codes = [...source.querySelectorAll("code")].map((code) => code.textContent.trim());
+  const text = "value" in source ? source.value : codes.length ? codes.join("\n") : source.textContent.trim();
   try {
     await navigator.clipboard.writeText(text);
     toast("Copied.");

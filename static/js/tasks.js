@@ -48,3 +48,25 @@ for (const input of [cron, zone]) {
     waiting = setTimeout(ask, PAUSE_MS);
   });
 }
+
+// Another kind of action has other fields: the server draws them, with what stands in the form.
+const kind = document.querySelector("select[name=operation_type]");
+let drawing;
+
+async function draw() {
+  drawing?.abort();
+  drawing = new AbortController();
+  const body = new URLSearchParams(new FormData(kind.form));
+  body.set("look", "fields");
+  try {
+    const answer = await fetch(kind.form.action, { method: "POST", body, headers: { accept: "text/html" }, signal: drawing.signal });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const found = page.getElementById("what-fields");
+    // A login that has ended answers another page; saving tells so.
+    if (found) document.getElementById("what-fields").replaceWith(found);
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+  }
+}
+
+kind?.addEventListener("change", draw);

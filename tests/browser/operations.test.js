@@ -141,6 +141,25 @@ describe("operations", () => {
     await page.locator(".field.is-wrong", { hasText: "neither a number" }).waitFor();
   });
 
+  test("a script gets its variables, and a secret one is asked for where it is sent", async () => {
+    browser.expect(/status of 422/);
+    await page.goto(`${roundsman.url}/operations/new?operation_type=run_script&server=web-1`);
+    await heading(page, "3. Details");
+    await page.fill("textarea[name=script]", 'printf "%s/%s\\n" "$STAGE" "${#KEY}"');
+    await page.getByText("More: as whom, where, with what").click();
+    await page.getByLabel("Environment variables", { exact: false }).first().fill("STAGE=two words");
+    await page.fill("input[name=secret_names]", "KEY");
+    await shot(page, "wizard-script-more");
+    await page.getByRole("button", { name: "Step 5: Look and begin" }).click();
+    await heading(page, "5. Look and begin");
+    await page.getByLabel("KEY").fill("hunter2-hunter2");
+    await shot(page, "wizard-secret");
+    await page.getByRole("button", { name: "Begin on 1 server" }).click();
+    await page.waitForURL(/\/operations\/[0-9a-f-]{36}$/);
+    await page.locator("#target-0 .printed pre", { hasText: "two words/15" }).waitFor();
+    assert.doesNotMatch(await page.content(), /hunter2/);
+  });
+
   test("what is dangerous is begun only after the server's name was typed", async () => {
     await page.goto(`${roundsman.url}/operations/new?operation_type=remove_agent&server=web-1`);
     await next(page);
@@ -282,6 +301,8 @@ describe("operations", () => {
       await fits("wizard-2");
       await next(own);
       await own.fill("textarea[name=command]", "systemctl is-active nginx\nuptime");
+      await own.getByText("More: as whom, where, with what").click();
+      await own.fill("input[name=secret_names]", "API_KEY, A_SECOND_AND_LONGER_NAME");
       await fits("wizard-3");
       await next(own);
       await fits("wizard-4");
@@ -298,6 +319,11 @@ describe("operations", () => {
       await fits("operation-batches");
       await own.goto(`${roundsman.url}/operations`);
       await fits("operations");
+      await own.goto(`${roundsman.url}/operations/new?operation_type=run_command&server=ghost`);
+      await fits("wizard-refused");
+      await own.goto(`${roundsman.url}/settings`);
+      assert.equal(await own.locator("#operations input:checked").inputValue(), "share");
+      await fits("settings");
       await own.context().close();
     });
   }

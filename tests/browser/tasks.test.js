@@ -72,6 +72,39 @@ describe("tasks", () => {
     await page.getByRole("button", { name: "Disable Nightly look" }).waitFor();
   });
 
+  test("another kind of action brings its fields, and what was typed stays", async () => {
+    await page.goto(`${roundsman.url}/tasks/new`);
+    await page.fill("input[name=name]", "Message of the day");
+    await page.fill("input[name=cron]", "@weekly");
+    await page.fill("textarea[name=server]", "web-1");
+    await page.getByLabel("What is done").focus();
+    await page.getByLabel("What is done").selectOption("update_configuration");
+    await page.locator("#what-fields input[name=path]").waitFor();
+    assert.equal(await page.locator("textarea[name=command]").count(), 0);
+    await page.fill("input[name=path]", "/tmp/roundsman-browser-motd");
+    await page.fill("textarea[name=text]", "Hello");
+    await page.fill("input[name=validate]", "test -s /tmp/roundsman-browser-motd");
+    await page.getByText("More: as whom, where, with what").click();
+    await page.fill("input[name=permissions]", "0600");
+    await shot(page, "task-form-file");
+    await page.getByRole("button", { name: "Make the task" }).click();
+    await page.getByRole("heading", { name: "Message of the day", level: 1 }).waitFor();
+    await page.getByRole("link", { name: "Edit" }).click();
+    assert.equal(await page.inputValue("input[name=permissions]"), "600");
+    assert.equal(await page.inputValue("textarea[name=text]"), "Hello\n");
+    await page.getByRole("link", { name: "Cancel" }).click();
+    roundsman.run("task", "remove", "Message of the day");
+  });
+
+  test("an operation leads back to the task that began it", async () => {
+    await page.goto(`${roundsman.url}/tasks`);
+    await page.getByRole("link", { name: "Nightly look" }).click();
+    await page.getByRole("button", { name: "Run now" }).click();
+    await page.waitForURL(/\/operations\//);
+    await page.locator(".begun-by").getByRole("link", { name: "Nightly look" }).click();
+    await page.getByRole("heading", { name: "Nightly look", level: 1 }).waitFor();
+  });
+
   test("both themes, a phone, and no script", async () => {
     const places = await page.evaluate(() => [...document.querySelectorAll(".tasks-table .col-name a")].map((link) => link.href));
     for (const [name, options] of [
@@ -86,6 +119,7 @@ describe("tasks", () => {
         ["tasks", `${roundsman.url}/tasks`],
         ["task", places[0]],
         ["task-form", `${places[0]}/edit`],
+        ["task-file", `${roundsman.url}/tasks/new?operation_type=update_configuration`],
       ]) {
         await other.goto(url);
         assert.equal(await sideways(other), 0, `${what} ${name} scrolls sideways`);
@@ -100,6 +134,10 @@ describe("tasks", () => {
     await other.fill("input[name=cron]", "@hourly");
     await other.getByRole("button", { name: "Show the next runs" }).click();
     await other.getByText("On the hour, every hour").waitFor();
+    await other.getByLabel("What is done").selectOption("reboot");
+    await other.getByRole("button", { name: "Show its fields" }).click();
+    await other.getByText("Nobody is asked again when it runs").waitFor();
+    assert.equal(await other.inputValue("input[name=cron]"), "@hourly");
     await other.goto(`${roundsman.url}/tasks`);
     await other.getByRole("link", { name: "Nightly look" }).click();
     await other.getByRole("heading", { name: "Next runs" }).waitFor();

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::agents::agents;
 use super::{Host, PATIENCE, key_file};
-use crate::program::{Program, text};
+use crate::program::{Done, Program, text};
 
 /// A running `roundsman` that ends with the test.
 pub(crate) struct Central {
@@ -14,7 +15,25 @@ pub(crate) struct Central {
 
 impl Central {
     pub(crate) fn start() -> Self {
-        let program = Program::served();
+        Self::of(Program::served())
+    }
+
+    /// With the agents that `scripts/build-agents.sh` has made.
+    pub(crate) fn with_agents() -> Self {
+        let mut program = Program::prepared();
+        program.start_with(&["--agents", text(&agents())]);
+        Self::of(program)
+    }
+
+    /// May act on this machine itself.
+    pub(crate) fn acting_locally() -> Self {
+        let mut program = Program::prepared();
+        let settings = program.file("config.toml", "allow_local_actions = true\n");
+        program.start_with(&["--config", text(&settings)]);
+        Self::of(program)
+    }
+
+    fn of(program: Program) -> Self {
         let token = program.run(&["token", "create", "--role", "admin"]).well().stdout.trim().to_owned();
         // Only fails where another test of this process has done it.
         let _already = rustls::crypto::ring::default_provider().install_default();
@@ -26,6 +45,21 @@ impl Central {
             .build()
             .unwrap();
         Self { program, token, http }
+    }
+
+    /// The port of its loopback address.
+    pub(crate) fn port(&self) -> u16 {
+        self.program.url.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
+    /// Where the command of a test keeps what it needs.
+    pub(crate) fn file(&self, name: &str, text: &str) -> std::path::PathBuf {
+        self.program.file(name, text)
+    }
+
+    /// Runs a command of the command line, whatever it ends with.
+    pub(crate) fn try_cli(&self, arguments: &[&str]) -> Done {
+        self.program.run(arguments)
     }
 
     /// Runs a command of the command line and answers its stdout; anything but exit 0 fails the test.
@@ -57,6 +91,24 @@ impl Central {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
         let request = self.http.post(format!("{}{path}", self.program.url)).bearer_auth(&self.token);
         Self::answer(request.json(body)).await
+    }
+
+    /// Any other method with JSON; the problem where the API refuses.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+        let method = method.parse().unwrap();
+        let request =
+            self.http.request(method, format!("{}{path}", self.program.url)).bearer_auth(&self.token);
+        Self::answer(request.json(body)).await
+    }
+
+    /// Waits for the end of an operation that the API has begun.
+    pub(crate) async fn ended(&self, begun: &Value) -> Value {
+        let path = format!("/api/v1/fleet/operations/{}", begun["id"].as_str().unwrap());
+        let ended = super::until("the end of an operation", async || {
+            let operation = self.get(&path).await;
+            (!matches!(operation["status"].as_str(), Some("pending" | "running"))).then_some(operation)
+        });
+        ended.await.0
     }
 
     async fn answer(request: reqwest::RequestBuilder) -> Result<Value, String> {

@@ -12,9 +12,11 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::indexing_slicing,
     reason = "a harness that cannot do its work fails the test, and shows the program's log"
 )]
 
+pub(crate) mod agents;
 pub(crate) mod central;
 
 use std::fs::File;
@@ -22,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use roundsman::model::{Port, Secret};
+use roundsman::ssh::{HostKey, Identity, Target};
 use tokio::time::Instant;
 
 /// Longer than anything may take on a loaded two-core machine; only a failing test waits for it.
@@ -124,6 +128,15 @@ impl Host {
         };
     }
 
+    /// `start` or `stop` of a service, by the host's own service manager.
+    pub(crate) fn control(&self, verb: &str, service: &str) {
+        match self.init {
+            Init::Systemd => self.ssh(&format!("systemctl {verb} {service}")),
+            Init::OpenRc => self.ssh(&format!("rc-service {service} {verb}")),
+            _ => self.ssh(&format!("service {service} {verb}")),
+        };
+    }
+
     /// The process of a service. None: it does not run.
     pub(crate) fn service_pid(&self, service: &str) -> Option<u32> {
         let pid = match self.init {
@@ -143,6 +156,29 @@ impl Host {
     /// `docker VERB` of this host: stop, start, pause, unpause.
     pub(crate) fn docker(&self, verb: &str) {
         run(Command::new("docker").args([verb, &self.container]));
+    }
+
+    /// What is run with it is this host's.
+    pub(crate) fn docker_with(&self, arguments: &[&str]) -> String {
+        run(Command::new("docker").args(arguments).arg(&self.container))
+    }
+
+    /// Its name for Docker.
+    pub(crate) fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// As root with the lab's own key; the host key is the one that the lab gave it.
+    pub(crate) fn target(&self) -> Target {
+        let (user, place) = self.address.split_once('@').unwrap();
+        let (name, port) = place.split_once(':').unwrap_or((place, "22"));
+        let public = state_directory().join(format!("hosts/{}/ssh_host_ed25519_key.pub", self.name));
+        let key = Secret::new(std::fs::read_to_string(key_file()).unwrap());
+        Target {
+            pinned: Some(HostKey::parse(std::fs::read_to_string(public).unwrap().trim()).unwrap()),
+            connect_timeout: PATIENCE,
+            ..Target::new(name, Port::of(port.parse().unwrap()).unwrap(), user, Identity::Key(key))
+        }
     }
 
     /// What `docker inspect` says with this template.

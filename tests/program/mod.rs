@@ -50,9 +50,14 @@ impl Program {
 
     /// Starts the server and waits until it has said where it is.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// With more options of `serve`.
+    pub(crate) fn start_with(&mut self, options: &[&str]) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut child = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .command(&[&["serve", "--listen", "127.0.0.1:0"], options].concat())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

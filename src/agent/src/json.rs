@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use crate::scan::Scan;
 use crate::snapshot::{
     Account, Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage,
     LoggedInUser, Memory, Pressure, Process, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
@@ -161,28 +162,27 @@ impl Json for Snapshot {
     }
 }
 
-/// [`append`] with these processes in place of those of the snapshot. `handed_on` gets the text whenever there are some
-/// kilobytes of it, and empties it: a list of thousands never stands in memory as text.
+/// [`append`] with the processes that `scan` tells in place of those of the snapshot. `handed_on` gets the text whenever there
+/// are some kilobytes of it, and empties it: a list of thousands never stands in memory, neither as processes nor as text.
 ///
 /// # Errors
 /// Those of `handed_on`.
-pub fn append_with<'a, E>(
+pub fn append_with<E>(
     snapshot: &Snapshot,
-    processes: impl Iterator<Item = &'a Process>,
+    scan: &Scan,
     out: &mut String,
     mut handed_on: impl FnMut(&mut String) -> Result<(), E>,
 ) -> Result<(), E> {
     snapshot_with(snapshot, out, |out| {
         out.push('[');
-        for (position, process) in processes.enumerate() {
-            if position > 0 {
+        let mut is_first = true;
+        scan.tell(|process| {
+            if !std::mem::take(&mut is_first) {
                 out.push(',');
             }
             process.write(out);
-            if out.len() >= PIECE_BYTES {
-                handed_on(out)?;
-            }
-        }
+            if out.len() >= PIECE_BYTES { handed_on(out) } else { Ok(()) }
+        })?;
         out.push(']');
         Ok(())
     })

@@ -134,7 +134,7 @@ impl Reader {
     #[must_use]
     pub fn read_again(&self, sections: Sections, memory: &mut Memory) -> Snapshot {
         let mut snapshot = self.all_but_processes(sections, memory);
-        snapshot.processes = memory.has_list.then(|| memory.scan.processes().cloned().collect());
+        snapshot.processes = memory.has_list.then(|| memory.scan.processes());
         snapshot
     }
 
@@ -151,7 +151,7 @@ impl Reader {
     ) -> Result<(), E> {
         let snapshot = self.all_but_processes(sections, memory);
         if memory.has_list {
-            return json::append_with(&snapshot, memory.scan.processes(), out, handed_on);
+            return json::append_with(&snapshot, &memory.scan, out, handed_on);
         }
         json::append(&snapshot, out);
         Ok(())

@@ -94,8 +94,8 @@ fn links(proc: &Path) -> Option<u64> {
     fs::metadata(proc).ok().map(|data| data.nlink())
 }
 
-/// What the readings before found.
-#[derive(Debug, Default)]
+/// What the readings before found: some 110 bytes a process, so that thousands leave the agent small.
+#[derive(Debug)]
 pub struct Scan {
     /// By pid.
     known: Vec<Known>,
@@ -103,25 +103,122 @@ pub struct Scan {
     users: HashMap<u32, String>,
     /// Modification time and size of `/etc/passwd` when `users` was read.
     users_of: Option<(i64, i64, u64)>,
+    /// What `Known::read_at_ms` counts from.
+    begun: Instant,
 }
 
+impl Default for Scan {
+    fn default() -> Self {
+        Self { known: Vec::new(), turn: 0, users: HashMap::new(), users_of: None, begun: Instant::now() }
+    }
+}
+
+/// A [`Process`] without its three strings: the name of its user stands in the table of all, its other texts in one piece.
 #[derive(Debug)]
 struct Known {
     inode: u64,
-    process: Process,
-    read_at: Instant,
+    user_ticks: u64,
+    system_ticks: u64,
+    rss_bytes: u64,
+    start_ticks: u64,
+    /// The name, then the command line.
+    text: Box<str>,
+    pid: u32,
+    parent_pid: u32,
+    /// [`NO_UID`]: it could not be read.
+    uid: u32,
+    threads: u32,
+    /// After [`Scan::begun`]; turns over after 49 days, which no idle process is left alone for.
+    read_at_ms: u32,
+    name_bytes: u16,
+    /// Printable ASCII, as the parser takes no other.
+    state: u8,
     idle: bool,
     /// User and command line were read at two times.
     settled: bool,
-    /// It was there at the last reading.
+    /// The reading that is under way has found it.
     seen: bool,
 }
 
+/// chown(2) keeps it for "no change", so that it is nobody's.
+const NO_UID: u32 = u32::MAX;
+
+/// Room that a burst of processes left behind is given back where it is more than this many entries.
+const SPARE_ENTRIES: usize = 1024;
+
 impl Known {
-    fn is_due(&self, turn: u32, now: Instant) -> bool {
-        !self.idle
-            || self.process.pid % TURNS == turn % TURNS
-            || now.duration_since(self.read_at) >= IDLE_TIME_LIMIT
+    fn is_due(&self, turn: u32, now_ms: u32) -> bool {
+        let rested = Duration::from_millis(now_ms.wrapping_sub(self.read_at_ms).into());
+        !self.idle || self.pid % TURNS == turn % TURNS || rested >= IDLE_TIME_LIMIT
+    }
+
+    fn name(&self) -> &str {
+        self.text.get(..self.name_bytes.into()).unwrap_or_default()
+    }
+
+    fn command_line(&self) -> Option<&str> {
+        self.text.get(self.name_bytes.into()..).filter(|line| !line.is_empty())
+    }
+
+    /// Takes over the counters of a newer reading of the same process or of its successor.
+    fn update(&mut self, fresh: &Process, one: &One) {
+        self.inode = one.entry.inode;
+        self.read_at_ms = one.now_ms;
+        self.user_ticks = fresh.user_ticks;
+        self.system_ticks = fresh.system_ticks;
+        self.rss_bytes = fresh.rss_bytes;
+        self.start_ticks = fresh.start_ticks;
+        self.parent_pid = fresh.parent_pid;
+        self.threads = fresh.threads;
+        self.state = u8::try_from(fresh.state).unwrap_or(b'?');
+    }
+
+    /// Takes over the texts and the user.
+    fn describe(&mut self, fresh: &Process) {
+        let mut text =
+            String::with_capacity(fresh.name.len() + fresh.command_line.as_ref().map_or(0, String::len));
+        text.push_str(&fresh.name);
+        text.push_str(fresh.command_line.as_deref().unwrap_or_default());
+        self.name_bytes = u16::try_from(fresh.name.len()).unwrap_or(0);
+        self.text = text.into_boxed_str();
+        self.uid = fresh.uid.unwrap_or(NO_UID);
+    }
+
+    /// Fills `process` with what is known, whose strings keep their room.
+    fn tell(&self, users: &HashMap<u32, String>, process: &mut Process) {
+        let Process {
+            pid,
+            parent_pid,
+            uid,
+            user,
+            state,
+            name,
+            command_line,
+            user_ticks,
+            system_ticks,
+            rss_bytes,
+            threads,
+            start_ticks,
+        } = process;
+        *uid = Some(self.uid).filter(|uid| *uid != NO_UID);
+        fill(user, uid.and_then(|uid| users.get(&uid)).map(String::as_str));
+        name.clear();
+        name.push_str(self.name());
+        fill(command_line, self.command_line());
+        (*pid, *parent_pid, *threads) = (self.pid, self.parent_pid, self.threads);
+        (*user_ticks, *system_ticks) = (self.user_ticks, self.system_ticks);
+        (*rss_bytes, *start_ticks, *state) = (self.rss_bytes, self.start_ticks, self.state.into());
+    }
+}
+
+fn fill(place: &mut Option<String>, text: Option<&str>) {
+    match text {
+        Some(text) => {
+            let room = place.get_or_insert_default();
+            room.clear();
+            room.push_str(text);
+        }
+        None => *place = None,
     }
 }
 
@@ -130,35 +227,62 @@ impl Scan {
     pub fn read(&mut self, root: &Path, entries: &[Entry], page_bytes: u64) {
         self.turn = self.turn.wrapping_add(1);
         self.refresh_users(&root.join("etc/passwd"));
-        let now = Instant::now();
+        // Only the lowest bits count.
+        let now_ms = (self.begun.elapsed().as_millis() % (1 << 32)).try_into().unwrap_or(0);
         let mut folder = root.join("proc");
         let mut fresh = Vec::with_capacity(entries.len().saturating_sub(self.known.len()));
         let mut known = self.known.iter_mut().peekable();
         for entry in entries.iter().take(limits::PROCESSES) {
-            while known.next_if(|known| known.process.pid < entry.pid).is_some() {}
-            let before = known.next_if(|known| known.process.pid == entry.pid);
+            while known.next_if(|known| known.pid < entry.pid).is_some() {}
+            let before = known.next_if(|known| known.pid == entry.pid);
+            let one = One { entry: *entry, page_bytes, now_ms };
             if let Some(known) = before {
                 let is_same = known.inode == entry.inode;
-                known.seen = (is_same && !known.is_due(self.turn, now)) || {
-                    let one = One { entry: *entry, users: &self.users, page_bytes, now };
-                    one.read_again(&mut folder, known, is_same)
-                };
+                known.seen = (is_same && !known.is_due(self.turn, now_ms))
+                    || one.read_again(&mut folder, known, is_same);
             } else {
-                let one = One { entry: *entry, users: &self.users, page_bytes, now };
                 fresh.extend(one.read(&mut folder));
             }
         }
         self.known.retain_mut(|known| std::mem::take(&mut known.seen));
-        if !fresh.is_empty() {
+        self.add(fresh);
+    }
+
+    fn add(&mut self, mut fresh: Vec<Known>) {
+        if self.known.is_empty() {
+            // Sorted, as the entries are.
+            self.known = fresh;
+        } else if !fresh.is_empty() {
             self.known.reserve_exact(fresh.len());
             self.known.append(&mut fresh);
-            self.known.sort_unstable_by_key(|known| known.process.pid);
+            self.known.sort_unstable_by_key(|known| known.pid);
+        }
+        if self.known.capacity() > self.known.len() + SPARE_ENTRIES {
+            self.known.shrink_to_fit();
         }
     }
 
+    /// The processes of the last reading, by pid, each in the same place: no list of them is made.
+    ///
+    /// # Errors
+    /// Those of `each`, which ends the telling.
+    pub fn tell<E>(&self, mut each: impl FnMut(&Process) -> Result<(), E>) -> Result<(), E> {
+        let mut process = Process::default();
+        self.known.iter().try_for_each(|known| {
+            known.tell(&self.users, &mut process);
+            each(&process)
+        })
+    }
+
     /// The processes of the last reading, by pid.
-    pub fn processes(&self) -> impl ExactSizeIterator<Item = &Process> {
-        self.known.iter().map(|known| &known.process)
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        let told = |known: &Known| {
+            let mut process = Process::default();
+            known.tell(&self.users, &mut process);
+            process
+        };
+        self.known.iter().map(told).collect()
     }
 
     fn refresh_users(&mut self, path: &Path) {
@@ -171,33 +295,28 @@ impl Scan {
         // Names that cannot be read now are unknown, and asked for again the next time.
         self.users = if read.is_ok() { process::passwd(&content) } else { HashMap::new() };
         self.users_of = stamp.filter(|_| read.is_ok());
-        for known in &mut self.known {
-            known.process.user = known.process.uid.and_then(|uid| self.users.get(&uid).cloned());
-        }
     }
 }
 
 /// One process that is to be read.
-struct One<'a> {
+struct One {
     entry: Entry,
-    users: &'a HashMap<u32, String>,
     page_bytes: u64,
-    now: Instant,
+    now_ms: u32,
 }
 
-impl One<'_> {
+impl One {
     /// `None`: the process has ended.
     fn stat(&self, folder: &mut PathBuf) -> Option<Process> {
         let mut scratch = [0; STAT_BYTES];
         let stat = read_file(folder, "stat", &mut scratch)?;
         let files = process::ProcessFiles { stat, status: None, command_line: None };
-        process::process(&files, self.page_bytes, self.users)
+        process::process(&files, self.page_bytes, &HashMap::new())
     }
 
-    fn describe(&self, folder: &mut PathBuf, process: &mut Process) {
+    fn describe(folder: &mut PathBuf, process: &mut Process) {
         let mut scratch = [0; STATUS_BYTES];
         process.uid = read_file(folder, "status", &mut scratch).and_then(process::uid);
-        process.user = process.uid.and_then(|uid| self.users.get(&uid).cloned());
         let room = scratch.get_mut(..limits::COMMAND_LINE_BYTES).unwrap_or_default();
         process.command_line = read_file(folder, "cmdline", room).and_then(process::command_line);
     }
@@ -206,12 +325,32 @@ impl One<'_> {
     fn read(&self, folder: &mut PathBuf) -> Option<Known> {
         folder.push(self.entry.pid.to_string());
         let process = self.stat(folder).map(|mut process| {
-            self.describe(folder, &mut process);
+            Self::describe(folder, &mut process);
             process
         });
         folder.pop();
-        let (inode, read_at) = (self.entry.inode, self.now);
-        Some(Known { inode, process: process?, read_at, idle: false, settled: false, seen: true })
+        let process = process?;
+        let mut known = Known {
+            inode: 0,
+            user_ticks: 0,
+            system_ticks: 0,
+            rss_bytes: 0,
+            start_ticks: 0,
+            text: Box::default(),
+            pid: process.pid,
+            parent_pid: 0,
+            uid: NO_UID,
+            threads: 0,
+            read_at_ms: 0,
+            name_bytes: 0,
+            state: 0,
+            idle: false,
+            settled: false,
+            seen: false,
+        };
+        known.update(&process, self);
+        known.describe(&process);
+        Some(known)
     }
 
     /// One that was seen before, if it `is_same` and no other with its pid. False: it has ended.
@@ -220,22 +359,17 @@ impl One<'_> {
         let stat = self.stat(folder);
         let is_there = stat.is_some();
         if let Some(mut fresh) = stat {
-            let before = &mut known.process;
-            let is_same = is_same && before.start_ticks == fresh.start_ticks;
-            let idle = is_same
-                && before.user_ticks == fresh.user_ticks
-                && before.system_ticks == fresh.system_ticks
+            let is_same = is_same && known.start_ticks == fresh.start_ticks;
+            known.idle = is_same
+                && known.user_ticks == fresh.user_ticks
+                && known.system_ticks == fresh.system_ticks
                 && fresh.state != 'R';
-            if is_same && known.settled && before.name == fresh.name {
-                fresh.uid = before.uid;
-                fresh.user = before.user.take();
-                fresh.command_line = before.command_line.take();
-            } else {
-                self.describe(folder, &mut fresh);
+            known.update(&fresh, self);
+            if !(is_same && known.settled && known.name() == fresh.name) {
+                Self::describe(folder, &mut fresh);
+                known.describe(&fresh);
                 known.settled = is_same;
             }
-            known.process = fresh;
-            (known.inode, known.read_at, known.idle) = (self.entry.inode, self.now, idle);
         }
         folder.pop();
         is_there

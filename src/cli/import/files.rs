@@ -12,14 +12,14 @@ use crate::fleet::import::{Files, Format, Local, TEXT_BYTES};
 const INCLUDED_FILES: usize = 1000;
 
 /// This machine and who runs the command on it.
-pub(super) struct Machine {
+pub(in crate::cli) struct Machine {
     local: Local,
     /// Where the inventory lies; its variables lie beside it.
     folder: Option<PathBuf>,
 }
 
 impl Machine {
-    pub(super) fn new(list: Option<&Path>) -> Self {
+    pub(in crate::cli) fn new(list: Option<&Path>) -> Self {
         let uid = rustix::process::getuid();
         let local = Local {
             user: user_name(),
@@ -34,8 +34,12 @@ impl Machine {
         Self { local, folder }
     }
 
-    pub(super) fn user(&self) -> &str {
+    pub(in crate::cli) fn user(&self) -> &str {
         &self.local.user
+    }
+
+    pub(in crate::cli) fn home(&self) -> &str {
+        &self.local.home
     }
 
     /// `~/x` below the home of the user.
@@ -47,7 +51,7 @@ impl Machine {
     }
 
     /// The list itself; None is standard input.
-    pub(super) fn text(&self, path: Option<&Path>) -> Result<String, String> {
+    pub(in crate::cli) fn text(&self, path: Option<&Path>) -> Result<String, String> {
         match path {
             None => bounded(Box::new(std::io::stdin()), "the standard input"),
             Some(path) => self.file(&self.path(&path.to_string_lossy())),
@@ -61,7 +65,7 @@ impl Machine {
     }
 
     /// What a path of IdentityFile leads to, if it is there.
-    pub(super) fn key(&self, text: &str) -> Option<KeyFile> {
+    pub(in crate::cli) fn key(&self, text: &str) -> Option<KeyFile> {
         let path = std::fs::canonicalize(self.path(text)).ok().filter(|path| path.is_file())?;
         if path.extension().is_some_and(|ending| ending == "pub") {
             let line = small_file(&path).ok()?.expose().trim().to_owned();
@@ -71,14 +75,14 @@ impl Machine {
     }
 
     /// The certificate that ssh finds by itself beside a key.
-    pub(super) fn certificate_beside(&self, key: &str) -> Option<String> {
+    pub(in crate::cli) fn certificate_beside(&self, key: &str) -> Option<String> {
         let path = format!("{key}-cert.pub");
         Path::new(&path).is_file().then_some(path)
     }
 }
 
 /// A key on this machine.
-pub(super) enum KeyFile {
+pub(in crate::cli) enum KeyFile {
     /// The full path of a private key.
     Private(String),
     /// The line of a public key, whose private half an ssh-agent has.
@@ -176,7 +180,7 @@ fn user_name() -> String {
 }
 
 /// What the ending of a file's name gives away.
-pub(super) fn format_by_name(path: &Path) -> Option<Format> {
+pub(in crate::cli) fn format_by_name(path: &Path) -> Option<Format> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "csv" | "tsv" => Some(Format::Csv),
         "json" => Some(Format::Json),

@@ -113,8 +113,10 @@ containers() {
       S=$D/$E.sock
       [ -w "$S" ] && { K=1; break; }
     done
-    if [ -z "$K" ] && [ $E = podman ] && command -v podman >/dev/null &&
-      { [ -r /var/lib/containers/storage ] || [ -d "$HOME/.local/share/containers/storage" ]; }; then K=1 S=''; fi
+    if [ -z "$K" ] && [ $E = podman ] && command -v podman >/dev/null; then
+      if [ -w /var/lib/containers/storage ] || [ -d "$HOME/.local/share/containers/storage" ]; then K=1 S=''
+      elif [ -e /var/lib/containers/storage ]; then S=1; fi
+    fi
     if [ "$K" ]; then
       # One that hangs is left alone for twenty turns: each attempt holds up the reading.
       if [ "$V" = $E ] && [ $Y -gt 0 ]; then Y=$((Y - 1)); part $E-silent

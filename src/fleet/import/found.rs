@@ -143,6 +143,18 @@ pub trait Files {
     fn variables(&self, folder: &str, name: &str) -> Result<Vec<(String, String)>, String>;
 }
 
+/// Why a server with this transport is not one that an import adds. None: it is reached over SSH, or the word is unknown.
+pub(super) fn other_way(transport: Option<&str>) -> Option<&'static str> {
+    match transport? {
+        "http" => Some(
+            "it is asked over HTTPS with a token of its own, which no list carries: use 'roundsman add --http'",
+        ),
+        "push" => Some("it registers itself: use 'roundsman add --push' for its token"),
+        "local" => Some("it is the machine that Roundsman runs on, which is enrolled at the first start"),
+        _ => None,
+    }
+}
+
 /// A foreign word for a sentence.
 pub(super) fn word(text: &str) -> String {
     shown(text, SHOWN_CHARS)

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::address;
-use super::found::{Candidate, Findings, Place, word};
+use super::found::{self, Candidate, Findings, Place, word};
 use crate::fleet::input::Metadata;
 
 /// Fields that the API shows of a server and that are not for telling it: an export is imported without a word on each.
@@ -63,6 +63,9 @@ pub(super) fn read(text: &str, findings: &mut Findings) {
         }
         let at = Place::line(lines.of(item.get()));
         match serde_json::from_str::<Value>(item.get()) {
+            Ok(Value::Object(object)) if other_way(&object).is_some() => {
+                findings.unsupported(at, other_way(&object).unwrap_or_default());
+            }
             Ok(Value::Object(object)) => match server(object) {
                 Ok((candidate, remarks)) => findings.server(at, candidate, remarks),
                 Err((field, message)) => findings.invalid(at, &field, message),
@@ -95,6 +98,12 @@ impl LineOf<'_> {
 }
 
 type Wrong = (String, String);
+
+/// Why an object is no server over SSH: to log in to it as if it were one would be wrong. None: it is one.
+fn other_way(object: &Map<String, Value>) -> Option<&'static str> {
+    let given = |field: &str| object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    found::other_way(given("transport").or_else(|| given("api_url").map(|_| "http")))
+}
 
 fn server(object: Map<String, Value>) -> Result<(Candidate, Vec<String>), Wrong> {
     let mut candidate = Candidate::default();
@@ -206,6 +215,17 @@ mod tests {
             })
             .collect();
         assert_eq!(fields, ["port", "line", "hostname", "password"]);
+    }
+
+    #[test]
+    fn servers_that_are_reached_in_another_way_are_named_and_not_logged_in_to() {
+        let found = read_all(
+            "[{\"hostname\": \"a\", \"transport\": \"ssh\"},\n{\"hostname\": \"b\", \"transport\": \"http\"},\n\
+             {\"hostname\": \"c\", \"api_url\": \"https://c\"},\n{\"hostname\": \"d\", \"transport\": \"push\"}]",
+        );
+        let told = |index: usize, words: &str| matches!(&found[index].1, Found::Unsupported { what } if what.contains(words));
+        assert!(matches!(found[0].1, Found::Server(_)), "{found:?}");
+        assert!(told(1, "add --http") && told(2, "add --http") && told(3, "registers itself"), "{found:?}");
     }
 
     #[test]

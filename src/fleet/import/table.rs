@@ -1,7 +1,7 @@
 //! CSV with a line of names: comma, semicolon or tab, quotes as in RFC 4180.
 
 use super::address;
-use super::found::{Candidate, Findings, Place, word};
+use super::found::{self, Candidate, Findings, Place, word};
 
 /// Columns of one table; more is something else.
 const COLUMNS: usize = 256;
@@ -22,6 +22,7 @@ enum Column {
     Alias,
     ConnectTimeoutMs,
     IntervalMs,
+    Transport,
     Metadata(String),
     Unknown,
 }
@@ -41,6 +42,7 @@ impl Column {
             "identity" | "identity_file" | "key" | "ssh_key" | "ssh_key_path" => Self::Identity,
             "jump" | "jump_host" | "proxy_jump" | "proxyjump" | "bastion" => Self::Jump,
             "proxy" => Self::Proxy,
+            "transport" => Self::Transport,
             "host_key_alias" => Self::Alias,
             "connect_timeout_ms" => Self::ConnectTimeoutMs,
             "interval_ms" => Self::IntervalMs,
@@ -109,6 +111,11 @@ pub(super) fn read(text: &str, findings: &mut Findings) {
             let message =
                 format!("the row has {} values and the first line names {}", record.len(), columns.len());
             findings.invalid(place, "line", message);
+            continue;
+        }
+        let transport = columns.iter().position(|column| *column == Column::Transport);
+        if let Some(what) = found::other_way(transport.and_then(|index| record.get(index))) {
+            findings.unsupported(place, what);
             continue;
         }
         match server(columns, &record) {
@@ -204,7 +211,7 @@ fn server(columns: &[Column], record: &csv::StringRecord) -> Result<Candidate, (
             Column::Metadata(key) => {
                 candidate.metadata.insert(key.clone(), value.to_owned());
             }
-            Column::Unknown => {}
+            Column::Transport | Column::Unknown => {}
         }
     }
     if candidate.host.is_empty() {
@@ -265,6 +272,11 @@ mod tests {
     fn a_table_without_an_address_column_is_refused_and_unknown_columns_are_named() {
         assert!(
             matches!(&read_all("name,port\nweb,22\n")[0].1, Found::Invalid { field, .. } if field == "hostname")
+        );
+        let found = read_all("host,transport\nweb,ssh\napi,http\n");
+        assert!(
+            matches!(&found[1].1, Found::Unsupported { what } if what.contains("add --http")),
+            "{found:?}"
         );
         let found = read_all("host,colour\nweb,red\n");
         assert!(matches!(&found[0].1, Found::Note { text } if text.contains("colour")), "{found:?}");

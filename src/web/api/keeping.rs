@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::super::error::Failure;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, json as json_reply};
-use crate::model::Retention;
+use crate::model::{Retention, WhenBusy};
 use crate::services::Services;
 
 /// The routes of this file.
@@ -28,6 +28,13 @@ pub fn routes() -> Vec<Route> {
             .summary("Changes how often heavy sections are read, from the next reading of each server on")
             .takes("CadenceSettings")
             .gives("CadenceSettings"),
+        Route::get("/api/v1/settings/operations", Access::VIEWER, operations)
+            .summary("What happens where another operation is under way on a server and an operation does not say it")
+            .gives("OperationSettings"),
+        Route::new(http::Method::PUT, "/api/v1/settings/operations", Access::ADMIN, set_operations)
+            .summary("Changes it, for operations that begin from now on; it goes before the configuration file")
+            .takes("OperationSettings")
+            .gives("OperationSettings"),
         Route::get("/api/v1/settings/sizes", Access::ADMIN, sizes)
             .summary("Rows, size and growth of every table of the control data")
             .gives("Sizes"),
@@ -61,6 +68,26 @@ async fn set_cadence(request: Request, services: Services) -> Result<Response, F
     let CadenceSettings { heavy_interval_ms } = request.json()?;
     services.fleet.set_default_heavy_interval(request.caller()?, heavy_interval_ms).await?;
     cadence(request, services).await
+}
+
+/// The default of the organization.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OperationSettings {
+    /// share (side by side; only the same action is refused), queue, refuse.
+    #[schema(value_type = String)]
+    when_busy: WhenBusy,
+}
+
+async fn operations(request: Request, services: Services) -> Result<Response, Failure> {
+    let when_busy = services.operations.when_busy(request.caller()?)?;
+    json_reply(StatusCode::OK, &OperationSettings { when_busy })
+}
+
+async fn set_operations(request: Request, services: Services) -> Result<Response, Failure> {
+    let OperationSettings { when_busy } = request.json()?;
+    services.operations.set_when_busy(request.caller()?, when_busy).await?;
+    operations(request, services).await
 }
 
 async fn sizes(request: Request, services: Services) -> Result<Response, Failure> {

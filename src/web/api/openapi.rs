@@ -137,6 +137,7 @@ fn schemas() -> Result<Map<String, Value>, Failure> {
             ),
         ),
         ("CadenceSettings", schema::<keeping::CadenceSettings>()?),
+        ("OperationSettings", schema::<keeping::OperationSettings>()?),
         ("Sizes", open_object("items: table, rows, size_bytes, rows_last_day")),
         ("AuditChain", open_object("entries, first, last, broken_at")),
         (

@@ -25,12 +25,15 @@ pub mod operation_form;
 pub mod operation_kinds;
 pub mod operation_look;
 pub mod operation_new;
+pub mod operation_parameters;
 mod operation_progress;
+pub mod operation_where;
 pub mod operations;
 pub mod remote;
 pub mod report;
 pub mod server;
 pub mod settings;
+pub mod task_form;
 pub mod tasks;
 pub mod ways;
 

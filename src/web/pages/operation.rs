@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use askama::Template;
 use askama::filters::HtmlSafe;
 
-use crate::model::{ServerId, Timestamp};
+use crate::model::{ServerId, Task, Timestamp};
 use crate::operations::{OperationView, TargetView};
 use crate::web::view::{self, Value, When};
 
@@ -31,6 +31,8 @@ pub struct OperationPage {
     turn: Turn,
     /// The text of a script; the commands of its targets tell its checksum.
     script: Option<String>,
+    /// Id and name of the task that began it.
+    task: Option<(String, String)>,
 }
 
 /// As it is stored: with what looks like a secret masked.
@@ -57,8 +59,16 @@ impl OperationPage {
                 words: ("Servers before", "More servers"),
                 place: format!("{count} servers, {TARGETS_PER_PAGE} on a page"),
             },
+            task: None,
             progress,
         }
+    }
+
+    /// Begun by this task.
+    #[must_use]
+    pub fn begun_by(mut self, task: Option<&Task>) -> Self {
+        self.task = task.map(|task| (task.id.to_string(), task.name.clone()));
+        self
     }
 }
 

@@ -1,9 +1,11 @@
 //! The diagnostics that an operation brought: a list to download from, for those who act.
 
+use std::collections::HashSet;
+
 use askama::Template;
 use askama::filters::HtmlSafe;
 
-use crate::model::{Role, TargetStatus};
+use crate::model::{Role, ServerId};
 use crate::operations::OperationView;
 
 use super::Viewer;
@@ -28,12 +30,13 @@ pub(super) struct Archives {
 impl HtmlSafe for Archives {}
 
 impl Archives {
-    /// None: it brought none, or the viewer may not have them. One that was removed since is listed all the same, and says so.
+    /// None: it brought none that is still kept, or the viewer may not have them.
     pub(super) fn of(viewer: &Viewer, view: &OperationView) -> Option<Self> {
         if view.operation.kind != "collect_diagnostics" || viewer.role < Role::Operator {
             return None;
         }
-        let brought = || view.targets.iter().filter(|one| one.target.status == TargetStatus::Succeeded);
+        let kept: HashSet<ServerId> = view.archived.iter().copied().collect();
+        let brought = || view.targets.iter().filter(|one| kept.contains(&one.target.server));
         let total = brought().count();
         let row = |target: &crate::store::operations::Target| {
             let address = format!("/operations/{}/diagnostics/{}", view.operation.id, target.server);
@@ -55,14 +58,16 @@ impl Archives {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TargetStatus::{Failed, Succeeded};
     use crate::web::pages::samples::{operation, viewer};
-    use TargetStatus::{Failed, Succeeded};
 
     #[test]
     fn collected_diagnostics_are_offered_to_those_who_act() {
         let mut view = operation(&[Succeeded, Failed]);
         assert!(Archives::of(&viewer(Role::Admin), &view).is_none(), "another kind of operation");
         view.operation.kind = "collect_diagnostics".to_owned();
+        assert!(Archives::of(&viewer(Role::Operator), &view).is_none(), "all were removed or have expired");
+        view.archived = vec![view.targets[0].target.server];
         let address = |at: usize| {
             format!("/operations/{}/diagnostics/{}", view.operation.id, view.targets[at].target.server)
         };
@@ -77,6 +82,7 @@ mod tests {
     fn a_long_list_is_folded_and_counts_what_it_leaves_out() {
         let mut view = operation(&vec![Succeeded; SHOWN + 7]);
         view.operation.kind = "collect_diagnostics".to_owned();
+        view.archived = view.targets.iter().map(|one| one.target.server).collect();
         let html = Archives::of(&viewer(Role::Operator), &view).unwrap().render().unwrap();
         assert!(html.contains("7 more") && !html.contains(" open"), "{html}");
     }

@@ -2,7 +2,8 @@
 //!
 //! All of it travels with the form, from step to step and back; nothing is kept by the server.
 
-use super::operation_kinds::{Kind, Shape, parameter};
+use super::operation_kinds::{Kind, is_asked};
+use super::operation_parameters::Shape;
 
 /// The steps, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +77,9 @@ pub const ASKED: [(&str, Step); 16] = [
     ("when_busy", Step::Strategy),
 ];
 
+/// Before the name of a variable: the field of its secret value.
+pub const SECRET_PREFIX: &str = "secret.";
+
 /// Ways over the servers that are filled in with one press: the word, its title, and the values.
 pub const PRESETS: [Preset; 4] = [
     Preset { word: "at-once", title: "All at once", values: &[] },
@@ -113,7 +117,9 @@ impl OperationForm {
     pub fn of(pairs: Vec<(String, String)>) -> Self {
         let mut kept: Vec<(String, String)> = Vec::new();
         for (name, value) in pairs {
-            let is_known = ASKED.iter().any(|(asked, _)| *asked == name) || parameter(&name).is_some();
+            let is_known = ASKED.iter().any(|(asked, _)| *asked == name)
+                || is_asked(&name)
+                || name.starts_with(SECRET_PREFIX);
             if !is_known || value.trim().is_empty() {
                 continue;
             }
@@ -147,11 +153,44 @@ impl OperationForm {
     #[must_use]
     pub fn parameter(&self, kind: &Kind, name: &str) -> Option<String> {
         let asked = kind.parameters.iter().find(|parameter| parameter.name == name)?;
-        let (_, value) = self.0.iter().find(|(key, _)| key == name)?;
+        let (_, value) = self.0.iter().find(|(key, _)| key == asked.field_name)?;
         Some(match asked.shape {
             Shape::Lines { .. } => value.clone(),
+            Shape::SecretNames => self.secrets(kind).to_string(),
             _ => value.trim().to_owned(),
         })
+    }
+
+    /// As the parameter stands in its field.
+    #[must_use]
+    pub fn typed(&self, field_name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == field_name).map_or("", |(_, value)| value)
+    }
+
+    /// Names of the secret variables that this kind of action is to have, each once.
+    #[must_use]
+    pub fn secret_names(&self, kind: &Kind) -> Vec<&str> {
+        let asked = kind.parameters.iter().find(|parameter| parameter.shape == Shape::SecretNames);
+        let typed = asked.map_or("", |parameter| self.typed(parameter.field_name));
+        let mut names: Vec<&str> = Vec::new();
+        for name in typed.split([',', ' ', '\t', '\n']).filter(|name| !name.is_empty()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The value of a secret variable. None: it was not given (yet).
+    #[must_use]
+    pub fn secret(&self, name: &str) -> Option<&str> {
+        let is_it = |key: &str| key.strip_prefix(SECRET_PREFIX) == Some(name);
+        self.0.iter().find(|(key, _)| is_it(key)).map(|(_, value)| value.as_str())
+    }
+
+    fn secrets(&self, kind: &Kind) -> serde_json::Value {
+        let value = |name: &str| self.secret(name).unwrap_or_default();
+        self.secret_names(kind).into_iter().map(|name| (name, value(name))).collect()
     }
 
     /// With the values of a preset in place of what was said about the way over the servers.
@@ -172,10 +211,12 @@ impl OperationForm {
             Some((_, at)) => *at == step,
             None => {
                 step == Step::Parameters
-                    && kind.is_some_and(|kind| kind.parameters.iter().any(|one| one.name == name))
+                    && kind.is_some_and(|kind| kind.parameters.iter().any(|one| one.field_name == name))
             }
         };
-        self.0.iter().filter(|(name, _)| !is_shown(name)).cloned().collect()
+        // A secret value is asked for on the page that sends it, and never comes back.
+        let goes_along = |name: &str| !is_shown(name) && !name.starts_with(SECRET_PREFIX);
+        self.0.iter().filter(|(name, _)| goes_along(name)).cloned().collect()
     }
 }
 
@@ -219,6 +260,30 @@ mod tests {
         assert_eq!(form.parameter(kind("run_command"), "command").unwrap(), "  id\n");
         assert_eq!(form.parameter(kind("run_command"), "service"), None, "another kind asks for it");
         assert_eq!(form.parameter(kind("run_command"), "environment"), None, "that chooses servers");
+    }
+
+    #[test]
+    fn secret_variables_are_named_early_and_their_values_go_along_on_no_page() {
+        let form = form(&[
+            ("variables", "A=1"),
+            ("secret_names", "KEY, TOKEN KEY"),
+            ("secret.KEY", "a b "),
+            ("environment", "production"),
+        ]);
+        let kind = kind("run_script");
+        assert_eq!(form.secret_names(kind), ["KEY", "TOKEN"]);
+        assert_eq!((form.secret("KEY"), form.secret("TOKEN")), (Some("a b "), None));
+        assert_eq!(form.parameter(kind, "secret_environment").unwrap(), r#"{"KEY":"a b ","TOKEN":""}"#);
+        assert_eq!(form.parameter(kind, "environment").unwrap(), "A=1");
+        for step in Step::ALL {
+            let hidden = form.elsewhere(step, Some(kind));
+            assert!(hidden.iter().all(|(name, value)| name != "secret.KEY" && value != "a b "), "{step:?}");
+        }
+        let action = crate::actions::Action::parse("run_script", |name| match name {
+            "script" => Some("id".to_owned()),
+            other => form.parameter(kind, other),
+        });
+        assert!(!format!("{:?}", action.unwrap()).contains("a b "));
     }
 
     #[test]

@@ -5,8 +5,7 @@
 
 use crate::model::Role;
 
-use super::Choice;
-use super::form::Field;
+use super::operation_parameters::{Parameter, Shape};
 
 /// One kind of action.
 #[derive(Debug)]
@@ -24,109 +23,68 @@ pub struct Kind {
     pub parameters: &'static [Parameter],
 }
 
-/// One thing that an action has to be told, under the name that `Action::parse` asks for.
-#[derive(Debug)]
-pub struct Parameter {
-    pub name: &'static str,
-    label: &'static str,
-    pub shape: Shape,
-    placeholder: &'static str,
-    hint: &'static str,
-    is_required: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum Shape {
-    Line {
-        most_chars: u32,
-    },
-    /// Kept as it was typed, blanks and line ends too.
-    Lines {
-        most_chars: u32,
-    },
-    Number {
-        least: u32,
-        most: u32,
-    },
-    /// `true`, or nothing.
-    Flag,
-    /// One of these words, each with its title.
-    Choice(&'static [(&'static str, &'static str)]),
-}
-
-impl Parameter {
-    const fn new(name: &'static str, label: &'static str, shape: Shape) -> Self {
-        Self { name, label, shape, placeholder: "", hint: "", is_required: false }
-    }
-
-    const fn line(name: &'static str, label: &'static str, most_chars: u32) -> Self {
-        Self::new(name, label, Shape::Line { most_chars })
-    }
-
-    const fn lines(name: &'static str, label: &'static str, most_chars: u32) -> Self {
-        Self::new(name, label, Shape::Lines { most_chars })
-    }
-
-    const fn number(name: &'static str, label: &'static str, least: u32, most: u32) -> Self {
-        Self::new(name, label, Shape::Number { least, most })
-    }
-
-    const fn required(mut self) -> Self {
-        self.is_required = true;
-        self
-    }
-
-    const fn placeholder(mut self, text: &'static str) -> Self {
-        self.placeholder = text;
-        self
-    }
-
-    const fn hint(mut self, text: &'static str) -> Self {
-        self.hint = text;
-        self
-    }
-
-    /// As a form shows it.
-    #[must_use]
-    pub fn field(&self, value: &str) -> Field {
-        let (name, label) = (self.name, self.label);
-        let field = match self.shape {
-            Shape::Line { most_chars } => Field::line(name, label, value, most_chars),
-            Shape::Lines { most_chars } => Field::lines(name, label, value, most_chars),
-            Shape::Number { least, most } => Field::number(name, label, value, least, most),
-            Shape::Flag => Field::flag(name, label, value == "true"),
-            Shape::Choice(words) => {
-                let choices = words.iter().map(|(word, title)| Choice::of(word, title, value));
-                Field::choice(name, label, choices.collect())
-            }
-        };
-        let field = field.placeholder(self.placeholder).hint(self.hint);
-        if self.is_required { field.required() } else { field }
-    }
-}
+const RUN_AS: Parameter = Parameter::line("run_as", "As another user", 128)
+    .placeholder("postgres")
+    .hint("With sudo; empty: the user that Roundsman logs in as.");
+const DETACHED: Parameter = Parameter::new(
+    "detached",
+    "Detached: it goes on without its connection and without Roundsman",
+    Shape::Flag,
+);
+// The wizard chooses servers by their environment under the other name.
+const VARIABLES: Parameter = Parameter::lines("environment", "Environment variables", 16_384)
+    .called("variables")
+    .placeholder("NAME=value")
+    .hint("One NAME=value a line.")
+    .more();
+const SECRET_VARIABLES: Parameter = Parameter::new(
+    "secret_environment",
+    "Environment variables, secret",
+    Shape::SecretNames,
+)
+.called("secret_names")
+.placeholder("API_KEY, TOKEN")
+.hint("Their names; the values are asked for in the last step and stand in no process list and no record.")
+.more()
+.secret();
+const INPUT: Parameter = Parameter::lines("stdin", "Input", 262_144)
+    .hint("What it reads from its standard input; only its length is recorded.")
+    .more()
+    .secret();
+const IN_CONTAINER: Parameter = Parameter::line("container", "In the container", 128)
+    .placeholder("none")
+    .hint("Its name or id, the same on every server.")
+    .more();
 
 const COMMAND: &[Parameter] = &[
     Parameter::lines("command", "Command", 65_536)
         .required()
         .placeholder("uptime")
         .hint("POSIX shell text, of one line or many."),
-    Parameter::new("sudo", "As root, with sudo", Shape::Flag),
-    Parameter::line("run_as", "As another user", 128)
-        .placeholder("postgres")
-        .hint("With sudo; empty: the user that Roundsman logs in as."),
-    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60"),
-    Parameter::new(
-        "detached",
-        "Detached: it goes on without its connection and without Roundsman",
-        Shape::Flag,
-    ),
-    Parameter::line("label", "Label", 100).hint("What the lists show instead of the command."),
+    AS_ROOT,
+    DETACHED,
+    TIME_LIMIT,
+    RUN_AS.more(),
+    VARIABLES,
+    SECRET_VARIABLES,
+    INPUT,
+    IN_CONTAINER,
+    ENGINE.more(),
+    Parameter::line("label", "Label", 100).hint("What the lists show instead of the command.").more(),
 ];
+
+const TIME_LIMIT: Parameter =
+    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60");
 
 const SERVICE: &[Parameter] = &[Parameter::line("service", "Service", 256)
     .required()
     .placeholder("nginx")
     .hint("As systemd, OpenRC or the init scripts name it.")];
+
+const WATCHED: &[Parameter] = &[Parameter::line("service", "Watched service", 256)
+    .required()
+    .placeholder("bot")
+    .hint("As it is called on the Services page of each server.")];
 
 const AGENT: &[Parameter] = &[
     Parameter::new(
@@ -135,9 +93,13 @@ const AGENT: &[Parameter] = &[
         Shape::Choice(&[
             ("stream", "While Roundsman is connected; nothing stays running"),
             ("serve", "As a service that answers on the server’s loopback"),
+            ("push", "As a service that reports to Roundsman by itself"),
         ]),
     ),
-    Parameter::number("port", "Port, for a service", 1024, 65_535).placeholder("8083"),
+    Parameter::number("port", "Port, for a service that answers", 1024, 65_535).placeholder("8083"),
+    Parameter::line("url", "Where it reports to, for a service that does", 500)
+        .placeholder("https://roundsman.example.com")
+        .hint("The address of Roundsman as the servers reach it."),
 ];
 
 const FILE_PATH: Parameter = Parameter::line("path", "Path on the servers", 1024)
@@ -157,10 +119,20 @@ const OWNER: Parameter = Parameter::line("owner", "Owner", 128)
     .hint("Empty: that of the file that is replaced.");
 const COMPARE: Parameter =
     Parameter::new("compare", "Only compare: show what differs, change nothing", Shape::Flag);
+const SHOW_DIFF: Parameter = Parameter::new(
+    "show_diff",
+    "Lines that differ",
+    Shape::Choice(&[("true", "Are shown and recorded"), ("false", "Are not: the file holds secrets")]),
+)
+.more();
+const FILE_TIME: Parameter =
+    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("300").more();
 
-const UPLOAD: &[Parameter] = &[FILE_PATH, FILE_TEXT, PERMISSIONS, OWNER, AS_ROOT, COMPARE];
+const UPLOAD: &[Parameter] =
+    &[FILE_PATH, FILE_TEXT, AS_ROOT, COMPARE, PERMISSIONS.more(), OWNER.more(), SHOW_DIFF, FILE_TIME];
 
-const TEMPLATE: &[Parameter] = &[FILE_PATH, TEMPLATE_TEXT, PERMISSIONS, OWNER, AS_ROOT, COMPARE];
+const TEMPLATE: &[Parameter] =
+    &[FILE_PATH, TEMPLATE_TEXT, AS_ROOT, COMPARE, PERMISSIONS.more(), OWNER.more(), SHOW_DIFF, FILE_TIME];
 
 const CONFIGURATION: &[Parameter] = &[
     FILE_PATH,
@@ -172,10 +144,12 @@ const CONFIGURATION: &[Parameter] = &[
     Parameter::line("reload", "Reload", 4096)
         .placeholder("systemctl reload nginx")
         .hint("Runs after the validation; the old file comes back where it fails, too, and is reloaded."),
-    PERMISSIONS,
-    OWNER,
     AS_ROOT,
     COMPARE,
+    PERMISSIONS.more(),
+    OWNER.more(),
+    SHOW_DIFF,
+    FILE_TIME,
 ];
 
 const CONTAINER: &[Parameter] = &[NAMED, ENGINE, AS_ROOT];
@@ -191,7 +165,13 @@ const CONTAINER_COMMAND: &[Parameter] = &[
         .placeholder("id")
         .hint("POSIX shell text; the container needs a /bin/sh."),
     AS_ROOT,
-    Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("60"),
+    DETACHED,
+    TIME_LIMIT,
+    RUN_AS.hint("Inside the container; empty: its own user.").more(),
+    VARIABLES,
+    SECRET_VARIABLES,
+    INPUT,
+    Parameter::line("label", "Label", 100).hint("What the lists show instead of the command.").more(),
 ];
 const NAMED: Parameter = Parameter::line("container", "Container", 128)
     .required()
@@ -211,14 +191,16 @@ const SCRIPT: &[Parameter] = &[
     Parameter::line("interpreter", "Interpreter", 256)
         .placeholder("what stands behind #! on the first line, else sh"),
     Parameter::lines("arguments", "Arguments", 65_536).hint("One a line."),
-    Parameter::lines("stdin", "Input", 262_144)
-        .hint("What the script reads from its standard input; only its length is recorded."),
     AS_ROOT,
-    Parameter::line("run_as", "As another user", 128)
-        .placeholder("postgres")
-        .hint("With sudo; empty: the user that Roundsman logs in as."),
+    DETACHED,
     Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("600"),
-    Parameter::line("label", "Label", 100).hint("What the lists show instead of the interpreter."),
+    RUN_AS.more(),
+    VARIABLES,
+    SECRET_VARIABLES,
+    INPUT,
+    IN_CONTAINER,
+    ENGINE.more(),
+    Parameter::line("label", "Label", 100).hint("What the lists show instead of the interpreter.").more(),
 ];
 
 const PACKAGES: &[Parameter] = &[
@@ -311,6 +293,33 @@ pub const KINDS: &[Kind] = &[
         role: Role::Operator,
         is_dangerous: false,
         parameters: SERVICE,
+    },
+    Kind {
+        word: "restart_watched_service",
+        family: "Services",
+        title: "Restart a watched service",
+        about: "With the commands that each server’s own page names.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: WATCHED,
+    },
+    Kind {
+        word: "start_watched_service",
+        family: "Services",
+        title: "Start a watched service",
+        about: "With the command that each server’s own page names.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: WATCHED,
+    },
+    Kind {
+        word: "stop_watched_service",
+        family: "Services",
+        title: "Stop a watched service",
+        about: "With the command that each server’s own page names.",
+        role: Role::Operator,
+        is_dangerous: false,
+        parameters: WATCHED,
     },
     Kind {
         word: "update_configuration",
@@ -472,9 +481,14 @@ pub fn offered(role: Role) -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(move |kind| role >= kind.role)
 }
 
-/// The parameter of this name, of whatever kind.
-pub fn parameter(name: &str) -> Option<&'static Parameter> {
-    KINDS.iter().flat_map(|kind| kind.parameters).find(|parameter| parameter.name == name)
+/// The kind that this role may ask for by this word.
+pub fn offered_as(role: Role, word: &str) -> Option<&'static Kind> {
+    offered(role).find(|kind| kind.word == word)
+}
+
+/// Whether a form has a field of this name for some kind.
+pub fn is_asked(field_name: &str) -> bool {
+    KINDS.iter().flat_map(|kind| kind.parameters).any(|parameter| parameter.field_name == field_name)
 }
 
 #[cfg(test)]
@@ -511,13 +525,13 @@ mod tests {
     #[test]
     fn no_parameter_is_called_like_something_that_the_form_asks_itself() {
         for parameter in KINDS.iter().flat_map(|kind| kind.parameters) {
-            assert!(!ASKED.iter().any(|(name, _)| *name == parameter.name), "{}", parameter.name);
+            assert!(!ASKED.iter().any(|(name, _)| *name == parameter.field_name), "{}", parameter.field_name);
         }
         let words: std::collections::BTreeSet<&str> = KINDS.iter().map(|kind| kind.word).collect();
         assert_eq!(words.len(), KINDS.len());
         for kind in KINDS {
             let names: std::collections::BTreeSet<&str> =
-                kind.parameters.iter().map(|one| one.name).collect();
+                kind.parameters.iter().map(|one| one.field_name).collect();
             assert_eq!(names.len(), kind.parameters.len(), "{} asks for something twice", kind.word);
         }
     }

@@ -6,9 +6,11 @@ use askama::Template;
 use super::form::{Field, FieldProblem};
 use super::operation_form::{OperationForm, PRESETS, Preset, Step};
 use super::operation_kinds::{Kind, offered};
+use super::operation_parameters::Parameter;
+use super::operation_where::WhereForm;
 use super::{Badge, Choice, Chrome, Section, Viewer, capital};
-use crate::fleet::{GroupView, ServerState};
-use crate::model::{Health, Status, Timestamp};
+use crate::fleet::ServerState;
+use crate::model::Timestamp;
 use crate::operations::Planned;
 use crate::web::view;
 
@@ -40,6 +42,9 @@ pub struct NewOperationPage {
     where_form: Option<WhereForm>,
     preview: Option<Preview>,
     fields: Vec<Field>,
+    /// Below a fold; open where something was said in them.
+    more: Vec<Field>,
+    more_is_open: bool,
     presets: Vec<Preset>,
     review: Option<Review>,
 }
@@ -66,25 +71,6 @@ struct KindView {
     title: &'static str,
     about: &'static str,
     is_chosen: bool,
-}
-
-/// A check box, with the colour of its group.
-#[derive(Debug, Clone)]
-struct Pick {
-    value: String,
-    title: String,
-    tone: &'static str,
-    is_chosen: bool,
-}
-
-/// Which servers: the words of a selector.
-#[derive(Debug, Clone)]
-struct WhereForm {
-    servers: String,
-    groups: Vec<Pick>,
-    fields: Vec<Field>,
-    health: Vec<Pick>,
-    is_all: bool,
 }
 
 /// The servers that are meant now.
@@ -124,6 +110,8 @@ struct Review {
     left_out: usize,
     /// What is to be typed before it can be begun: the name of the server, or how many they are.
     phrase: Option<String>,
+    /// Names of variables whose values are asked for here.
+    secrets: Vec<String>,
 }
 
 /// Servers that get the same, or nothing for the same reason.
@@ -208,6 +196,8 @@ impl NewOperationPage {
             where_form: None,
             preview: None,
             fields: Vec::new(),
+            more: Vec::new(),
+            more_is_open: false,
             presets: if step == Step::Strategy { PRESETS.to_vec() } else { Vec::new() },
             review: None,
         }
@@ -221,15 +211,10 @@ impl NewOperationPage {
         self
     }
 
-    /// Asks which servers; `servers` are all that there are.
+    /// Asks which servers.
     #[must_use]
-    pub fn asking_where(
-        mut self,
-        form: &OperationForm,
-        servers: &[ServerState],
-        groups: &[GroupView],
-    ) -> Self {
-        self.where_form = Some(WhereForm::new(form, servers, groups));
+    pub fn asking_where(mut self, form: WhereForm) -> Self {
+        self.where_form = Some(form);
         self
     }
 
@@ -249,9 +234,8 @@ impl NewOperationPage {
     /// Asks what this kind of action has to be told.
     #[must_use]
     pub fn asking_details(mut self, form: &OperationForm, kind: &Kind, problems: &[FieldProblem]) -> Self {
-        let value = |name: &str| form.parameter(kind, name).unwrap_or_default();
-        let fields = kind.parameters.iter().map(|one| one.field(&value(one.name)).judged(problems));
-        self.fields = fields.collect();
+        let details = Details::of(form, kind.parameters.iter(), problems);
+        (self.fields, self.more, self.more_is_open) = (details.fields, details.more, details.more_is_open);
         self
     }
 
@@ -271,6 +255,7 @@ impl NewOperationPage {
         sizes: &[usize],
         seal: String,
         is_dangerous: bool,
+        secrets: &[&str],
     ) -> Self {
         let row = |one: &Planned| Row {
             batch: one.batch + 1,
@@ -293,8 +278,41 @@ impl NewOperationPage {
             left_out: planned.len() - rows.len(),
             rows,
             phrase: is_dangerous.then(|| phrase(planned)),
+            secrets: secrets.iter().map(|name| (*name).to_owned()).collect(),
         });
         self
+    }
+}
+
+/// What a kind of action asks, as it is typed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Details {
+    pub(super) fields: Vec<Field>,
+    /// Below a fold.
+    pub(super) more: Vec<Field>,
+    /// Something is said or wrong there.
+    pub(super) more_is_open: bool,
+}
+
+impl Details {
+    pub(super) fn of(
+        form: &OperationForm,
+        parameters: impl Iterator<Item = &'static Parameter>,
+        problems: &[FieldProblem],
+    ) -> Self {
+        let mut details = Self::default();
+        for one in parameters {
+            let typed = form.typed(one.field_name);
+            let field = one.asked(typed, problems);
+            if one.is_more {
+                details.more_is_open |=
+                    !typed.is_empty() || problems.iter().any(|problem| problem.field == one.name);
+                details.more.push(field);
+            } else {
+                details.fields.push(field);
+            }
+        }
+        details
     }
 }
 
@@ -316,67 +334,8 @@ fn families(viewer: &Viewer, form: &OperationForm) -> Vec<Family> {
     families
 }
 
-impl WhereForm {
-    fn new(form: &OperationForm, servers: &[ServerState], groups: &[GroupView]) -> Self {
-        let chosen = form.all("group");
-        let mut picks: Vec<Pick> = groups
-            .iter()
-            .map(|view| Pick {
-                value: view.group.name.to_string(),
-                title: format!("{} ({})", view.group.name, view.summary.total_servers),
-                tone: view.group.colour.name(),
-                is_chosen: chosen.iter().any(|name| name == view.group.name.as_str()),
-            })
-            .collect();
-        // One that is gone, or was named by its id, can still be taken away.
-        picks.extend(
-            chosen
-                .iter()
-                .filter(|name| groups.iter().all(|view| view.group.name.as_str() != **name))
-                .map(|name| Pick { value: name.clone(), title: name.clone(), tone: "grey", is_chosen: true }),
-        );
-        let regions = servers.iter().filter_map(|state| state.server.region.as_deref());
-        let environments = servers.iter().filter_map(|state| state.server.environment.as_deref());
-        let health = form.all("health");
-        Self {
-            servers: form.text("server").to_owned(),
-            groups: picks,
-            fields: vec![
-                Field::line("tag", "All of these tags", form.text("tag"), 1000).placeholder("web, eu"),
-                Field::choice("region", "Region", words(regions, form.text("region"))),
-                Field::choice("environment", "Environment", words(environments, form.text("environment"))),
-                Field::choice(
-                    "status",
-                    "Status",
-                    words(Status::ALL.iter().map(|status| status.name()), form.text("status")),
-                ),
-            ],
-            health: Health::ALL
-                .iter()
-                .map(|option| Pick {
-                    value: option.name().to_owned(),
-                    title: capital(option.name()),
-                    tone: "",
-                    is_chosen: health.iter().any(|word| word == option.name()),
-                })
-                .collect(),
-            is_all: form.text("all") == "true",
-        }
-    }
-}
-
-/// Each word once, with "any" before them, and what was chosen even if no server has it.
-fn words<'a>(found: impl Iterator<Item = &'a str>, chosen: &'a str) -> Vec<Choice> {
-    let mut words: Vec<&str> = found.chain([chosen]).filter(|word| !word.is_empty()).collect();
-    words.sort_unstable();
-    words.dedup();
-    std::iter::once(Choice::of("", "Any", chosen))
-        .chain(words.into_iter().map(|word| Choice::of(word, word, chosen)))
-        .collect()
-}
-
 /// How it goes over its servers; names as [`crate::operations::Strategy`] has them.
-fn strategy_fields(form: &OperationForm) -> Vec<Field> {
+pub(super) fn strategy_fields(form: &OperationForm) -> Vec<Field> {
     let busy = [
         ("", "As it is configured"),
         ("share", "Run beside it"),
@@ -498,11 +457,14 @@ mod tests {
         let form = form(&[("operation_type", "stop_service"), ("service", "nginx")]);
         let page = NewOperationPage::new(&viewer(Role::Operator), Step::Confirm, &form, kind, now());
         let all = planned(&["web-1", "web-2"], "id");
-        let asked = page.clone().reviewed(&all, &[2], "seal".to_owned(), true).render().unwrap();
+        let asked =
+            page.clone().reviewed(&all, &[2], "seal".to_owned(), true, &["API_KEY"]).render().unwrap();
         assert!(
-            asked.contains("data-must-equal=\"2\"") && asked.contains("name=\"service\" value=\"nginx\"")
+            asked.contains("name=\"secret.API_KEY\"")
+                && asked.contains("data-must-equal=\"2\"")
+                && asked.contains("name=\"service\" value=\"nginx\"")
         );
-        let harmless = page.reviewed(&all, &[2], "seal".to_owned(), false).render().unwrap();
+        let harmless = page.reviewed(&all, &[2], "seal".to_owned(), false, &[]).render().unwrap();
         assert!(!harmless.contains("data-must-equal"));
     }
 
@@ -512,7 +474,7 @@ mod tests {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let page = NewOperationPage::new(&viewer(Role::Operator), Step::Confirm, &form(&[]), None, now());
         let html =
-            page.reviewed(&planned(&names, "id"), &[10_000], "seal".to_owned(), false).render().unwrap();
+            page.reviewed(&planned(&names, "id"), &[10_000], "seal".to_owned(), false, &[]).render().unwrap();
         assert!(html.contains("9500 more") && html.len() < 200_000, "{}", html.len());
     }
 
@@ -531,10 +493,10 @@ mod tests {
         for step in Step::ALL {
             let page = NewOperationPage::new(&viewer(Role::Admin), step, &form, Some(kind), now())
                 .titled(hostile)
-                .asking_where(&form, &small_fleet(), &[])
+                .asking_where(WhereForm::new(&form, &small_fleet(), &[]))
                 .with_preview(Preview::refused(hostile.to_owned()))
                 .asking_details(&form, kind, &[])
-                .reviewed(&planned(&["a"], hostile), &[1], String::new(), true);
+                .reviewed(&planned(&["a"], hostile), &[1], String::new(), true, &[hostile]);
             let html = page.render().unwrap();
             assert!(!html.contains("<script>alert") && html.contains("alert(1)"), "{step:?}");
         }

@@ -237,7 +237,17 @@ fn parts(counts: &[(TargetStatus, usize)], total: usize) -> Vec<(&'static str, S
 
 /// The parameters of the action and the way over the servers, in words. The command itself stands at each server.
 fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
-    let Some(members) = operation.parameters.as_object() else { return Vec::new() };
+    let mut facts = said(&operation.parameters);
+    facts.extend(way(&operation.strategy).map(|way| ("Way", way)));
+    // With one server the same words stand right below.
+    let command = operation.parameters.get("command").and_then(serde_json::Value::as_str);
+    facts.extend(command.filter(|_| targets > 1).map(|command| ("Command", exact(command))));
+    facts
+}
+
+/// The parameters of an action as they are stored, in words; without the text that it runs or puts down.
+pub(super) fn said(parameters: &serde_json::Value) -> Vec<(&'static str, String)> {
+    let Some(members) = parameters.as_object() else { return Vec::new() };
     let text = |name: &str| members.get(name).and_then(|value| value.as_str()).map(ToOwned::to_owned);
     let number = |name: &str| members.get(name).and_then(serde_json::Value::as_u64);
     let mut facts = Vec::new();
@@ -248,6 +258,20 @@ fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
     facts.extend(text("name").map(|name| ("Service", name)));
     if let Some(container) = members.get("container").and_then(|one| one.get("name")?.as_str()) {
         facts.push(("Container", view::clean(container, view::CELL_CHARS)));
+    }
+    for (name, title) in [
+        ("path", "File"),
+        ("validate", "Validated by"),
+        ("reload", "Reloaded by"),
+        ("owner", "Owner"),
+        ("run_as", "As the user"),
+        ("interpreter", "Interpreter"),
+    ] {
+        facts.extend(text(name).map(|value| (title, view::clean(&value, view::CELL_CHARS))));
+    }
+    if let Some(variables) = members.get("environment").and_then(|one| one.as_object()) {
+        let names: Vec<&str> = variables.keys().map(String::as_str).collect();
+        facts.push(("Variables", view::clean(&names.join(", "), view::CELL_CHARS)));
     }
     let list = |name: &str| {
         let items = members.get(name)?.as_array()?.iter().filter_map(serde_json::Value::as_str);
@@ -266,14 +290,11 @@ fn facts(operation: &Operation, targets: usize) -> Vec<(&'static str, String)> {
     if let Some(limit) = number("timeout_ms") {
         facts.push(("Time limit", took(limit).text.unwrap_or_default()));
     }
-    facts.extend(way(&operation.strategy).map(|way| ("Way", way)));
-    // With one server the same words stand right below.
-    facts.extend(text("command").filter(|_| targets > 1).map(|command| ("Command", exact(&command))));
     facts
 }
 
 /// How it goes over its servers, in words. None: all at once.
-fn way(stored: &serde_json::Value) -> Option<String> {
+pub(super) fn way(stored: &serde_json::Value) -> Option<String> {
     let strategy: Strategy = serde_json::from_value(stored.clone()).ok()?;
     let mut words = Vec::new();
     if !strategy.batches.is_empty() {

@@ -25,6 +25,7 @@ use super::operation_form::{OperationForm, Step};
 use super::operation_kinds::KINDS;
 use super::operation_look::Look;
 use super::operation_new::{NewOperationPage, Preview};
+use super::operation_where::WhereForm;
 use super::operations::{ListQuery, OperationsPage};
 use super::remote::Pager;
 use super::report::ReportPage;
@@ -39,7 +40,8 @@ use super::server::{
     ProcessesPage, ServiceQuery, ServicesPage, UsersPage,
 };
 use super::settings::{SettingsData, SettingsPage};
-use super::tasks::{TaskFormPage, TaskPage, TasksPage, empty_form, form_of};
+use super::task_form::{TaskFormPage, empty_form, form_of};
+use super::tasks::{TaskPage, TasksPage};
 use super::{KeptKey, Notice, NoticeKind};
 use crate::actions::Action;
 use crate::fleet::import::{ImportState, ItemState, JobItem, Place, Plan, Progress, Surroundings, plan};
@@ -413,11 +415,14 @@ fn task_pages(folder: &Folder) {
     folder.page("tasks-viewer", &TasksPage::new(&viewer(Role::Viewer), &[task()], now()));
     folder.page("tasks-empty", &TasksPage::new(&admin, &[], now()));
     folder.page("task", &TaskPage::new(&admin, &task(), &task_runs(), Pager::of(None), now()));
-    folder.page("task-form", &TaskFormPage::new(&admin, None, empty_form(), &[], now()));
+    folder.page("task-form", &TaskFormPage::new(&admin, None, &empty_form(), (&[], &[]), &[], now()));
     let named = Some(("7".to_owned(), "nightly".to_owned()));
     let known = crate::tasks::preview("@daily", "UTC", now()).ok();
-    folder
-        .page("task-edit", &TaskFormPage::new(&admin, named, form_of(&task()), &[], now()).previewed(known));
+    folder.page(
+        "task-edit",
+        &TaskFormPage::new(&admin, named, &form_of(&task()), (&small_fleet(), &[]), &[], now())
+            .previewed(known),
+    );
 }
 
 fn group_pages(folder: &Folder) {
@@ -466,7 +471,7 @@ fn wizard_pages(folder: &Folder) {
     let page = |step, kind| NewOperationPage::new(&admin, step, &form, kind, now());
     let kind = KINDS.iter().find(|kind| kind.word == "stop_service");
     folder.page("wizard-action", &page(Step::Action, kind));
-    let asking = page(Step::Targets, kind).asking_where(&form, &servers, &views);
+    let asking = page(Step::Targets, kind).asking_where(WhereForm::new(&form, &servers, &views));
     folder.page("wizard-targets", &asking.clone().with_preview(Preview::of(&chosen)));
     folder.page(
         "wizard-targets-wrong",

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::model::{Rights, Role, SessionId, Timestamp, TokenId};
+use crate::model::{Rights, Role, SessionId, Timestamp, TokenId, WhenBusy};
 use crate::web::view::{self, When};
 
 use super::form::{Field, FieldProblem};
@@ -54,10 +54,12 @@ pub struct SettingsData {
     pub keeping: KeepingData,
     /// Seconds between two readings of heavy sections, as they are or as they were typed.
     pub heavy_seconds: String,
+    /// Where another operation is under way on a server.
+    pub when_busy: WhenBusy,
 }
 
 /// `GET /settings`, and the answer to its forms. The forms send: `/settings/tokens` name, role, expires_days
-/// (0: no end); `/settings/cadence` heavy_seconds; `/settings/password` current_password, password, password_again.
+/// (0: no end); `/settings/cadence` heavy_seconds; `/settings/operations` when_busy; `/settings/password` current_password, password, password_again.
 #[derive(Debug, Clone, Template)]
 #[template(path = "pages/settings.html")]
 pub struct SettingsPage {
@@ -73,6 +75,7 @@ pub struct SettingsPage {
     password_min_chars: usize,
     keeping: Keeping,
     heavy: Field,
+    busy: Vec<BusyChoice>,
     version: &'static str,
 }
 
@@ -130,8 +133,35 @@ impl SettingsPage {
                     .required()
                     .hint("From 1 to 3600. A server may have a time of its own; while somebody looks, they come with every reading."),
             ),
+            busy: WhenBusy::ALL.into_iter().map(|one| BusyChoice::new(one, data.when_busy)).collect(),
             keeping: Keeping::new(&viewer.csrf_token, &data.keeping, now),
         }
+    }
+}
+
+/// What may happen where another operation is under way.
+#[derive(Debug, Clone)]
+struct BusyChoice {
+    word: &'static str,
+    title: &'static str,
+    about: &'static str,
+    is_chosen: bool,
+}
+
+impl BusyChoice {
+    fn new(one: WhenBusy, current: WhenBusy) -> Self {
+        let (title, about) = match one {
+            WhenBusy::Share => {
+                ("Run beside it", "Only what does the very same on a server is not begun a second time.")
+            }
+            WhenBusy::Queue => {
+                ("Wait for it", "On each server an operation waits for those that began before it.")
+            }
+            WhenBusy::Refuse => {
+                ("Refuse", "The new operation is not begun, and says which one is under way.")
+            }
+        };
+        Self { word: one.name(), title, about, is_chosen: one == current }
     }
 }
 

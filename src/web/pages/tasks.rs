@@ -1,39 +1,18 @@
-//! Tasks: the list, one with its history, and the form that says what a task is.
+//! Tasks: the list, and one with its history.
 
 use askama::Template;
 
-use crate::model::{Cause, Missed, Overlap, Role, RunStatus, Task, TaskRun, Timestamp};
-use crate::tasks::{CRON_CHARS, DEFAULT_ZONE, Preview, Schedule, TaskView};
+use crate::model::{Cause, Missed, Overlap, Role, RunStatus, TaskRun, Timestamp};
+use crate::tasks::{Schedule, TaskView};
 use crate::web::view::{self, Value, When};
 
-use super::form::{Field, FieldProblem};
 use super::remote::{Pager, took};
-use super::{Badge, Choice, Chrome, Section, Viewer};
+use super::{Badge, Chrome, Section, Viewer};
 
 /// Runs on a page.
 pub const PER_PAGE: u32 = 50;
 /// Servers that a row names.
 const NAMED: usize = 3;
-/// Kinds of actions for which the form has fields.
-const KINDS: [(&str, &str); 5] = [
-    ("run_command", "Run a command"),
-    ("restart_service", "Restart a service"),
-    ("start_service", "Start a service"),
-    ("stop_service", "Stop a service"),
-    ("reload_service", "Reload a service"),
-];
-
-/// What was filled in, as text; a field that is not there is empty.
-#[derive(Debug, Clone, Default)]
-pub struct TaskForm(pub Vec<(String, String)>);
-
-impl TaskForm {
-    #[must_use]
-    pub fn text(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.trim())
-    }
-}
-
 impl Badge {
     #[must_use]
     pub(super) const fn run(status: RunStatus) -> Self {
@@ -206,7 +185,10 @@ impl TaskPage {
             enabled: task.enabled,
             schedule: words(view),
             facts: facts(view),
-            command: task.parameters.get("command").and_then(|text| text.as_str()).map(super::remote::exact),
+            command: ["command", "script", "content"]
+                .iter()
+                .find_map(|name| task.parameters.get(*name)?.as_str())
+                .map(super::remote::exact),
             next: next.map(|(at, wall)| (wall.clone(), When::new(Some(*at), now))).collect(),
             runs: shown.iter().map(|run| RunRow::new(run, zone.as_ref(), now)).collect(),
             pager,
@@ -217,9 +199,10 @@ impl TaskPage {
 fn facts(view: &TaskView) -> Vec<(&'static str, String)> {
     let task = &view.task;
     let span = |span: std::time::Duration| view::duration(Some(span.as_secs_f64())).text.unwrap_or_default();
-    let mut facts = vec![
-        ("Does", view::clean(&view.title, view::TEXT_CHARS)),
-        ("On", servers(view)),
+    let mut facts = vec![("Does", view::clean(&view.title, view::TEXT_CHARS)), ("On", servers(view))];
+    facts.extend(super::operation_progress::said(&task.parameters));
+    facts.extend(super::operation_progress::way(&task.strategy).map(|way| ("Goes over them", way)));
+    facts.extend([
         ("Schedule", format!("{} in {}", view::clean(&task.cron, view::TEXT_CHARS), task.time_zone)),
         ("Acts as", view::clean(&task.owner_name, 80)),
         (
@@ -245,7 +228,7 @@ fn facts(view: &TaskView) -> Vec<(&'static str, String)> {
                 }
             },
         ),
-    ];
+    ]);
     if task.retries > 0 {
         facts.push((
             "After a failure",
@@ -254,9 +237,6 @@ fn facts(view: &TaskView) -> Vec<(&'static str, String)> {
     }
     if !task.jitter.is_zero() {
         facts.push(("Begins", format!("up to {} later than its time", span(task.jitter))));
-    }
-    if task.strategy.as_object().is_some_and(|strategy| strategy.keys().any(|key| key != "when_busy")) {
-        facts.push(("Goes over its servers with", view::clean(&task.strategy.to_string(), view::TEXT_CHARS)));
     }
     facts
 }
@@ -281,196 +261,6 @@ impl RunRow {
             took: took_ms.and_then(|ms| u64::try_from(ms).ok()).map(took),
         }
     }
-}
-
-/// `GET /tasks/new`, `GET /tasks/{id}/edit`, and the answers to their form.
-#[derive(Debug, Clone, Template)]
-#[template(path = "pages/task_form.html")]
-pub struct TaskFormPage {
-    pub chrome: Chrome,
-    /// None: it is to be made.
-    task: Option<(String, String)>,
-    action: String,
-    form: TaskForm,
-    kinds: Vec<Choice>,
-    overlaps: Vec<Choice>,
-    missed: Vec<Choice>,
-    busy: Vec<Choice>,
-    names: Vec<Field>,
-    times: Vec<Field>,
-    policy: Vec<Field>,
-    enabled: bool,
-    preview: Option<Preview>,
-}
-
-/// The form as a new task has it.
-#[must_use]
-pub fn empty_form() -> TaskForm {
-    let pairs = [
-        ("time_zone", DEFAULT_ZONE),
-        ("jitter_s", "0"),
-        ("missed_limit", "10"),
-        ("missed_grace_s", "3600"),
-        ("retries", "0"),
-        ("retry_wait_s", "60"),
-        ("enabled", "true"),
-    ];
-    TaskForm(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
-}
-
-/// The form as a task fills it.
-#[must_use]
-pub fn form_of(view: &TaskView) -> TaskForm {
-    let Task { selector, parameters, strategy, .. } = &view.task;
-    let task = &view.task;
-    let word = |value: Option<&serde_json::Value>| match value {
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(serde_json::Value::Number(number)) => number.to_string(),
-        Some(serde_json::Value::Bool(value)) => value.to_string(),
-        Some(serde_json::Value::Array(items)) => {
-            let words =
-                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
-            words.collect::<Vec<_>>().join(",")
-        }
-        _ => String::new(),
-    };
-    let timeout_s =
-        parameters.get("timeout_ms").and_then(serde_json::Value::as_u64).map(|ms| ms.div_ceil(1000));
-    let mut pairs = vec![
-        ("name", task.name.clone()),
-        ("description", task.description.clone()),
-        ("cron", task.cron.clone()),
-        ("time_zone", task.time_zone.clone()),
-        ("operation_type", task.kind.clone()),
-        ("service", word(parameters.get("name"))),
-        ("command", word(parameters.get("command"))),
-        ("sudo", word(parameters.get("sudo"))),
-        ("timeout_s", timeout_s.map(|seconds| seconds.to_string()).unwrap_or_default()),
-        ("server", view.server_names.join(" ")),
-        ("group", selector.groups.join(", ")),
-        ("tag", selector.tags.join(", ")),
-        ("region", selector.regions.join(", ")),
-        ("environment", selector.environments.join(", ")),
-        ("all", selector.all.to_string()),
-        ("jitter_s", task.jitter.as_secs().to_string()),
-        ("overlap", task.overlap.to_string()),
-        ("missed", task.missed.to_string()),
-        ("missed_limit", task.missed_limit.to_string()),
-        ("missed_grace_s", task.missed_grace.as_secs().to_string()),
-        ("retries", task.retries.to_string()),
-        ("retry_wait_s", task.retry_wait.as_secs().to_string()),
-        ("enabled", task.enabled.to_string()),
-    ];
-    for name in ["batches", "parallelism", "max_failures", "pause_s", "health_gate_s", "when_busy"] {
-        pairs.push((name, word(strategy.get(name))));
-    }
-    TaskForm(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-}
-
-impl TaskFormPage {
-    /// `task` by id and name; None: it is to be made.
-    #[must_use]
-    pub fn new(
-        viewer: &Viewer,
-        task: Option<(String, String)>,
-        form: TaskForm,
-        problems: &[FieldProblem],
-        now: Timestamp,
-    ) -> Self {
-        let kind = form.text("operation_type").to_owned();
-        let mut kinds: Vec<Choice> =
-            KINDS.iter().map(|(value, text)| Choice::of(value, text, &kind)).collect();
-        if !kind.is_empty() && !kinds.iter().any(|choice| choice.selected) {
-            kinds.push(Choice::of(&kind, &kind.replace('_', " "), &kind));
-        }
-        let chosen = |name: &str, choices: &[(&str, &str)]| {
-            choices.iter().map(|(value, text)| Choice::of(value, text, form.text(name))).collect::<Vec<_>>()
-        };
-        let title = task.as_ref().map_or_else(|| "New task".to_owned(), |(_, name)| format!("Edit {name}"));
-        let action =
-            task.as_ref().map_or_else(|| "/tasks/new".to_owned(), |(id, _)| format!("/tasks/{id}/edit"));
-        Self {
-            chrome: Chrome::new(&title, Section::Tasks, None, viewer, now),
-            kinds,
-            overlaps: chosen(
-                "overlap",
-                &[
-                    ("skip", "Leave it out"),
-                    ("queue", "Begin it afterwards"),
-                    ("allow", "Begin it beside the other"),
-                ],
-            ),
-            missed: chosen(
-                "missed",
-                &[
-                    ("skip", "Leave them out"),
-                    ("once", "Make up for the last"),
-                    ("all", "Make up for the last ones"),
-                ],
-            ),
-            busy: chosen(
-                "when_busy",
-                &[
-                    ("share", "Run beside it"),
-                    ("queue", "Wait until it has ended"),
-                    ("refuse", "Begin nothing"),
-                ],
-            ),
-            names: name_fields(&form, problems),
-            times: time_fields(&form, problems),
-            policy: policy_fields(&form, problems),
-            enabled: form.text("enabled") == "true",
-            preview: None,
-            task,
-            action,
-            form,
-        }
-    }
-
-    /// With the next runs of what stands in it.
-    #[must_use]
-    pub fn previewed(mut self, preview: Option<Preview>) -> Self {
-        self.preview = preview;
-        self
-    }
-}
-
-fn name_fields(form: &TaskForm, problems: &[FieldProblem]) -> Vec<Field> {
-    let fields = vec![
-        Field::line("name", "Name", form.text("name"), 80).placeholder("Nightly backup").required(),
-        Field::line("description", "Description", form.text("description"), 500),
-    ];
-    fields.into_iter().map(|field| field.judged(problems)).collect()
-}
-
-fn time_fields(form: &TaskForm, problems: &[FieldProblem]) -> Vec<Field> {
-    let cron_chars = u32::try_from(CRON_CHARS).unwrap_or(u32::MAX);
-    let fields = vec![
-        Field::line("cron", "Schedule", form.text("cron"), cron_chars)
-            .placeholder("30 3 * * mon-fri")
-            .hint("Minute, hour, day, month, weekday; or @hourly, @daily, @weekly, @monthly, @yearly.")
-            .required(),
-        Field::line("time_zone", "Time zone", form.text("time_zone"), 64)
-            .placeholder("Europe/Berlin")
-            .hint("Its changes of the clock are followed.")
-            .required(),
-    ];
-    fields.into_iter().map(|field| field.judged(problems)).collect()
-}
-
-fn policy_fields(form: &TaskForm, problems: &[FieldProblem]) -> Vec<Field> {
-    let number = |name: &'static str, label: &'static str, least: u32, most: u32| {
-        Field::number(name, label, form.text(name), least, most)
-    };
-    let fields = vec![
-        number("missed_limit", "At most so many missed ones", 1, 100),
-        number("missed_grace_s", "Missed at most … seconds ago", 0, 604_800),
-        number("retries", "Retries after a failure", 0, 10).hint("On the servers where it failed."),
-        number("retry_wait_s", "Seconds before each", 0, 86_400),
-        number("jitter_s", "Begins up to … seconds later", 0, 3600)
-            .hint("Spreads tasks that share a time; the same for the same time."),
-    ];
-    fields.into_iter().map(|field| field.judged(problems)).collect()
 }
 
 #[cfg(test)]
@@ -513,14 +303,5 @@ mod tests {
             assert!(html.contains(text), "{text}");
         }
         assert!(!html.contains("<b>evil"), "{html}");
-    }
-
-    #[test]
-    fn the_form_keeps_what_was_typed_and_says_what_is_wrong() {
-        let form = form_of(&task());
-        let problem = FieldProblem { field: "cron".to_owned(), sentence: "This never runs.".to_owned() };
-        let page = TaskFormPage::new(&viewer(Role::Operator), None, form, &[problem], now());
-        let html = page.render().unwrap();
-        assert!(html.contains("This never runs.") && html.contains("30 3 * * mon-fri"), "{html}");
     }
 }

@@ -104,15 +104,20 @@ async fn processes(request: Request, services: Services) -> Result<Response, Fai
 }
 
 async fn services_tab(request: Request, services: Services) -> Result<Response, Failure> {
-    services_page(&request, &services, StatusCode::OK, None)
+    // Of one that is watched: its form, to be changed.
+    let edited = match request.query("watch").filter(|name| !name.is_empty()) {
+        Some(name) => Some(WatchForm::of(&*services.fleet.watched_service(request.caller()?, name)?)),
+        None => None,
+    };
+    services_page(&request, &services, StatusCode::OK, edited.as_ref())
 }
 
-/// `refused`: the form that watches a service, with what is wrong in it.
+/// `form`: the form that watches a service, with what is wrong in it, or that of one that is edited.
 pub(super) fn services_page(
     request: &Request,
     services: &Services,
     status: StatusCode,
-    refused: Option<&WatchForm>,
+    form: Option<&WatchForm>,
 ) -> Result<Response, Failure> {
     let caller = request.caller()?;
     let state = services.fleet.get(caller, request.param(0))?;
@@ -128,8 +133,8 @@ pub(super) fn services_page(
         services.clock.now(),
     );
     page.chrome.notice = done(request);
-    if let Some(form) = refused {
-        page.refused(&state, form);
+    if let Some(form) = form {
+        page.filled(&state, form);
     }
     show(status, &page)
 }

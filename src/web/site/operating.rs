@@ -79,7 +79,12 @@ async fn operation_page(
 ) -> Result<Response, Failure> {
     let view = services.operations.get(request.caller()?, request.param(0)).await?;
     let look = Look::of(|name| request.query(name));
-    let mut page = OperationPage::new(&viewer(request)?, &view, &look, services.clock.now());
+    let task = match services.tasks.of_operation(view.operation.id).await? {
+        Some(name) => services.tasks.get(request.caller()?, &name).await.ok(),
+        None => None,
+    };
+    let page = OperationPage::new(&viewer(request)?, &view, &look, services.clock.now());
+    let mut page = page.begun_by(task.as_ref().map(|view| &view.task));
     page.chrome.notice = notice;
     show(status, &page)
 }

@@ -8,8 +8,9 @@ use super::super::error::{Failure, problem};
 use super::super::pages::Notice;
 use super::super::pages::form::FieldProblem;
 use super::super::pages::operation_form::{OperationForm, Step};
-use super::super::pages::operation_kinds::{Kind, offered};
+use super::super::pages::operation_kinds::{Kind, offered_as};
 use super::super::pages::operation_new::{NewOperationPage, Preview, phrase};
+use super::super::pages::operation_where::WhereForm;
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
 use super::{acting::impediment, doors, show, tags, viewer};
@@ -93,13 +94,17 @@ struct Draft {
 impl Draft {
     fn of(caller: &Caller, services: &Services, form: OperationForm) -> Self {
         let word = form.text("operation_type");
-        let kind = offered(caller.role).find(|kind| kind.word == word);
+        let kind = offered_as(caller.role, word);
         let kind = kind.ok_or_else(|| Wrong::missing("Choose what is to be done."));
         let action = kind.clone().and_then(|kind| {
             let action = Action::parse(kind.word, |name| form.parameter(kind, name));
             action.map_err(|error| OperationError::from(error).into())
         });
         Self { kind, servers: servers(caller, services, &form), action, strategy: strategy(&form), form }
+    }
+
+    fn secret_names(&self) -> Vec<&str> {
+        self.kind.as_ref().map_or_else(|_| Vec::new(), |kind| self.form.secret_names(kind))
     }
 
     /// Why this step cannot be left. None: it holds.
@@ -131,8 +136,8 @@ impl Draft {
     }
 }
 
-fn selector(form: &OperationForm) -> Result<Selector, Wrong> {
-    let one = |name: &str| Some(form.text(name)).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+/// Which servers are meant, as the form says it.
+pub(super) fn selector(form: &OperationForm) -> Result<Selector, Wrong> {
     let invalid = |error: InvalidServer| Wrong::of_field("", error.to_string());
     let listed = |name: &str| form.all(name).iter().flat_map(|text| tags(text)).collect::<Vec<_>>();
     let health =
@@ -142,10 +147,13 @@ fn selector(form: &OperationForm) -> Result<Selector, Wrong> {
         servers: listed("server"),
         groups: listed("group"),
         tags: listed("tag"),
-        regions: one("region").into_iter().collect(),
-        environments: one("environment").into_iter().collect(),
+        regions: form.all("region"),
+        environments: form.all("environment"),
         health,
-        status: one("status").map(|word| word.parse().map_err(invalid)).transpose()?,
+        status: Some(form.text("status"))
+            .filter(|word| !word.is_empty())
+            .map(|word| word.parse().map_err(invalid))
+            .transpose()?,
     })
 }
 
@@ -227,7 +235,7 @@ fn page(
     let mut is_told = false;
     if step == Step::Targets {
         let all = services.fleet.list(caller, &ServerFilter::default())?;
-        page = page.asking_where(form, &all, &services.fleet.groups(caller)?);
+        page = page.asking_where(WhereForm::new(form, &all, &services.fleet.groups(caller)?));
     }
     page = match (&draft.servers, step, wrong) {
         (Ok((_, states)), ..) => page.with_preview(preview(caller, services, states)),
@@ -299,8 +307,9 @@ fn confirm(
     let planned = services.operations.plan_order(request.caller()?, &order)?;
     let sizes = batch_sizes(&planned);
     let is_dangerous = draft.kind.as_ref().is_ok_and(|kind| kind.is_dangerous);
+    let secrets = draft.secret_names();
     let page = page(request, services, draft, Step::Confirm, wrong)?;
-    let page = page.reviewed(&planned, &sizes, seal(&order, &planned), is_dangerous);
+    let page = page.reviewed(&planned, &sizes, seal(&order, &planned), is_dangerous, &secrets);
     show(wrong.map_or(StatusCode::OK, |wrong| wrong.status), &page)
 }
 
@@ -321,6 +330,10 @@ async fn begin(request: Request, services: Services) -> Result<Response, Failure
         let why =
             "This is not what was shown: the form or the servers changed. Look again; nothing was sent.";
         return refused(StatusCode::CONFLICT, why.to_owned());
+    }
+    if let Some(name) = draft.secret_names().into_iter().find(|name| draft.form.secret(name).is_none()) {
+        let why = format!("Give the value of the secret variable {name}; nothing was sent.");
+        return refused(StatusCode::UNPROCESSABLE_ENTITY, why);
     }
     let expected = phrase(&planned);
     if draft.kind.as_ref().is_ok_and(|kind| kind.is_dangerous) && typed != expected {

@@ -16,7 +16,7 @@ use crate::auth::{AuthError, NewToken, PASSWORD_MIN_CHARS};
 use crate::export::ExportError;
 use crate::fleet::{FleetError, ServerFilter};
 use crate::history::HistoryHealth;
-use crate::model::{Actor, OrganizationId, Rights, Role, Secret, ServerNumber};
+use crate::model::{Actor, OrganizationId, Rights, Role, Secret, ServerNumber, WhenBusy};
 use crate::services::Services;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -29,6 +29,7 @@ pub fn routes() -> Vec<Route> {
         Route::post("/settings/tokens/{id}/revoke", Access::ADMIN, revoke_token),
         Route::post("/settings/retention", Access::ADMIN, set_retention),
         Route::post("/settings/cadence", Access::ADMIN, set_cadence),
+        Route::post("/settings/operations", Access::ADMIN, set_when_busy),
         Route::post("/settings/password", Access::VIEWER, change_password),
         Route::post("/settings/sessions/{id}/revoke", Access::VIEWER, revoke_session),
     ]
@@ -82,6 +83,7 @@ async fn answer(
             Ok(form) if form.optional("heavy_seconds").is_some() => form.text("heavy_seconds").to_owned(),
             _ => (f64::from(services.fleet.default_heavy_interval_ms(caller)?) / 1000.0).to_string(),
         },
+        when_busy: services.operations.when_busy(caller)?,
         keeping: keeping(request, services, retention).await?,
     };
     let mut page = SettingsPage::new(&viewer(request)?, &data, services.clock.now());
@@ -171,6 +173,14 @@ async fn set_cadence(request: Request, services: Services) -> Result<Response, F
         }
         Err(error) => Err(error.into()),
     }
+}
+
+async fn set_when_busy(request: Request, services: Services) -> Result<Response, Failure> {
+    let word = request.form()?;
+    let wanted = WhenBusy::parse(word.text("when_busy"))
+        .ok_or_else(|| Failure::invalid("when_busy is share, queue or refuse"))?;
+    services.operations.set_when_busy(request.caller()?, wanted).await?;
+    Ok(see_other("/settings?done=saved#operations"))
 }
 
 async fn create_token(request: Request, services: Services) -> Result<Response, Failure> {

@@ -6,24 +6,24 @@ use warp::reply::Response;
 use super::super::error::{Failure, problem};
 use super::super::pages::Notice;
 use super::super::pages::form::FieldProblem;
-use super::super::pages::operation_form::OperationForm;
+use super::super::pages::operation_kinds::offered_as;
 use super::super::pages::remote::Pager;
-use super::super::pages::tasks::{
-    PER_PAGE, TaskForm, TaskFormPage, TaskPage, TasksPage, empty_form, form_of,
-};
+use super::super::pages::task_form::{TaskForm, TaskFormPage, empty_form, form_of};
+use super::super::pages::tasks::{PER_PAGE, TaskPage, TasksPage};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, see_other};
-use super::{done, doors, operation_new, show, tags, viewer};
+use super::{done, doors, operation_new, show, viewer};
 use crate::actions::Action;
-use crate::model::Selector;
-use crate::operations::parameter;
+use crate::fleet::ServerFilter;
+use crate::model::Role;
+use crate::operations::stored_action;
 use crate::services::Services;
 use crate::tasks::{TaskEdit, TaskView, preview};
 
-/// A command, and the names of a fleet.
-const FORM_BYTES: usize = 512 * 1024;
-/// Fields of the form; what else an action was given stays as it is.
-const FIELDS: [&str; 4] = ["service", "command", "sudo", "timeout_s"];
+/// A file, and the names of a fleet.
+const FORM_BYTES: usize = 2 * 1024 * 1024;
+/// As the button says it that asks for the fields of another kind.
+const LOOKS_AT_FIELDS: &str = "fields";
 
 /// The routes of this file.
 pub fn routes() -> Vec<Route> {
@@ -72,24 +72,26 @@ fn form_page(
     request: &Request,
     services: &Services,
     task: Option<&TaskView>,
-    form: TaskForm,
+    form: &TaskForm,
+    problems: &[FieldProblem],
 ) -> Result<TaskFormPage, Failure> {
+    let (caller, now) = (request.caller()?, services.clock.now());
     let task = task.map(|view| (view.task.id.to_string(), view.task.name.clone()));
-    let now = services.clock.now();
     let known = preview(form.text("cron"), form.text("time_zone"), now).ok();
-    Ok(TaskFormPage::new(&viewer(request)?, task, form, &[], now).previewed(known))
+    let all = (&*services.fleet.list(caller, &ServerFilter::default())?, &*services.fleet.groups(caller)?);
+    Ok(TaskFormPage::new(&viewer(request)?, task, form, all, problems, now).previewed(known))
 }
 
 async fn new(request: Request, services: Services) -> Result<Response, Failure> {
-    let mut form = empty_form();
-    // From elsewhere, with something chosen.
-    form.0.extend(request.query.iter().cloned());
-    show(StatusCode::OK, &form_page(&request, &services, None, form)?)
+    // From elsewhere, with something chosen: that goes before.
+    let mut form = TaskForm(request.query.clone());
+    form.0.extend(empty_form().0);
+    show(StatusCode::OK, &form_page(&request, &services, None, &form, &[])?)
 }
 
 async fn edit(request: Request, services: Services) -> Result<Response, Failure> {
     let view = services.tasks.get(request.caller()?, request.param(0)).await?;
-    show(StatusCode::OK, &form_page(&request, &services, Some(&view), form_of(&view))?)
+    show(StatusCode::OK, &form_page(&request, &services, Some(&view), &form_of(&view), &[])?)
 }
 
 /// The form again, with what is wrong at its field, or above it.
@@ -97,52 +99,36 @@ fn refused(
     request: &Request,
     services: &Services,
     task: Option<&TaskView>,
-    form: TaskForm,
+    form: &TaskForm,
     failure: &Failure,
 ) -> Result<Response, Failure> {
     let problem = problem(failure);
     let sentence = doors::sentence(&problem.detail);
     let field = problem.more.get("field").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    let named = task.map(|view| (view.task.id.to_string(), view.task.name.clone()));
-    let now = services.clock.now();
-    let known = preview(form.text("cron"), form.text("time_zone"), now).ok();
     let problems = [FieldProblem { field, sentence: sentence.clone() }];
-    let mut page = TaskFormPage::new(&viewer(request)?, named, form, &problems, now).previewed(known);
+    let mut page = form_page(request, services, task, form, &problems)?;
     page.chrome.notice = Some(Notice::problem(sentence));
     show(problem.status, &page)
 }
 
-/// What the form says; what it has no field for stays as it was.
-fn said(form: &TaskForm, before: Option<&TaskView>) -> Result<TaskEdit, Failure> {
-    let kind = form.text("operation_type");
-    let known =
-        before.filter(|view| view.task.kind == kind).and_then(|view| view.task.parameters.as_object());
-    let selector_before = before.map(|view| &view.task.selector);
-    let parameters = |name: &str| {
-        if FIELDS.contains(&name) {
-            return Some(form.text(name)).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+/// What is done. A kind that the form does not offer stays as it was.
+fn action(form: &TaskForm, before: Option<&TaskView>, role: Role) -> Result<Action, Failure> {
+    let (word, order) = (form.text("operation_type"), form.order());
+    match (offered_as(role, word), before) {
+        (Some(kind), _) => Ok(Action::parse(kind.word, |name| order.parameter(kind, name))?),
+        (None, Some(view)) if view.task.kind == word => {
+            Ok(stored_action(&view.task.kind, &view.task.parameters)?)
         }
-        // A service is stored under this name, and the form asks for it under another.
-        known
-            .filter(|_| name != "name" || !kind.ends_with("_service"))
-            .and_then(|known| parameter(known)(name))
-    };
-    let action = Action::parse(kind, parameters)?;
-    let strategy = operation_new::strategy(&OperationForm::of(form.0.clone()))?;
-    let list = |name: &str| -> Vec<String> {
-        let words = form.text(name).split(',').map(str::trim).filter(|word| !word.is_empty());
-        words.map(str::to_owned).collect()
-    };
-    let selector = Selector {
-        all: form.text("all") == "true",
-        servers: tags(form.text("server")),
-        groups: list("group"),
-        tags: tags(form.text("tag")),
-        regions: list("region"),
-        environments: list("environment"),
-        health: selector_before.map(|before| before.health.clone()).unwrap_or_default(),
-        status: selector_before.and_then(|before| before.status),
-    };
+        (None, _) => Err(Failure::invalid("choose what the task does")),
+    }
+}
+
+/// What the form says.
+fn said(form: &TaskForm, before: Option<&TaskView>, role: Role) -> Result<TaskEdit, Failure> {
+    let action = action(form, before, role)?;
+    let order = form.order();
+    let strategy = operation_new::strategy(&order)?;
+    let selector = operation_new::selector(&order)?;
     let number = |name: &'static str| match form.text(name) {
         "" => Ok(None),
         text => text.parse::<u32>().map(Some).map_err(|_| Failure::Field {
@@ -174,7 +160,7 @@ fn said(form: &TaskForm, before: Option<&TaskView>) -> Result<TaskEdit, Failure>
     })
 }
 
-/// Only the next runs of what was typed are asked for.
+/// Only the next runs of what was typed are asked for, or the fields of another kind of action.
 fn only_looks(form: &TaskForm) -> bool {
     !form.text("look").is_empty()
 }
@@ -183,26 +169,28 @@ fn looked(
     request: &Request,
     services: &Services,
     task: Option<&TaskView>,
-    form: TaskForm,
+    form: &TaskForm,
 ) -> Result<Response, Failure> {
     match preview(form.text("cron"), form.text("time_zone"), services.clock.now()) {
-        Ok(_) => show(StatusCode::OK, &form_page(request, services, task, form)?),
-        Err(error) => refused(request, services, task, form, &error.into()),
+        Err(error) if form.text("look") != LOOKS_AT_FIELDS => {
+            refused(request, services, task, form, &error.into())
+        }
+        _ => show(StatusCode::OK, &form_page(request, services, task, form, &[])?),
     }
 }
 
 async fn create(request: Request, services: Services) -> Result<Response, Failure> {
     let form = TaskForm(request.form()?.pairs());
     if only_looks(&form) {
-        return looked(&request, &services, None, form);
+        return looked(&request, &services, None, &form);
     }
-    let made = match said(&form, None) {
+    let made = match said(&form, None, request.caller()?.role) {
         Ok(edit) => services.tasks.create(request.caller()?, edit).await.map_err(Failure::from),
         Err(failure) => Err(failure),
     };
     match made {
         Ok(view) => Ok(see_other(&format!("/tasks/{}?done=task-made", view.task.id))),
-        Err(failure) => refused(&request, &services, None, form, &failure),
+        Err(failure) => refused(&request, &services, None, &form, &failure),
     }
 }
 
@@ -211,15 +199,15 @@ async fn save(request: Request, services: Services) -> Result<Response, Failure>
     let view = services.tasks.get(caller, id).await?;
     let form = TaskForm(request.form()?.pairs());
     if only_looks(&form) {
-        return looked(&request, &services, Some(&view), form);
+        return looked(&request, &services, Some(&view), &form);
     }
-    let saved = match said(&form, Some(&view)) {
+    let saved = match said(&form, Some(&view), caller.role) {
         Ok(edit) => services.tasks.edit(caller, id, edit).await.map_err(Failure::from),
         Err(failure) => Err(failure),
     };
     match saved {
         Ok(view) => Ok(see_other(&format!("/tasks/{}?done=saved", view.task.id))),
-        Err(failure) => refused(&request, &services, Some(&view), form, &failure),
+        Err(failure) => refused(&request, &services, Some(&view), &form, &failure),
     }
 }
 

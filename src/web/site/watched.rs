@@ -1,4 +1,4 @@
-//! The form on a server's services: watches a service by its processes, or no longer.
+//! The form on a server's services: watches a service by its processes, changes that, or watches it no longer.
 
 use warp::reply::Response;
 
@@ -16,6 +16,7 @@ use crate::services::Services;
 pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/servers/{id}/watched", Access::ADMIN, add),
+        Route::post("/servers/{id}/watched/{name}", Access::ADMIN, change),
         Route::post("/servers/{id}/watched/{name}/remove", Access::ADMIN, remove),
     ]
 }
@@ -25,11 +26,28 @@ async fn add(request: Request, services: Services) -> Result<Response, Failure> 
     let state = services.fleet.get(caller, request.param(0))?;
     let form = request.form()?;
     let name = state.server.name.to_string();
-    match services.fleet.add_watched_service(caller, edit(&form, &name)).await {
+    match services.fleet.add_watched_service(caller, edit(&form, &name, None)).await {
         Ok(_) => Ok(see_other(&format!("/servers/{name}/services?done=watched"))),
         Err(error) => {
             let mut typed = typed(&form);
             typed.problems = problems(&error)?;
+            let status = problem(&error.into()).status;
+            looking::services_page(&request, &services, status, Some(&typed))
+        }
+    }
+}
+
+async fn change(request: Request, services: Services) -> Result<Response, Failure> {
+    let caller = request.caller()?;
+    let name = services.fleet.get(caller, request.param(0))?.server.name.to_string();
+    let watched = services.fleet.watched_service(caller, request.param(1))?;
+    let form = request.form()?;
+    let edit = edit(&form, &name, Some(&watched.selector));
+    match services.fleet.edit_watched_service(caller, request.param(1), edit).await {
+        Ok(_) => Ok(see_other(&format!("/servers/{name}/services?done=saved"))),
+        Err(error) => {
+            let mut typed = typed(&form);
+            (typed.edited, typed.problems) = (Some(watched.name.clone()), problems(&error)?);
             let status = problem(&error.into()).status;
             looking::services_page(&request, &services, status, Some(&typed))
         }
@@ -61,9 +79,15 @@ fn names(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-fn edit(form: &Form, server: &str) -> WatchedServiceEdit {
+/// What the form says. Conditions that it has no field for stay as they were, and so do all of them while nobody changes
+/// its tags and groups.
+fn edit(form: &Form, server: &str, before: Option<&Selector>) -> WatchedServiceEdit {
     let (tags, groups) = (tags(form.text("tags")), names(form.text("groups")));
     let own = if tags.is_empty() && groups.is_empty() { vec![server.to_owned()] } else { Vec::new() };
+    let selector = match before {
+        Some(before) if before.tags == tags && before.groups == groups => before.clone(),
+        before => Selector { servers: own, tags, groups, ..before.cloned().unwrap_or_default() },
+    };
     let text = |name: &str| Some(form.text(name).to_owned());
     WatchedServiceEdit {
         name: text("name"),
@@ -72,13 +96,14 @@ fn edit(form: &Form, server: &str) -> WatchedServiceEdit {
         start_command: text("start_command"),
         stop_command: text("stop_command"),
         sudo: Some(form.optional("sudo").is_some()),
-        selector: Some(Selector { servers: own, tags, groups, ..Selector::default() }),
+        selector: Some(selector),
     }
 }
 
 fn typed(form: &Form) -> WatchForm {
     let text = |name: &str| form.text(name).to_owned();
     WatchForm {
+        edited: None,
         name: text("name"),
         keywords: text("keywords"),
         description: text("description"),

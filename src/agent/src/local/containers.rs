@@ -1,17 +1,18 @@
 //! The containers of the machine: asks the engines over their sockets and reads the cgroups of what runs.
 //!
 //! HTTP/1.0 over a Unix socket: the engine answers without chunks and closes. Only GET, only the two questions below.
+//! Podman, which mostly runs without a socket, is asked by its program then, in the same order as the shell probe does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Reader, read_capped};
+use super::{Reader, read_capped, run_within};
 use crate::limits;
-use crate::proc::containers::{ContainersText, EngineText, id_of_cgroup};
+use crate::proc::containers::{ContainersText, EngineText, INSPECT_FORMAT, id_of_cgroup};
 
 /// All questions to one engine together; it answers a list of 200 containers in 50 ms.
 const TIME_LIMIT: Duration = Duration::from_secs(3);
@@ -29,22 +30,58 @@ const FILE_BYTES: u64 = 64 * 1024;
 const GROUPS: [&str; 4] =
     ["system.slice/docker-*", "machine.slice/libpod-*", "docker/*", "libpod_parent/libpod-*"];
 
+/// Where root's Podman keeps its containers.
+const STORAGE: &str = "/var/lib/containers/storage";
+
 impl Reader {
     pub(super) fn containers(&self) -> ContainersText {
         let mut text = ContainersText::default();
-        for (engine, sockets) in [
-            ("podman", ["/run/podman/podman.sock", "/var/run/podman/podman.sock"]),
-            ("docker", ["/run/docker.sock", "/var/run/docker.sock"]),
-        ] {
-            let mut sockets = sockets.iter().map(|path| self.path(path));
-            if let Some(socket) = sockets.find(|path| is_socket(path)) {
-                text.engines.push((engine, ask(&socket)));
+        for engine in ["podman", "docker"] {
+            if let Some(said) = self.engine(engine) {
+                text.engines.push((engine, said));
             }
         }
         if text.engines.iter().any(|(_, said)| matches!(said, EngineText::Answered { .. })) {
             self.add_groups(&mut text);
         }
         text
+    }
+
+    /// What an engine says over the first socket that this user may use. None: it is not there.
+    fn engine(&self, engine: &str) -> Option<EngineText> {
+        let mut said = None;
+        for socket in self.sockets(engine).iter().filter(|socket| is_socket(socket)) {
+            let answer = ask(socket);
+            let is_denied = matches!(answer, EngineText::Denied { .. });
+            said = Some(answer);
+            if !is_denied {
+                return said;
+            }
+        }
+        // A tree of files has no programs.
+        if engine == "podman" && self.root == Path::new("/") && is_program("podman") {
+            return self.podman_by_program().or(said);
+        }
+        said
+    }
+
+    fn sockets(&self, engine: &str) -> Vec<PathBuf> {
+        let name = if engine == "podman" { "podman/podman.sock" } else { "docker.sock" };
+        let mut folders = vec!["/run".to_owned(), "/var/run".to_owned()];
+        folders.extend(std::env::var("XDG_RUNTIME_DIR").ok().filter(|folder| folder.starts_with('/')));
+        folders.iter().map(|folder| self.path(&format!("{folder}/{name}"))).collect()
+    }
+
+    /// Root is asked for all, a user for what is its own. Denied: only root has any.
+    fn podman_by_program(&self) -> Option<EngineText> {
+        let is_root = self.path("/proc/self").metadata().is_ok_and(|found| found.uid() == 0);
+        let of_root = self.path(STORAGE).exists();
+        let home = std::env::var("HOME").unwrap_or_default();
+        let own = self.path(&format!("{home}/.local/share/containers/storage")).is_dir();
+        if own || (is_root && of_root) {
+            return Some(ask_podman().unwrap_or(EngineText::Silent));
+        }
+        of_root.then(denied)
     }
 
     fn add_groups(&self, text: &mut ContainersText) {
@@ -81,7 +118,17 @@ impl Reader {
     /// Paths of the cgroups of containers below `root`.
     fn groups(&self, root: &str) -> Vec<String> {
         let mut found = Vec::new();
-        for group in GROUPS {
+        let mut wanted: Vec<String> = GROUPS.iter().map(|group| (*group).to_owned()).collect();
+        for slice in self.names(&format!("{root}/user.slice")) {
+            // user-1000.slice has user@1000.service, below which the engines of that user make theirs.
+            let Some(uid) = slice.strip_prefix("user-").and_then(|rest| rest.strip_suffix(".slice")) else {
+                continue;
+            };
+            for engine in ["docker", "libpod"] {
+                wanted.push(format!("user.slice/{slice}/user@{uid}.service/user.slice/{engine}-*"));
+            }
+        }
+        for group in &wanted {
             let Some((folder, prefix)) = group.trim_end_matches('*').rsplit_once('/') else { continue };
             for name in self.names(&format!("{root}/{folder}")) {
                 let path = format!("{root}/{folder}/{name}");
@@ -118,7 +165,7 @@ fn ask(socket: &Path) -> EngineText {
     let list = match get(socket, "/containers/json?all=1", until) {
         Ok(list) => list,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return EngineText::Denied { user: std::env::var("USER").unwrap_or_default() };
+            return denied();
         }
         Err(_) => return EngineText::Silent,
     };
@@ -131,10 +178,38 @@ fn ask(socket: &Path) -> EngineText {
     EngineText::Answered { list, more }
 }
 
+/// As the shell probe names the user.
+fn denied() -> EngineText {
+    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    EngineText::Denied { user: name("LOGNAME").or_else(|| name("USER")).unwrap_or_default() }
+}
+
+fn is_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// None: it does not answer in time, or with an error.
+fn ask_podman() -> Option<EngineText> {
+    let until = Instant::now() + TIME_LIMIT;
+    // As JSON it says `[]` where it has none: no output at all is an error.
+    let listed = run_within(TIME_LIMIT, "podman", ["ps", "-a", "--format", "json"])?;
+    let ids = ids(&listed);
+    if ids.is_empty() {
+        return Some(EngineText::Answered { list: Vec::new(), more: Vec::new() });
+    }
+    let mut arguments = vec!["inspect", "--type", "container", "--format", INSPECT_FORMAT];
+    arguments.extend(ids.iter().take(DETAILS).map(String::as_str));
+    let left = until.saturating_duration_since(Instant::now());
+    let list = run_within(left, "podman", arguments)?;
+    Some(EngineText::Answered { list, more: Vec::new() })
+}
+
 /// The ids in a list, each once.
 fn ids(list: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(list);
-    let found = text.split("\"Id\":\"").skip(1).filter_map(|rest| rest.get(..64));
+    let found =
+        text.split("\"Id\":").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.get(..64));
     let is_id = |id: &&str| id.bytes().all(|byte| byte.is_ascii_hexdigit());
     found.filter(is_id).map(|id| (id.to_owned(), ())).collect::<BTreeMap<_, _>>().into_keys().collect()
 }

@@ -31,7 +31,7 @@ pub enum EngineText {
         /// What the list of the Engine API does not have, as [`details`] finds it; may be empty.
         more: Vec<u8>,
     },
-    /// Its socket is there, and this user may not use it.
+    /// It is there, and this user may not ask it.
     Denied { user: String },
     /// It is there and does not answer in time.
     Silent,
@@ -108,7 +108,7 @@ fn denied(engine: &str, user: &str) -> String {
     let user = if !user.is_empty() && user.chars().all(is_name) { user } else { "USER" };
     if engine == "podman" {
         return format!(
-            "{user} may not use Podman's socket; as {user}: systemctl --user enable --now podman.socket"
+            "{user} does not see the containers that root runs under Podman; read the server as root to see them"
         );
     }
     format!(

@@ -175,6 +175,7 @@ pub(crate) fn settings() -> SettingsData {
         is_this_one,
     };
     SettingsData {
+        when_busy: crate::model::WhenBusy::Queue,
         heavy_seconds: "30".to_owned(),
         keeping: crate::web::pages::keeping::tests::data(),
         public_key: Some(

@@ -69,6 +69,7 @@ pub(crate) fn operation(states: &[TargetStatus]) -> OperationView {
     let status = OperationStatus::of(states);
     let ended = !matches!(status, OperationStatus::Pending | OperationStatus::Running);
     OperationView {
+        archived: Vec::new(),
         operation: Operation {
             id: OperationId::new(Uuid::from_u128(42)),
             organization: OrganizationId::DEFAULT,

@@ -39,6 +39,8 @@ pub struct CommandForm {
     /// `docker` or `podman`.
     pub container_engine: String,
     pub label: String,
+    /// It goes on without its connection.
+    pub detached: bool,
 }
 
 impl CommandForm {
@@ -51,6 +53,10 @@ impl CommandForm {
                 "command" => &mut form.command,
                 "sudo" => {
                     form.sudo = value.as_ref() == "true";
+                    continue;
+                }
+                "detached" => {
+                    form.detached = value.as_ref() == "true";
                     continue;
                 }
                 "timeout_s" => &mut form.timeout_s,

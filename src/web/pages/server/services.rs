@@ -102,8 +102,8 @@ impl ServicesPage {
         }
     }
 
-    /// The form as it was sent, with what is wrong in it.
-    pub fn refused(&mut self, state: &ServerState, form: &WatchForm) {
+    /// The form as it was sent, with what is wrong in it, or that of one that is edited.
+    pub fn filled(&mut self, state: &ServerState, form: &WatchForm) {
         self.watch = Some(WatchPart::new(state, form));
     }
 }

@@ -1,6 +1,7 @@
 //! The form that watches a service by its processes, on the page of services.
 
 use crate::fleet::ServerState;
+use crate::model::WatchedService;
 use crate::web::view;
 
 use super::super::form::{Field, FieldProblem};
@@ -11,6 +12,8 @@ const LIST_CHARS: u32 = 4096;
 /// What the form said.
 #[derive(Debug, Clone, Default)]
 pub struct WatchForm {
+    /// The name of the one that is edited. None: a new one.
+    pub edited: Option<String>,
     pub name: String,
     /// Separated by line breaks.
     pub keywords: String,
@@ -23,9 +26,30 @@ pub struct WatchForm {
     pub problems: Vec<FieldProblem>,
 }
 
+impl WatchForm {
+    /// The form of one that is watched already.
+    #[must_use]
+    pub fn of(watched: &WatchedService) -> Self {
+        Self {
+            edited: Some(watched.name.clone()),
+            name: watched.name.clone(),
+            keywords: watched.keywords.join("\n"),
+            description: watched.description.clone(),
+            start_command: watched.start_command.clone().unwrap_or_default(),
+            stop_command: watched.stop_command.clone().unwrap_or_default(),
+            sudo: watched.sudo,
+            tags: watched.selector.tags.join(", "),
+            groups: watched.selector.groups.join(", "),
+            problems: Vec::new(),
+        }
+    }
+}
+
 /// The form as the page shows it.
 #[derive(Debug, Clone)]
 pub(super) struct WatchPart {
+    /// The name of the one that is edited.
+    pub(super) edited: Option<String>,
     /// Name and keywords.
     pub(super) here: Vec<(String, String)>,
     pub(super) name: Field,
@@ -44,6 +68,7 @@ impl WatchPart {
         let here =
             state.watched.iter().map(|one| (one.name.clone(), view::clean(&one.keywords.join(" "), 120)));
         Self {
+            edited: form.edited.clone(),
             here: here.collect(),
             name: judged(Field::line("name", "Name", &form.name, 64).placeholder("trading-bot").required()),
             keywords: judged(
