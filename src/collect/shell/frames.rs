@@ -461,3 +461,35 @@ fn files_of<'a>(part: &'a [u8], accept: impl Fn(&str) -> bool) -> Vec<(&'a str, 
         |(path, from, to): (&'a str, usize, usize)| (path, part.get(from..to.max(from)).unwrap_or_default());
     found.into_iter().map(cut).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_table_of_mounts_is_noticed_at_once_and_the_same_one_is_not_taken_apart_again() {
+        let (nonce, hello) = (Nonce::new("w".to_owned()), Hello::default());
+        let read = |known: &Mounts, table: &str| {
+            let full = "4096 1000 500 400 100 50";
+            let answer = format!(
+                "\n@w begin 1\n\n@w files\n==> /proc/stat <==\ncpu  1 2 3 4 5 6 7 8 0 0\n\n==> /proc/self/mountinfo <==\n\
+                 {table}\n\n@w statfs\n{full} /\n{full} /data\n\n@w end 1\n"
+            );
+            let asked = Asked { request: 1, sections: Sections::BASE, filesystems: None, mounts: known };
+            let reading = reading(&nonce, answer.as_bytes(), &hello, asked).unwrap();
+            let filled = reading.snapshot.filesystems.into_iter().map(|filesystem| filesystem.mount);
+            (filled.collect::<Vec<_>>(), reading.mounts)
+        };
+        let root = "25 1 8:1 / / rw - ext4 /dev/sda1 rw";
+        let both = format!("{root}\n26 25 8:17 / /data rw - ext4 /dev/sdb1 rw");
+        let (filled, mounts) = read(&Mounts::default(), root);
+        assert_eq!(filled, ["/"]);
+        let known = mounts.unwrap();
+        let (filled, mounts) = read(&known, root);
+        assert!(filled == ["/"] && mounts.is_none());
+        let (filled, mounts) = read(&known, &both);
+        assert_eq!(filled, ["/", "/data"]);
+        let known = mounts.unwrap();
+        assert_eq!(read(&known, root).0, ["/"], "what is unmounted is gone with the same reading");
+    }
+}
