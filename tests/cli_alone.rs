@@ -224,6 +224,9 @@ async fn environment_input_and_limits_work_without_a_roundsman() {
     assert!(late.stderr.contains("did not end within 1 s"), "{}", late.stderr);
     let hostile = user.run(&["exec", "--hosts", one, "-i", &key, "--", r"printf 'a\033[2Jb\n\033]0;x'"]);
     assert_eq!(hostile.stdout, "ab\n");
+    let endless = user.run(&["exec", "--hosts", &hosts, "-i", &key, "--", "yes | head -c 3000000"]).well();
+    assert!(endless.stdout.len() < 1_100_000, "{}", endless.stdout.len());
+    assert!(endless.stdout.ends_with("(1951424 more bytes of stdout were not kept)\n"));
 }
 
 #[tokio::test]

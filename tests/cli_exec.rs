@@ -93,9 +93,9 @@ async fn any_kind_of_action_is_shown_asked_for_and_done() {
     let all = [&["action", "run_script", "--tag", "web"][..], &given].concat();
     let done = program.run(&all).well();
     assert_eq!(done.stdout, "── web-1, web-2 (2 servers): exit status 0\none and two words in fast\n");
-    let words = ["action", "update_packages", "-p", "packages=curl", "-p", "packages=bash", "--tag", "web"];
+    let words = ["action", "restart_container", "--container", "podman:shop", "--tag", "web"];
     let planned = program.run(&[&words[..], &["--dry-run", "--batch", "1"]].concat()).well().stdout;
-    assert!(planned.contains("curl") && planned.contains("2  web-2"), "{planned}");
+    assert!(planned.contains("2  web-2   podman restart shop"), "{planned}");
     // A reboot names what it touches and is not done unasked.
     program.run(&["action", "reboot", "web-2"]).refused(2, &["Reboot on web-2", "--yes"]);
     assert_eq!(program.run(&["op", "list", "--action", "reboot", "--json"]).well().stdout.trim(), "[]");

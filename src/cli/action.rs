@@ -35,10 +35,6 @@ pub struct ActionCommand {
     /// Names or ids of the servers
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    rolling: Rolling,
     /// The service, as its manager names it; the same as -p service=
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
@@ -63,6 +59,10 @@ pub struct ActionCommand {
     yes: bool,
     #[command(flatten)]
     look: Look,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    rolling: Rolling,
 }
 
 impl ActionCommand {

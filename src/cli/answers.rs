@@ -146,8 +146,22 @@ fn block(names: &str, ending: &str, result: &Value) -> Result<(), CliError> {
                 writeln!(stdout)?;
             }
         }
+        if let Some(dropped @ 1..) = number(result, &format!("{name}_dropped_bytes")) {
+            writeln!(stdout, "({dropped} more bytes of {name} were not kept)")?;
+        }
+    }
+    if let Some(omitted @ 1..) = number(result, "omitted_chars") {
+        let rest = "they stand among the server's commands";
+        writeln!(
+            stdout,
+            "({omitted} more characters, left out here because there are many servers; {rest})"
+        )?;
     }
     Ok(stdout.flush()?)
+}
+
+fn number(object: &Value, name: &str) -> Option<u64> {
+    object.get(name).and_then(Value::as_u64)
 }
 
 /// How a target ended, in a few words. Of several steps, the sentence says more than the status.

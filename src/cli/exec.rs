@@ -28,12 +28,6 @@ pub struct Exec {
     /// Names or ids of the servers; with --hosts or --ssh-config, hosts
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    alone: Alone,
-    #[command(flatten)]
-    rolling: Rolling,
     /// Only say what would be sent where
     #[arg(long)]
     dry_run: bool,
@@ -65,6 +59,12 @@ pub struct Exec {
     /// The command; several words are joined by blanks, as ssh does
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    alone: Alone,
+    #[command(flatten)]
+    rolling: Rolling,
 }
 
 impl Exec {

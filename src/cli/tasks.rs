@@ -94,12 +94,6 @@ struct What {
     time_zone: Option<String>,
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    #[command(flatten)]
-    action: ActionWords,
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    rolling: Rolling,
     /// While the last run is under way, the next is left out, waits, or begins beside it
     #[arg(long, value_name = "skip|queue|allow")]
     overlap: Option<Overlap>,
@@ -121,6 +115,12 @@ struct What {
     /// Begin up to so much later than the schedule says
     #[arg(long, value_name = "TIME")]
     jitter: Option<String>,
+    #[command(flatten)]
+    action: ActionWords,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    rolling: Rolling,
 }
 
 /// What is done, by one of these.

@@ -79,7 +79,7 @@ fn configured(words: &[String], text: &str, all: bool, machine: &Machine) -> Res
         // Any name has its options in a configuration, also where only patterns speak of it.
         text.push_str("\nHost ");
         text.push_str(&host.at.host);
-        wanted.push(Wanted::One(host));
+        wanted.push(Wanted::One(Box::new(host)));
     }
     text.push('\n');
     let known = Known::of(read(&text, Some(Format::SshConfig), Some(machine)).1);
@@ -89,7 +89,7 @@ fn configured(words: &[String], text: &str, all: bool, machine: &Machine) -> Res
     }
     for want in wanted {
         match want {
-            Wanted::One(host) => hosts.push(known.resolve(host)?),
+            Wanted::One(host) => hosts.push(known.resolve(*host)?),
             Wanted::Pattern(pattern) => {
                 let before = hosts.len();
                 hosts.extend(known.hosts(|name| glob(pattern.as_bytes(), name.as_bytes())));
@@ -104,7 +104,7 @@ fn configured(words: &[String], text: &str, all: bool, machine: &Machine) -> Res
 }
 
 enum Wanted<'a> {
-    One(Host),
+    One(Box<Host>),
     Pattern(&'a str),
 }
 
