@@ -421,7 +421,7 @@ fn a_machine_without_swap_has_no_share_of_it() {
 
 #[test]
 fn processes_are_told_apart_by_their_start() {
-    let all = processes(ProcessTimes::of(&first()).as_ref(), &second());
+    let all = processes(ProcessTimes::of(&first()).as_ref(), &mut second());
     let told: Vec<_> = all.iter().map(|usage| (usage.process.pid, usage.cpu_percent)).collect();
     assert_eq!(told, [(50, Some(125.0)), (1, Some(5.0)), (51, None)]);
     assert_eq!(all[0].started_at_ms, Some(1_700_000_002_000 - 1_002_000 + 1_000));
@@ -431,11 +431,11 @@ fn processes_are_told_apart_by_their_start() {
 fn processes_of_another_boot_have_no_cpu_figure() {
     let mut before = first();
     before.boot_id = Some("earlier".to_owned());
-    let all = processes(ProcessTimes::of(&before).as_ref(), &second());
+    let all = processes(ProcessTimes::of(&before).as_ref(), &mut second());
     assert!(all.iter().all(|usage| usage.cpu_percent.is_none()));
     let by_memory: Vec<_> = all.iter().map(|usage| usage.process.pid).collect();
     assert_eq!(by_memory, [51, 50, 1]);
-    assert!(processes(None, &Snapshot::default()).is_empty());
+    assert!(processes(None, &mut Snapshot::default()).is_empty());
 }
 
 #[test]
@@ -444,13 +444,13 @@ fn a_process_whose_counter_ran_backwards_has_no_figure() {
     let mut before = first();
     before.processes.as_mut().unwrap()[1].user_ticks = 1000;
     next.ticks_per_second = Some(0);
-    let all = processes(ProcessTimes::of(&before).as_ref(), &next);
+    let all = processes(ProcessTimes::of(&before).as_ref(), &mut next);
     assert_eq!(all.iter().find(|usage| usage.process.pid == 50).unwrap().cpu_percent, None);
 }
 
 #[test]
 fn the_top_is_the_busiest_and_the_largest() {
-    let all = processes(ProcessTimes::of(&first()).as_ref(), &second());
+    let all = processes(ProcessTimes::of(&first()).as_ref(), &mut second());
     let pids = |n: usize| -> Vec<u32> { top(all.clone(), n).iter().map(|usage| usage.process.pid).collect() };
     assert_eq!(pids(0), [] as [u32; 0]);
     assert_eq!(pids(1), [50, 51]);
@@ -471,10 +471,10 @@ fn the_top_keeps_the_ancestors_of_what_it_keeps() {
         vec![process(1, 0, 1), process(20, 1, 2), process(40, 20, 99), process(8, 9, 3), process(9, 8, 4)];
     let snapshot = Snapshot { processes: Some(list), ..Snapshot::default() };
     let mut kept: Vec<u32> =
-        top(processes(None, &snapshot), 1).iter().map(|usage| usage.process.pid).collect();
+        top(processes(None, &mut snapshot.clone()), 1).iter().map(|usage| usage.process.pid).collect();
     kept.sort_unstable();
     assert_eq!(kept, [1, 20, 40]);
-    assert_eq!(top(processes(None, &snapshot), 2).len(), 5, "a circle ends");
+    assert_eq!(top(processes(None, &mut snapshot.clone()), 2).len(), 5, "a circle ends");
 }
 
 #[test]
@@ -516,7 +516,7 @@ proptest! {
             let known = metric::find(sample.key.metric.as_str()).unwrap();
             prop_assert!(known.unit != metric::Unit::Percent || sample.value <= 100.0, "{:?}", sample);
         }
-        for usage in processes(ProcessTimes::of(&claim(fold(old))).as_ref(), &claim(fold(new))) {
+        for usage in processes(ProcessTimes::of(&claim(fold(old))).as_ref(), &mut claim(fold(new))) {
             prop_assert!(usage.cpu_percent.is_none_or(|percent| percent.is_finite() && percent >= 0.0));
         }
     }

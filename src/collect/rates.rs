@@ -417,12 +417,13 @@ impl ContainerCounts {
     }
 }
 
-/// All processes of `next` with their CPU use since `previous`, the busiest first, then the largest.
+/// All processes of `next`, taken out of it, with their CPU use since `previous`: the busiest first, then the largest.
 ///
 /// Empty where `next` holds none. A process is the same only with the same boot, pid and start; a new one, or
 /// one whose previous state is not known, has no CPU figure.
 #[must_use]
-pub fn processes(previous: Option<&ProcessTimes>, next: &Snapshot) -> Vec<ProcessUsage> {
+pub fn processes(previous: Option<&ProcessTimes>, next: &mut Snapshot) -> Vec<ProcessUsage> {
+    let taken = next.processes.take().unwrap_or_default();
     let since = previous.and_then(|previous| Some((&previous.times, previous.elapsed_ms(next)?)));
     let (before, elapsed_ms): (HashMap<(u32, u64), &ProcessTime>, u64) = match since {
         Some((before, elapsed_ms)) => (before.iter().map(|time| (time.identity, time)).collect(), elapsed_ms),
@@ -432,18 +433,18 @@ pub fn processes(previous: Option<&ProcessTimes>, next: &Snapshot) -> Vec<Proces
         next.ticks_per_second.filter(|&ticks| ticks > 0).unwrap_or(DEFAULT_TICKS_PER_SECOND);
     let ms = |ticks: u64| ticks.checked_mul(1000).map(|ticks| ticks / u64::from(ticks_per_second));
     let boot_at_ms = next.taken_at_ms.zip(next.uptime_ms).and_then(|(now, up)| now.checked_sub(up));
-    let usage = |process: &Process| {
-        let spent = before.get(&identity(process)).and_then(|old| {
+    let usage = |process: Process| {
+        let spent = before.get(&identity(&process)).and_then(|old| {
             let user = difference(old.user_ticks, process.user_ticks)?;
             ms(user.checked_add(difference(old.system_ticks, process.system_ticks)?)?)
         });
         ProcessUsage {
-            process: process.clone(),
             cpu_percent: spent.map(|spent_ms| float(spent_ms) * 100.0 / float(elapsed_ms)),
             started_at_ms: boot_at_ms.and_then(|boot| boot.checked_add(ms(process.start_ticks)?)),
+            process,
         }
     };
-    let mut all: Vec<ProcessUsage> = next.processes.iter().flatten().map(usage).collect();
+    let mut all: Vec<ProcessUsage> = taken.into_iter().map(usage).collect();
     all.sort_by(|a, b| {
         let cpu = |usage: &ProcessUsage| usage.cpu_percent.unwrap_or(-1.0);
         cpu(b).total_cmp(&cpu(a)).then_with(|| by_memory(a, b))

@@ -20,7 +20,7 @@ pub use forced::forced_command;
 
 use super::ProbeError;
 use crate::model::{Sections, Snapshot};
-use frames::{Hello, Nonce};
+use frames::{Hello, Mounts, Nonce};
 
 /// What the SSH layer executes, on a channel without a tty. The script itself follows over standard input, so
 /// that no login shell (bash, dash, ash, zsh, csh, fish) gets to quote or expand any of it.
@@ -55,12 +55,10 @@ pub struct ShellProbe<S> {
     stream: S,
     nonce: Nonce,
     hello: Hello,
-    /// Paths of the filesystems to ask for, as the server was told last.
-    told: Option<Vec<String>>,
+    /// The filesystems to ask for, as the server was told last.
+    told: Option<Mounts>,
     /// The same as the last reading showed them.
-    wanted: Vec<String>,
-    /// Fingerprint of the table that `wanted` comes from.
-    mount_table: Option<u64>,
+    wanted: Mounts,
     /// The last answer of `stat -f` or `df`.
     filesystems: Option<FilesystemText>,
     request: u64,
@@ -94,18 +92,8 @@ where
             Answer::Ended(bytes) => return Err(ProbeError::NoShell { said: clean(&bytes, SAID_BYTES) }),
         };
         let mut hello = frames::hello(&nonce, &bytes)?;
-        let wanted = hello.take_mount_paths();
-        Ok(Self {
-            stream,
-            nonce,
-            hello,
-            told: None,
-            wanted,
-            mount_table: None,
-            filesystems: None,
-            request: 0,
-            in_step: true,
-        })
+        let wanted = hello.take_mounts();
+        Ok(Self { stream, nonce, hello, told: None, wanted, filesystems: None, request: 0, in_step: true })
     }
 
     /// One reading in one round trip. A filesystem that was mounted since the reading before is asked for from
@@ -119,7 +107,7 @@ where
             return Err(ProbeError::Closed);
         }
         self.request += 1;
-        let changed = self.told.as_ref() != Some(&self.wanted);
+        let changed = !self.told.as_ref().is_some_and(|told| told.has_paths_of(&self.wanted));
         let request = self.request_lines(sections, changed);
         let heavy = sections != Sections::BASE;
         let limit_bytes = if heavy { FULL_LIMIT_BYTES } else { BASE_LIMIT_BYTES };
@@ -131,14 +119,13 @@ where
             request: self.request,
             sections,
             filesystems: self.filesystems.take(),
-            mount_table: self.mount_table,
+            mounts: &self.wanted,
         };
         let reading = frames::reading(&self.nonce, &bytes, &self.hello, asked)?;
         self.filesystems = reading.filesystems;
-        self.mount_table = reading.mount_table;
         // What was asked for is known on the server from now on; new mounts are asked for the next time.
-        match reading.mount_paths {
-            Some(paths) => self.told = Some(std::mem::replace(&mut self.wanted, paths)),
+        match reading.mounts {
+            Some(mounts) => self.told = Some(std::mem::replace(&mut self.wanted, mounts)),
             None if changed => self.told = Some(self.wanted.clone()),
             None => {}
         }
@@ -151,9 +138,9 @@ where
         let mut lines = String::new();
         if changed {
             lines.push_str("m\n");
-            for path in &self.wanted {
+            for mount in &*self.wanted.chosen {
                 lines.push('+');
-                lines.push_str(path);
+                lines.push_str(&mount.path);
                 lines.push('\n');
             }
         }

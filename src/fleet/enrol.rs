@@ -345,9 +345,10 @@ impl Fleet {
                 self.identity_of(caller.organization, &decided.way.login, password).await?
             }
         };
-        let place = Place { organization: caller.organization, host, port, user };
+        let trust = self.trust_of(caller.organization, &host, port).await?;
+        let place = Place { host, port, user, trust };
         let proxy_password = decided.given(SecretKind::ProxyPassword).cloned();
-        let target = self.target_at(place, identity, pinned, &decided.way, proxy_password).await?;
+        let target = self.target_at(place, identity, pinned, &decided.way, proxy_password)?;
         Ok(Candidate { target, decided, brought })
     }
 

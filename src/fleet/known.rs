@@ -102,6 +102,22 @@ impl Known {
     }
 }
 
+/// The lines of an organization that mark authorities and revoked keys.
+#[derive(Clone)]
+pub(super) struct Marked(Arc<Vec<Known>>);
+
+impl Marked {
+    /// What is trusted or refused at a place beyond the pinned key.
+    pub(super) async fn trust_at(&self, host: &str, port: Port) -> Result<Trust, FleetError> {
+        let host = host.trim_matches(['[', ']']).to_owned();
+        if self.0.is_empty() {
+            return Ok(trust_in(&[], &host, port));
+        }
+        let lines = Arc::clone(&self.0);
+        aside(move || trust_in(&lines, &host, port)).await
+    }
+}
+
 /// An enrolled server as far as a line concerns it.
 struct Place {
     entry: Arc<Entry>,
@@ -133,9 +149,15 @@ impl Fleet {
         host: &str,
         port: Port,
     ) -> Result<Trust, FleetError> {
+        self.marked(organization).await?.trust_at(host, port).await
+    }
+
+    pub(super) async fn marked(&self, organization: OrganizationId) -> Result<Marked, FleetError> {
         let stored = self.inner.store.read(move |c| lines::marked(c, organization)).await?;
-        let host = host.trim_matches(['[', ']']).to_owned();
-        aside(move || Ok(trust_in(&read(&stored)?, &host, port))).await?
+        if stored.is_empty() {
+            return Ok(Marked(Arc::default()));
+        }
+        Ok(Marked(Arc::new(aside(move || read(&stored)).await??)))
     }
 
     /// What is revoked at each of these places, in their order: one read of the lines for all of them.

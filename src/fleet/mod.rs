@@ -339,9 +339,11 @@ impl Fleet {
         fleet.load_container_prefixes().await?;
         fleet.start_watching().await?;
         // Only when all are known: a server may be behind one that comes later in the alphabet.
+        let mut common = ways::Common::default();
         for entry in &entries {
-            fleet.poll(entry, None).await?;
+            fleet.poll_with(entry, None, &mut common).await?;
         }
+        drop(common);
         fleet.start_custom_metrics().await?;
         fleet.start_container_sizes();
         let (store, stop) = (fleet.inner.store.clone(), fleet.inner.stop.clone());
@@ -414,11 +416,21 @@ impl Fleet {
         entry: &Arc<Entry>,
         adopted: Option<crate::ssh::Connection>,
     ) -> Result<(), FleetError> {
+        self.poll_with(entry, adopted, &mut ways::Common::default()).await
+    }
+
+    /// As [`Self::poll`], with what is known from other servers already.
+    async fn poll_with(
+        &self,
+        entry: &Arc<Entry>,
+        adopted: Option<crate::ssh::Connection>,
+        common: &mut ways::Common,
+    ) -> Result<(), FleetError> {
         if self.inner.polling == Polling::Off {
             return Ok(());
         }
         let stop = entry.next_poller(&self.inner.stop);
-        let way = match self.way_to(entry, adopted).await {
+        let way = match self.way_to(entry, adopted, common).await {
             Ok(Some(way)) => way,
             Ok(None) => return Ok(()),
             // One server whose login cannot be used is its own trouble, not a reason for the fleet to stand still.

@@ -21,7 +21,7 @@ use super::input::ServerEdit;
 use super::poller::{Way, delivery_queue};
 use super::registry::Entry;
 use super::state::{ProcessTable, ServerState, ServiceTable, Summary, UserTable};
-use super::ways::{DecidedWay, Purpose, SealedSecrets, write_secrets};
+use super::ways::{Common, DecidedWay, Purpose, SealedSecrets, write_secrets};
 use super::{Fleet, FleetError, ServerFilter, health};
 
 /// How long a check that was asked for may take before its caller is told what is known so far.
@@ -450,6 +450,7 @@ impl Fleet {
         &self,
         entry: &Entry,
         adopted: Option<Connection>,
+        common: &mut Common,
     ) -> Result<Option<Way>, FleetError> {
         let server = entry.server();
         if server.status == Status::Inactive {
@@ -479,7 +480,7 @@ impl Fleet {
             entry.live().agent_token = token;
         }
         let jump = entry.live().way.jump.and_then(|id| self.inner.registry.get(id));
-        let target = self.target_of(entry, Purpose::Readings).await?;
+        let target = self.target_sharing(entry, Purpose::Readings, common).await?;
         Ok(target.map(|target| Way::Ssh { target: Box::new(target), adopted, jump }))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The one place that opens stored passwords, and hands them to SSH only.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use crate::model::{ActionLogin, SecretKind};
 use crate::model::{
-    Caller, Login, LoginMethod, OrganizationId, Port, ProxyAddress, ProxyScheme, Secret, ServerId, Transport,
-    WayIn,
+    Caller, KeyId, Login, LoginMethod, OrganizationId, Port, ProxyAddress, ProxyScheme, Secret, ServerId,
+    Transport, WayIn,
 };
 use crate::ssh::{
     Connection, Endpoint, HostKey, Identity, JumpHost, Proxy, ProxyKind, Route, SshError, Target, agent_keys,
@@ -19,6 +20,7 @@ use crate::ssh::{
 use crate::store::{StoreError, Transaction, logins};
 
 use super::input::{self, ActionLoginEdit, LoginEdit, WayEdit};
+use super::known::Marked;
 use super::registry::Entry;
 use super::{Fleet, FleetError};
 
@@ -87,10 +89,42 @@ pub(super) struct Trust {
 
 /// Where a target is, as SSH dials it.
 pub(super) struct Place {
-    pub organization: OrganizationId,
     pub host: String,
     pub port: Port,
     pub user: String,
+    pub trust: Trust,
+}
+
+/// What the ways to many servers have in common: read once for all of them, at the start, when nothing changes meanwhile.
+#[derive(Default)]
+pub(super) struct Common {
+    identities: HashMap<(OrganizationId, Option<KeyId>), Identity>,
+    marked: HashMap<OrganizationId, Marked>,
+}
+
+impl Common {
+    async fn identity(
+        &mut self,
+        fleet: &Fleet,
+        organization: OrganizationId,
+        key: Option<KeyId>,
+    ) -> Result<Identity, FleetError> {
+        if let Some(known) = self.identities.get(&(organization, key)) {
+            return Ok(known.clone());
+        }
+        let identity = fleet.identity(organization, key).await?;
+        self.identities.insert((organization, key), identity.clone());
+        Ok(identity)
+    }
+
+    async fn marked(&mut self, fleet: &Fleet, organization: OrganizationId) -> Result<Marked, FleetError> {
+        if let Some(known) = self.marked.get(&organization) {
+            return Ok(known.clone());
+        }
+        let marked = fleet.marked(organization).await?;
+        self.marked.insert(organization, marked.clone());
+        Ok(marked)
+    }
 }
 
 impl Fleet {
@@ -352,6 +386,16 @@ impl Fleet {
         entry: &Entry,
         purpose: Purpose,
     ) -> Result<Option<Target>, FleetError> {
+        self.target_sharing(entry, purpose, &mut Common::default()).await
+    }
+
+    /// As [`Self::target_of`], with what is known from other servers already.
+    pub(super) async fn target_sharing(
+        &self,
+        entry: &Entry,
+        purpose: Purpose,
+        common: &mut Common,
+    ) -> Result<Option<Target>, FleetError> {
         let (server, way, pinned) = {
             let live = entry.live();
             (Arc::clone(&live.server), Arc::clone(&live.way), live.host_key.clone())
@@ -364,17 +408,21 @@ impl Fleet {
             }
             _ => (main(), &way.login, SecretKind::Password),
         };
-        let password = match login.method {
-            LoginMethod::Password => self.kept_secret(entry.id, kind).await?,
-            LoginMethod::Key | LoginMethod::Agent => None,
+        let identity = match login.method {
+            LoginMethod::Key => common.identity(self, server.organization, login.key).await?,
+            LoginMethod::Password => {
+                let password = self.kept_secret(entry.id, kind).await?;
+                self.identity_of(server.organization, login, password).await?
+            }
+            LoginMethod::Agent => self.identity_of(server.organization, login, None).await?,
         };
-        let identity = self.identity_of(server.organization, login, password).await?;
         let proxy_password = match &way.proxy {
             Some(_) => self.kept_secret(entry.id, SecretKind::ProxyPassword).await?,
             None => None,
         };
-        let place = Place { organization: server.organization, host, port: server.port, user };
-        self.target_at(place, identity, pinned, &way, proxy_password).await.map(Some)
+        let trust = common.marked(self, server.organization).await?.trust_at(&host, server.port).await?;
+        let place = Place { host, port: server.port, user, trust };
+        self.target_at(place, identity, pinned, &way, proxy_password).map(Some)
     }
 
     /// What a login offers.
@@ -402,7 +450,7 @@ impl Fleet {
     }
 
     /// Puts together where, as whom, through what, and what is trusted there.
-    pub(super) async fn target_at(
+    pub(super) fn target_at(
         &self,
         place: Place,
         identity: Identity,
@@ -410,8 +458,7 @@ impl Fleet {
         way: &WayIn,
         proxy_password: Option<Secret<String>>,
     ) -> Result<Target, FleetError> {
-        let Trust { authorities, revoked } =
-            self.trust_of(place.organization, &place.host, place.port).await?;
+        let Trust { authorities, revoked } = place.trust;
         let route = match (&way.jump, &way.proxy) {
             (Some(id), _) => Route::Jump(self.through(*id)?),
             (None, Some(address)) => Route::Proxy(proxy(address, proxy_password)),

@@ -13,6 +13,7 @@ mod damage;
 mod database;
 mod error;
 mod head;
+mod health;
 mod journal;
 mod level;
 mod memory;
@@ -32,8 +33,7 @@ mod varint;
 mod verify;
 mod writer;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -42,7 +42,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::model::{MetricName, Sample, SeriesKey, ServerNumber, Timestamp};
-use database::Table;
+use health::HealthState;
 use memory::Memory;
 use query::{Range, Readers};
 use recover::Recovered;
@@ -52,6 +52,7 @@ use writer::{Request, Writer};
 pub use aggregate::{Aggregate, AggregatePoint, Aggregated, MAX_TOP, percentile};
 pub use error::HistoryError;
 pub use head::MAX_SERIES_PER_SERVER;
+pub use health::{HistoryHealth, Limited};
 pub use level::Level;
 pub use memory::Dropped;
 pub use query::{MAX_POINTS, Point, Ranges, SeriesRange};
@@ -59,58 +60,8 @@ pub use retention::{Removal, Removed, Retention};
 pub use sizes::{Integrity, LevelSize, Sizes};
 pub use verify::{Verified, verify};
 
-/// Damaged chunks that are remembered so that each is logged once.
-const MAX_DAMAGED_KNOWN: usize = 1024;
-
 /// Name of what was set, in the file.
 const SETTINGS: &str = "history";
-
-const WRITER_ENDED: &str = "the thread that writes history has ended; restart the program";
-
-/// How history does.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct HistoryHealth {
-    /// Why the file took nothing the last time. None: it took everything.
-    pub last_error: Option<String>,
-    /// Why the last run of the removal failed, for example an archive that cannot be written; expired values stay.
-    pub removal_error: Option<String>,
-    /// Seconds of values that are in memory only. 0 or 1 when all is well.
-    pub behind_s: u64,
-    /// Rows of the file that could not be read since the start; each was skipped.
-    pub damaged_rows: u64,
-    pub dropped: Dropped,
-    /// Samples that came after a later one of their server and were kept.
-    pub late: u64,
-    /// How often this machine's clock was set by more than 5 seconds since the start.
-    pub clock_steps: u64,
-    /// Servers that send more names of metrics and labels than are kept, at most 16 of them.
-    pub limited: Vec<Limited>,
-    /// Series that are known by name, and how many can be.
-    pub series: usize,
-    pub max_series: usize,
-    /// Memory that the unsealed values take.
-    pub head_bytes: u64,
-}
-
-/// A server that brought more names than are kept. New names wait until old ones were unseen for two days.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Limited {
-    pub server: ServerNumber,
-    /// Samples that this cost since the start.
-    pub dropped: u64,
-    /// The first few names that were refused. A server's word: to be cleaned before it is shown.
-    pub names: Vec<String>,
-}
-
-impl Limited {
-    fn of(server: ServerNumber, refused: &memory::Refused) -> Self {
-        Self {
-            server,
-            dropped: refused.samples,
-            names: refused.names.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
 
 /// What was set while the program ran.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -136,17 +87,6 @@ struct Shared {
     readers: Readers,
 }
 
-#[derive(Debug, Default)]
-struct HealthState {
-    last_error: Option<String>,
-    written_until: Timestamp,
-    damaged_rows: u64,
-    damaged_known: HashSet<(Table, i64)>,
-    clock_steps: u64,
-    removal_error: Option<String>,
-    last_removal: Option<Removal>,
-}
-
 impl Shared {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,17 +98,6 @@ impl Shared {
 
     fn settings(&self) -> MutexGuard<'_, Settings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts and logs a damaged row, the first time that it is met.
-    fn damaged(&self, table: Table, row: i64, server: u32, error: impl fmt::Display) {
-        let mut health = self.health();
-        let known = &mut health.damaged_known;
-        if known.len() < MAX_DAMAGED_KNOWN && known.insert((table, database::chunk_key(row, server))) {
-            health.damaged_rows += 1;
-            let level = table.level().name();
-            tracing::error!(server, level, row, %error, "history: a row is damaged and is skipped");
-        }
     }
 }
 
@@ -533,53 +462,10 @@ impl History {
         }
     }
 
-    /// What a server lost by bringing more names than are kept. None: nothing.
-    #[must_use]
-    pub fn limited(&self, server: ServerNumber) -> Option<Limited> {
-        self.shared.memory().limited.get(&server.0).map(|refused| Limited::of(server, refused))
-    }
-
-    /// Why the file takes no values; changes only when it begins to take none, and when it takes them again (None).
-    #[must_use]
-    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
-        self.shared.trouble.subscribe()
-    }
-
     /// Migrations of the history file that this program knows.
     #[must_use]
     pub const fn known_schema() -> usize {
         database::known_schema()
-    }
-
-    #[must_use]
-    pub fn health(&self) -> HistoryHealth {
-        let now = self.shared.clock.now();
-        let (mut found, waiting, closed) = {
-            let memory = self.shared.memory();
-            let limited = memory.limited.iter();
-            let mut limited: Vec<Limited> =
-                limited.map(|(server, refused)| Limited::of(ServerNumber(*server), refused)).collect();
-            limited.sort_by_key(|limited| limited.server.0);
-            let found = HistoryHealth {
-                dropped: memory.dropped,
-                late: memory.late,
-                limited,
-                series: memory.dictionary.len(),
-                max_series: series::MAX_SERIES,
-                head_bytes: memory.memory_bytes() as u64,
-                ..HistoryHealth::default()
-            };
-            (found, memory.has_pending(), memory.is_closed())
-        };
-        let health = self.shared.health();
-        let waiting = waiting || health.last_error.is_some();
-        let ended = self.requests.is_closed() && !closed;
-        found.last_error = if ended { Some(WRITER_ENDED.to_owned()) } else { health.last_error.clone() };
-        found.behind_s = if waiting { now.since(health.written_until).as_secs() } else { 0 };
-        found.removal_error.clone_from(&health.removal_error);
-        found.damaged_rows = health.damaged_rows;
-        found.clock_steps = health.clock_steps;
-        found
     }
 
     async fn ask<T>(

@@ -2,6 +2,7 @@
 //! they cannot disagree on what a text means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::limits;
 use crate::proc::mounts::Mount;
@@ -83,6 +84,9 @@ pub struct Texts {
     pub process_count: Option<u64>,
     /// Processes that are written apart from the snapshot, if they are.
     pub processes_listed: Option<usize>,
+    /// What [`mounts::choose`] makes of the table of mounts, where that is known already: tables hardly ever change, and
+    /// taking one apart costs more than the rest of a reading. `None`: the table among the files says it.
+    pub mounts: Option<Arc<[Mount]>>,
     /// `None`: not asked (no mounts were known yet).
     pub filesystems: Option<FilesystemText>,
     /// Wall clock of the machine, where every reading has it exactly.
@@ -129,18 +133,17 @@ pub(crate) fn assembled(texts: &mut Texts, sections: Sections) -> Snapshot {
     let (load, threads_total) = texts.file("/proc/loadavg").map_or((None, None), kernel::loadavg);
     let (file_handles_used, file_handles_max) =
         texts.file("/proc/sys/fs/file-nr").map_or((None, None), kernel::file_handles);
-    let mount_table = texts.file("/proc/self/mountinfo").map(mounts::mountinfo).unwrap_or_default();
     let memory = machine_memory(texts);
     let sees_all = texts.files.contains_key("/proc/1/comm");
     let listed = processes.as_ref().map(Vec::len).or(texts.processes_listed);
     gaps.judge(&Seen { cpu: stat.cpu.is_some(), memory: memory.is_some(), sees_all, listed });
-    let filesystems = filled(texts, &mount_table, &mut gaps);
+    let filesystems = filled(texts, &mut gaps);
     let mut interfaces = texts.file("/proc/net/dev").map(network::dev).unwrap_or_default();
     network::mark_totals(&mut interfaces, &texts.cards);
     let clock = init::Clock { boot_at_ms, ticks_per_second: texts.ticks_per_second };
     let services = sections.services.then(|| known_services(texts, clock, &mut gaps)).flatten();
     let users = sections.users.then(|| logged_in(texts, &mut gaps)).flatten();
-    let facts = sections.facts.then(|| known_facts(texts, &mount_table));
+    let facts = sections.facts.then(|| known_facts(texts));
     let containers = texts.containers.as_ref().filter(|_| sections.containers);
     let updates = texts.packages.as_deref().filter(|_| sections.packages);
     let updates = updates.and_then(|output| pending_updates(output, &mut gaps));
@@ -230,11 +233,15 @@ impl Gaps {
     }
 }
 
-fn known_facts(texts: &Texts, mounts: &[Mount]) -> crate::Facts {
+fn mount_table(texts: &Texts) -> Vec<Mount> {
+    texts.file("/proc/self/mountinfo").map(mounts::mountinfo).unwrap_or_default()
+}
+
+fn known_facts(texts: &Texts) -> crate::Facts {
     facts::facts(&facts::FactSources {
         files: &texts.files,
         markers: &texts.markers,
-        mounts,
+        mounts: &mount_table(texts),
         architecture: texts.architecture.as_deref(),
         localtime: texts.localtime.as_deref(),
         cpu_cores: texts.file("/proc/stat").and_then(cpu::core_count),
@@ -284,16 +291,17 @@ fn pending_updates(output: &[u8], gaps: &mut Gaps) -> Option<crate::Updates> {
     }
 }
 
-fn filled(texts: &Texts, table: &[Mount], gaps: &mut Gaps) -> Vec<crate::Filesystem> {
-    let chosen = mounts::choose(table);
-    let filled = match &texts.filesystems {
-        Some(FilesystemText::Statfs(output)) => mounts::statfs(output, &chosen),
-        Some(FilesystemText::Df(output)) => mounts::df(output, &chosen),
-        Some(FilesystemText::Unknown(reason)) => {
-            gaps.add("filesystems", reason);
-            return Vec::new();
-        }
-        None => return Vec::new(),
+fn filled(texts: &Texts, gaps: &mut Gaps) -> Vec<crate::Filesystem> {
+    let Some(said) = &texts.filesystems else { return Vec::new() };
+    if let FilesystemText::Unknown(reason) = said {
+        gaps.add("filesystems", reason);
+        return Vec::new();
+    }
+    let chosen = texts.mounts.clone().unwrap_or_else(|| mounts::choose(&mount_table(texts)).into());
+    let filled = match said {
+        FilesystemText::Statfs(output) => mounts::statfs(output, &chosen),
+        FilesystemText::Df(output) => mounts::df(output, &chosen),
+        FilesystemText::Unknown(_) => Vec::new(),
     };
     if filled.is_empty() && !chosen.is_empty() {
         gaps.add("filesystems", "neither stat -f nor df answers");

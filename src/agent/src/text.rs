@@ -6,6 +6,9 @@
 pub fn clean(bytes: &[u8], limit: usize) -> String {
     // Bytes that are cut away may be as many as they like; four to one leaves room for escape codes.
     let head = bytes.get(..bytes.len().min(limit.saturating_mul(4))).unwrap_or(bytes);
+    if let Some(plain) = plain(head) {
+        return plain.get(..limit.min(plain.len())).unwrap_or(plain).trim_ascii().to_owned();
+    }
     let lossy = String::from_utf8_lossy(head);
     let mut out = String::with_capacity(lossy.len().min(limit));
     let mut chars = lossy.chars().peekable();
@@ -28,6 +31,12 @@ pub fn clean(bytes: &[u8], limit: usize) -> String {
     let leading = out.len() - out.trim_start().len();
     out.drain(..leading);
     out
+}
+
+/// Nearly every text is printable ASCII, of which nothing has to go. `None`: this one is not.
+fn plain(bytes: &[u8]) -> Option<&str> {
+    let is_plain = bytes.iter().all(|byte| (b' '..=b'~').contains(byte));
+    is_plain.then(|| std::str::from_utf8(bytes).ok()).flatten()
 }
 
 /// [`clean`], and `None` where nothing is left.
@@ -117,6 +126,9 @@ mod tests {
     fn text_is_cut_between_characters() {
         assert_eq!(clean("ää".as_bytes(), 3), "ä");
         assert_eq!(clean(&[b'x'; 5000], 256).len(), 256);
+        for end in ["", "ä", "\t"] {
+            assert_eq!(clean(format!("  one two  three{end}").as_bytes(), 7), "one t", "{end:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use roundsman_agent::limits;
 use roundsman_agent::proc::containers::{ContainersText, EngineText, id_of_cgroup};
@@ -64,37 +65,55 @@ pub(super) struct Hello {
     ticks_per_second: Option<u32>,
     page_bytes: u64,
     architecture: Option<String>,
-    mount_paths: Vec<String>,
+    mounts: Mounts,
 }
 
 impl Hello {
     /// The filesystems to ask for first; they are needed once.
-    pub(super) fn take_mount_paths(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.mount_paths)
+    pub(super) fn take_mounts(&mut self) -> Mounts {
+        std::mem::take(&mut self.mounts)
     }
 }
 
 /// What was asked for.
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     pub(super) request: u64,
     pub(super) sections: Sections,
     /// What an earlier reading said of filesystems; stands where this one says nothing.
     pub(super) filesystems: Option<FilesystemText>,
-    /// Fingerprint of the table of mounts in the reading before.
-    pub(super) mount_table: Option<u64>,
+    /// As the reading before showed them.
+    pub(super) mounts: &'a Mounts,
 }
 
 /// A reading and what the next one starts from.
 pub(super) struct Reading {
     pub(super) snapshot: Snapshot,
     pub(super) filesystems: Option<FilesystemText>,
-    pub(super) mount_table: Option<u64>,
     /// None: the mounts are those of the reading before.
-    pub(super) mount_paths: Option<Vec<String>>,
+    pub(super) mounts: Option<Mounts>,
 }
 
-fn paths(mountinfo: &[u8]) -> Vec<String> {
-    mounts::choose(&mounts::mountinfo(mountinfo)).into_iter().map(|mount| mount.path).collect()
+/// The mounts that are asked for, and what they were found in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mounts {
+    /// None: there was no table.
+    table: Option<u64>,
+    pub(super) chosen: Arc<[mounts::Mount]>,
+}
+
+impl Mounts {
+    /// Whether the same filesystems are asked for.
+    pub(super) fn has_paths_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.chosen, &other.chosen)
+            || self.chosen.iter().map(|mount| &mount.path).eq(other.chosen.iter().map(|mount| &mount.path))
+    }
+
+    fn of(mountinfo: &[u8]) -> Self {
+        Self {
+            table: Some(fingerprint(mountinfo)),
+            chosen: mounts::choose(&mounts::mountinfo(mountinfo)).into(),
+        }
+    }
 }
 
 /// Mounts hardly ever change, and taking their table apart costs more than the rest of the reading.
@@ -137,7 +156,7 @@ pub(super) fn hello(nonce: &Nonce, bytes: &[u8]) -> Result<Hello, ProbeError> {
             .filter(|&bytes: &u64| bytes.is_power_of_two())
             .unwrap_or(DEFAULT_PAGE_BYTES),
         architecture: value("arch").and_then(|word| clean_some(word.as_bytes(), limits::TEXT_BYTES)),
-        mount_paths: mountinfo.map(|(_, content)| paths(content)).unwrap_or_default(),
+        mounts: mountinfo.map(|(_, content)| Mounts::of(content)).unwrap_or_default(),
     })
 }
 
@@ -146,9 +165,9 @@ pub(super) fn reading(
     nonce: &Nonce,
     bytes: &[u8],
     hello: &Hello,
-    asked: Asked,
+    asked: Asked<'_>,
 ) -> Result<Reading, ProbeError> {
-    let Asked { request, sections, filesystems: earlier, mount_table: known_table } = asked;
+    let Asked { request, sections, filesystems: earlier, mounts: known } = asked;
     let (before, parts) = parts(nonce, bytes)?;
     let expected = format!("begin {request}");
     if !before.is_empty() || parts.first().is_none_or(|(name, _)| *name != expected) {
@@ -207,8 +226,8 @@ pub(super) fn reading(
         add_facts(&mut texts, &bodies);
     }
     let table = texts.files.get("/proc/self/mountinfo").map(Vec::as_slice).unwrap_or_default();
-    let mount_table = Some(fingerprint(table));
-    let mount_paths = (mount_table != known_table).then(|| paths(table));
+    let mounts = (Some(fingerprint(table)) != known.table).then(|| Mounts::of(table));
+    texts.mounts = Some(Arc::clone(&mounts.as_ref().unwrap_or(known).chosen));
     let filesystems = texts.filesystems.clone();
     let mut snapshot = assemble(texts, sections);
     if is_crowd {
@@ -219,7 +238,7 @@ pub(super) fn reading(
     if snapshot.cpu.is_none() && snapshot.memory.is_none() && snapshot.uptime_ms.is_none() {
         return Err(garbled("/proc says nothing: is this Linux, and is /proc mounted?"));
     }
-    Ok(Reading { snapshot, filesystems, mount_table, mount_paths })
+    Ok(Reading { snapshot, filesystems, mounts })
 }
 
 fn is_base_file(path: &str) -> bool {
@@ -360,25 +379,23 @@ fn add_facts(texts: &mut Texts, bodies: &HashMap<&str, &[u8]>) {
 
 /// The processes of the parts `stat`, `status` and `cmdline`. A process may put a file header into its own
 /// command line: whatever then seems to come twice is dropped, so that none can speak for another.
-fn processes(bodies: &HashMap<&str, &[u8]>, page_bytes: u64) -> Vec<Process> {
+fn processes<'a>(bodies: &HashMap<&str, &'a [u8]>, page_bytes: u64) -> Vec<Process> {
     let body = |name: &str| bodies.get(name).copied().unwrap_or_default();
     let passwd = files_of(body("passwd"), |path| path == "/etc/passwd").into_iter().next();
     let users = passwd.map(|(_, content)| process::passwd(content)).unwrap_or_default();
     let stats = by_pid(body("stat"), "/stat");
     let statuses = by_pid(body("status"), "/status");
     let command_lines = by_pid(body("cmdline"), "/cmdline");
-    let of = |files: &BTreeMap<u32, Option<&[u8]>>, pid: u32| {
-        files.get(&pid).copied().flatten().map(<[u8]>::to_vec)
-    };
+    let of = |files: &BTreeMap<u32, Option<&'a [u8]>>, pid: u32| files.get(&pid).copied().flatten();
     stats
         .iter()
         .filter_map(|(&pid, &stat)| {
             let (status, command_line) = (of(&statuses, pid), of(&command_lines, pid));
             let files = process::ProcessFiles {
                 stat: stat?,
-                status: status.as_deref(),
+                status,
                 // `head` puts a line break between two files.
-                command_line: command_line.as_deref().map(|line| line.strip_suffix(b"\n").unwrap_or(line)),
+                command_line: command_line.map(|line| line.strip_suffix(b"\n").unwrap_or(line)),
             };
             process::process(&files, page_bytes, &users).filter(|process| process.pid == pid)
         })
@@ -402,8 +419,9 @@ type Parts<'a> = Vec<(&'a str, &'a [u8])>;
 /// Cuts an answer at its frame lines: what came before the first, then name and body of each part.
 fn parts<'a>(nonce: &Nonce, bytes: &'a [u8]) -> Result<(&'a [u8], Parts<'a>), ProbeError> {
     let prefix = nonce.prefix();
+    let finder = memchr::memmem::Finder::new(&prefix);
     let mut found = Vec::new();
-    let Some(first) = find(bytes, &prefix) else { return Err(garbled("no part of the reading came")) };
+    let Some(first) = finder.find(bytes) else { return Err(garbled("no part of the reading came")) };
     let (before, mut rest) = bytes.split_at(first);
     while let Some(after) = rest.strip_prefix(prefix.as_slice()) {
         let end =
@@ -411,7 +429,7 @@ fn parts<'a>(nonce: &Nonce, bytes: &'a [u8]) -> Result<(&'a [u8], Parts<'a>), Pr
         let (name, body) = after.split_at(end);
         let name = std::str::from_utf8(name).map_err(|_| garbled("a frame line is not text"))?;
         // The line break that ends this frame line may also be the one that begins the next.
-        let next = find(body, &prefix).unwrap_or(body.len());
+        let next = finder.find(body).unwrap_or(body.len());
         let (body, following) = body.split_at(next);
         found.push((name, body.strip_prefix(b"\n").unwrap_or(body)));
         rest = following;
@@ -442,4 +460,36 @@ fn files_of<'a>(part: &'a [u8], accept: impl Fn(&str) -> bool) -> Vec<(&'a str, 
     let cut =
         |(path, from, to): (&'a str, usize, usize)| (path, part.get(from..to.max(from)).unwrap_or_default());
     found.into_iter().map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_table_of_mounts_is_noticed_at_once_and_the_same_one_is_not_taken_apart_again() {
+        let (nonce, hello) = (Nonce::new("w".to_owned()), Hello::default());
+        let read = |known: &Mounts, table: &str| {
+            let full = "4096 1000 500 400 100 50";
+            let answer = format!(
+                "\n@w begin 1\n\n@w files\n==> /proc/stat <==\ncpu  1 2 3 4 5 6 7 8 0 0\n\n==> /proc/self/mountinfo <==\n\
+                 {table}\n\n@w statfs\n{full} /\n{full} /data\n\n@w end 1\n"
+            );
+            let asked = Asked { request: 1, sections: Sections::BASE, filesystems: None, mounts: known };
+            let reading = reading(&nonce, answer.as_bytes(), &hello, asked).unwrap();
+            let filled = reading.snapshot.filesystems.into_iter().map(|filesystem| filesystem.mount);
+            (filled.collect::<Vec<_>>(), reading.mounts)
+        };
+        let root = "25 1 8:1 / / rw - ext4 /dev/sda1 rw";
+        let both = format!("{root}\n26 25 8:17 / /data rw - ext4 /dev/sdb1 rw");
+        let (filled, mounts) = read(&Mounts::default(), root);
+        assert_eq!(filled, ["/"]);
+        let known = mounts.unwrap();
+        let (filled, mounts) = read(&known, root);
+        assert!(filled == ["/"] && mounts.is_none());
+        let (filled, mounts) = read(&known, &both);
+        assert_eq!(filled, ["/", "/data"]);
+        let known = mounts.unwrap();
+        assert_eq!(read(&known, root).0, ["/"], "what is unmounted is gone with the same reading");
+    }
 }

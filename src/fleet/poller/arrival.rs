@@ -61,8 +61,9 @@ impl Poller {
             samples
                 .extend(value.map(|value| Sample { key: SeriesKey::plain("clock_offset_seconds"), value }));
         }
-        let processes = snapshot.processes.is_some().then(|| {
-            let all = rates::processes(self.previous_processes.as_ref(), &snapshot);
+        let times = rates::ProcessTimes::of(&snapshot);
+        let processes = times.is_some().then(|| {
+            let all = rates::processes(self.previous_processes.as_ref(), &mut snapshot);
             let total = all.len();
             ProcessTable { taken_at: now, total, processes: rates::top(all, TOP_PROCESSES) }
         });
@@ -72,7 +73,7 @@ impl Poller {
         self.shared.counts.reading();
         let number = self.entry.live().server.number;
         self.shared.history.append(number, arrival.at, &samples);
-        self.previous_processes = rates::ProcessTimes::of(&snapshot).or(self.previous_processes.take());
+        self.previous_processes = times.or(self.previous_processes.take());
         let changed = self.keep(&mut snapshot, sections, &samples, processes, now);
         let snapshot = Arc::new(snapshot);
         self.previous = Some(Arc::clone(&snapshot));
@@ -116,7 +117,6 @@ impl Poller {
         live.filesystems = Arc::from(std::mem::take(&mut snapshot.filesystems));
         live.interfaces = Arc::from(snapshot.interfaces.as_slice());
         live.gaps = merged_gaps(&live.gaps, &snapshot.gaps, sections);
-        snapshot.processes = None;
         if let Some(facts) = snapshot.facts.take() {
             live.facts = Some(Arc::new(facts));
         }

@@ -6,6 +6,9 @@ use crate::limits;
 use crate::snapshot::Process;
 use crate::text::{clean, clean_some, lines};
 
+/// The last field of `stat` that is wanted: resident pages.
+const LAST_FIELD: usize = 24;
+
 /// The files of one process as they were read; those that could not be are `None`.
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessFiles<'a> {
@@ -32,8 +35,11 @@ fn stat(bytes: &[u8], page_bytes: u64) -> Option<Process> {
     let pid = std::str::from_utf8(bytes.get(..open)?).ok()?.trim().parse().ok()?;
     let name = clean(bytes.get(open + 1..close)?, limits::TEXT_BYTES);
     let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
-    // proc_pid_stat(5) counts from 1; the state is field 3.
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // proc_pid_stat(5) counts from 1; the state is field 3. A field that is not there stays empty, which is no number.
+    let mut fields = [""; LAST_FIELD - 2];
+    for (field, word) in fields.iter_mut().zip(rest.split_ascii_whitespace()) {
+        *field = word;
+    }
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Process {
         pid,
@@ -55,8 +61,8 @@ fn stat(bytes: &[u8], page_bytes: u64) -> Option<Process> {
 /// The effective uid: second number of the `Uid:` line of `status`. `ps` and `top` show the same.
 #[must_use]
 pub fn uid(status: &[u8]) -> Option<u32> {
-    lines(status)
-        .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1)?.parse::<u32>().ok())
+    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Arguments are ended by NUL; a process may overwrite them with anything.
