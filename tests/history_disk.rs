@@ -266,7 +266,7 @@ async fn a_cut_of_power_loses_nothing_that_was_acknowledged() {
         drop(history.close().await);
         drop(history);
         unmount_when_free(&mount).await;
-        mount.mount().unwrap();
+        mount_afresh(&mount).await;
         history = History::open(&mount.path(), clock.clone()).unwrap();
         let report = history.check_integrity().await.unwrap();
         assert!(report.is_ok(), "round {round}: {:?}", report.problems);
@@ -276,6 +276,25 @@ async fn a_cut_of_power_loses_nothing_that_was_acknowledged() {
         }
     }
     history.close().await.unwrap();
+}
+
+/// A mount namespace that another test made meanwhile holds a copy of the mount, and with it the file system without power,
+/// until that test ends.
+async fn mount_afresh(mount: &Mount) {
+    let note = mount.path().join("note");
+    let mut tries = 0;
+    loop {
+        mount.mount().unwrap();
+        match std::fs::write(&note, "has power").and_then(|()| std::fs::remove_file(&note)) {
+            Ok(()) => return,
+            Err(why) => {
+                tries += 1;
+                assert!(tries < 300, "{why}");
+            }
+        }
+        unmount_when_free(mount).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The writer's thread closes its file a moment after it has answered.

@@ -422,7 +422,9 @@ fn processes_alike(shell: &Snapshot, agent: &Snapshot) {
         // An idle process may be ten seconds old in the agent's reading, and never younger in the shell's.
         let used = |process: &roundsman::model::Process| process.user_ticks + process.system_ticks;
         assert!(used(one) <= used(other), "{one:?} {other:?}");
-        if one.name == other.name {
+        // sshd counts in its own title ("… 1 of 200-200 startups"); nothing else that is compared here rewrites it.
+        let is_titled = one.command_line.as_ref().is_some_and(|line| line.starts_with("sshd: "));
+        if one.name == other.name && !is_titled {
             assert_eq!(one.command_line, other.command_line, "{one:?}");
         }
     }
