@@ -368,7 +368,7 @@ async fn the_form_has_a_field_for_everything_that_a_task_was_given() {
     let page = app.get(&place).by(&admin).send().await.text();
     let mut form = Vec::new();
     for (name, value) in
-        [("run_as", "ops"), ("container", "web"), ("name", "Nightly restart"), ("time_zone", "UTC")]
+        [("run_as", "ops"), ("container", "web"), ("name", "Nightly restart"), ("time_zone", "Europe/Berlin")]
     {
         assert!(page.contains(&format!("name=\"{name}\" value=\"{value}\"")), "{name}: {page}");
         form.push((name, value));
