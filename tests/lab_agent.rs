@@ -215,7 +215,7 @@ async fn shown_alike(central: &Central, reports: &str, by_ssh: &str) {
         until(&format!("figures of {name}"), async || {
             let server = central.get(&format!("{SERVERS}/{name}")).await;
             let current = server["current"].clone();
-            (server["health_status"] == "healthy" && current["cpu_percent"].is_number()).then_some(current)
+            (server["health_status"] != "unreachable" && current["cpu_percent"].is_number()).then_some(current)
         })
         .await
         .0
@@ -310,7 +310,7 @@ async fn the_script_installs_an_agent_that_registers_by_itself_with_an_enrol_tok
     assert!(!said.contains(token.trim()), "the token is shown to nobody");
     until("it has registered and reports", async || {
         let server = central.try_get(&format!("{SERVERS}/{}", host.name)).await.ok()?;
-        (server["transport"] == "push" && server["health_status"] == "healthy").then_some(())
+        (server["transport"] == "push" && server["current"]["cpu_percent"].is_number()).then_some(())
     })
     .await;
     assert!(!host.ssh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").contains(token.trim()));
