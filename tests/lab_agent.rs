@@ -215,7 +215,8 @@ async fn shown_alike(central: &Central, reports: &str, by_ssh: &str) {
         until(&format!("figures of {name}"), async || {
             let server = central.get(&format!("{SERVERS}/{name}")).await;
             let current = server["current"].clone();
-            (server["health_status"] != "unreachable" && current["cpu_percent"].is_number()).then_some(current)
+            (server["health_status"] != "unreachable" && current["cpu_percent"].is_number())
+                .then_some(current)
         })
         .await
         .0

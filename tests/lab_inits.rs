@@ -207,3 +207,92 @@ async fn a_command_runs_inside_the_containers_of_two_hosts() {
         .await;
     }
 }
+
+/// Whether the service begins at boot, as the host's own tools tell it. None: there is no init system to ask.
+fn begins_at_boot(host: &Host) -> Option<bool> {
+    let question = match host.init {
+        Init::Systemd => format!("systemctl is-enabled -q {SERVICE}"),
+        Init::OpenRc => format!("rc-update show default | grep -q ' {SERVICE} '"),
+        Init::SysV => format!("ls /etc/rc2.d/S[0-9][0-9]{SERVICE} >/dev/null 2>&1"),
+        Init::BusyBox => return None,
+    };
+    Some(host.try_ssh(&question).status.success())
+}
+
+#[tokio::test]
+async fn a_service_begins_at_boot_or_not_on_every_init_system() {
+    let lab = Lab::up(HOSTS);
+    let central = enrolled(&lab).await;
+    let hosts: Vec<Host> = lab.hosts().into_iter().filter(|host| host.init != Init::BusyBox).collect();
+    for (action, wanted) in [("disable_service", false), ("enable_service", true)] {
+        let done = operate(&central, action, &hosts, json!({ "service": SERVICE })).await.unwrap();
+        for host in &hosts {
+            assert_eq!(result(&done, host)["status"], "succeeded", "{action} on {}: {done}", host.name);
+            assert_eq!(begins_at_boot(host), Some(wanted), "{action} on {}", host.name);
+            assert!(host.service_pid(SERVICE).is_some(), "it runs on, on {}", host.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_script_a_health_check_and_diagnostics_do_what_they_say_on_every_kind_of_host() {
+    let lab = Lab::up(HOSTS);
+    let central = enrolled(&lab).await;
+    let hosts = lab.hosts();
+    let script = json!({
+        "script": "#!/bin/sh\nprintf '%s|%s|%s\\n' \"$1\" \"$COLOUR\" \"$(hostname)\"\n",
+        "arguments": ["two words"], "environment": { "COLOUR": "blue" },
+    });
+    let done = operate(&central, "run_script", &hosts, script).await.unwrap();
+    for host in &hosts {
+        assert_eq!(result(&done, host)["stdout"], format!("two words|blue|{}\n", host.name), "{done}");
+    }
+    let done = operate(&central, "health_check", &hosts, json!({})).await.unwrap();
+    for host in &hosts {
+        let result = result(&done, host);
+        let said = result["stdout"].as_str().unwrap_or_default();
+        // The machine below the lab may be full or busy: what is said is what the exit status tells.
+        let words = ["Health: healthy", "Health: degraded", "Health: critical"];
+        let exit_status = words.iter().position(|word| said.starts_with(word));
+        assert_eq!(exit_status.map(|status| json!(status)), Some(result["exit_status"].clone()), "{result}");
+    }
+    let done = operate(&central, "collect_diagnostics", &hosts, json!({})).await.unwrap();
+    let kept = central.get("/api/v1/fleet/diagnostics").await;
+    for host in &hosts {
+        assert_eq!(result(&done, host)["status"], "succeeded", "{}: {done}", host.name);
+        let of_host = |one: &&Value| one["server_name"] == host.name.as_str();
+        let archive = kept["items"].as_array().unwrap().iter().find(of_host).unwrap();
+        assert!(archive["size_bytes"].as_u64().unwrap() > 500, "{archive}");
+    }
+}
+
+#[tokio::test]
+async fn containers_of_two_hosts_are_stopped_started_paused_read_and_removed() {
+    let lab = Lab::up(2);
+    let central = enrolled(&lab).await;
+    let hosts = lab.hosts();
+    let state = |host: &Host| host.ssh("podman inspect -f '{{.State.Status}}' lab-box").trim().to_owned();
+    let of = |name: &str| json!({ "container": { "engine": "podman", "name": name } });
+    for (action, wanted) in [
+        ("pause_container", "paused"),
+        ("unpause_container", "running"),
+        ("stop_container", "exited"),
+        ("start_container", "running"),
+        ("restart_container", "running"),
+        ("container_logs", "running"),
+    ] {
+        let done = operate(&central, action, &hosts, of("lab-box")).await.unwrap();
+        for host in &hosts {
+            assert_eq!(result(&done, host)["status"], "succeeded", "{action} on {}: {done}", host.name);
+            assert_eq!(state(host), wanted, "{action} on {}", host.name);
+        }
+    }
+    for host in &hosts {
+        host.ssh("podman rm -f lab-extra >/dev/null 2>&1; podman create --name lab-extra lab-box");
+    }
+    let done = operate(&central, "remove_container", &hosts, of("lab-extra")).await.unwrap();
+    for host in &hosts {
+        assert_eq!(result(&done, host)["status"], "succeeded", "{done}");
+        assert!(!host.try_ssh("podman container exists lab-extra").status.success(), "{}", host.name);
+    }
+}

@@ -6,24 +6,25 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::LazyLock;
 
 /// What memory and CPU are promised for: see docs/agent.md.
 const RSS_LIMIT_KIB: u64 = 1536;
 const CPU_LIMIT_US: u64 = 1000;
 
-/// Builds it where something changed; the script itself fails on a program that is too large.
-fn built() -> PathBuf {
+/// Builds it once, where something changed; the script itself fails on a program that is too large.
+static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
     let architecture = std::env::consts::ARCH;
     let status = Command::new(root.join("scripts/build-agents.sh")).arg(architecture).status().unwrap();
     assert!(status.success());
     root.join("dist/agents").join(format!("roundsman-agent-{architecture}"))
-}
+});
 
 #[test]
 fn the_agent_is_small_and_static_and_needs_nothing_but_a_kernel() {
-    let file = built();
-    let content = fs::read(&file).unwrap();
+    let file = &*BUILT;
+    let content = fs::read(file).unwrap();
     assert!(content.len() < 1_572_864, "{}", content.len());
     // Program headers of 56 bytes from 64 on, their number at 56; type 3 asks for a loader: elf(5).
     let word = |at: usize| u16::from_le_bytes(content.get(at..at + 2).unwrap().try_into().unwrap());
@@ -32,7 +33,7 @@ fn the_agent_is_small_and_static_and_needs_nothing_but_a_kernel() {
     // A root directory with nothing in it but the program: no libraries, no shell, no /proc.
     let empty = std::env::temp_dir().join(format!("roundsman-empty-{}", std::process::id()));
     fs::create_dir_all(&empty).unwrap();
-    fs::copy(&file, empty.join("agent")).unwrap();
+    fs::copy(file, empty.join("agent")).unwrap();
     let output = Command::new("chroot").arg(&empty).args(["/agent", "snapshot"]).output().unwrap();
     fs::remove_dir_all(&empty).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -55,7 +56,7 @@ impl Among {
         );
         let mut unshare = Command::new("unshare")
             .args(["--fork", "--pid", "--mount-proc", "--kill-child", "sh", "-c", &script])
-            .arg(built())
+            .arg(&*BUILT)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
