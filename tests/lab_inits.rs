@@ -266,13 +266,38 @@ async fn a_script_a_health_check_and_diagnostics_do_what_they_say_on_every_kind_
     }
 }
 
+/// A container of a host's Podman with a cgroup of its own, without which none can be paused.
+struct Extra(Host);
+
+impl Extra {
+    const NAME: &str = "lab-extra";
+
+    fn on(host: &Host) -> Self {
+        let extra = Self(host.clone());
+        host.try_ssh(&format!("podman rm -f -t 0 {}", Self::NAME));
+        host.ssh(&format!("podman run -d --cgroups=enabled --stop-timeout 1 --name {} lab-box", Self::NAME));
+        extra
+    }
+
+    fn state(&self) -> String {
+        self.0.ssh(&format!("podman inspect -f '{{{{.State.Status}}}}' {}", Self::NAME)).trim().to_owned()
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        self.0.try_ssh(&format!("podman rm -f -t 0 {}", Self::NAME));
+        self.0.try_ssh("rmdir /sys/fs/cgroup/libpod_parent /sys/fs/cgroup/*/libpod_parent 2>/dev/null");
+    }
+}
+
 #[tokio::test]
 async fn containers_of_two_hosts_are_stopped_started_paused_read_and_removed() {
     let lab = Lab::up(2);
     let central = enrolled(&lab).await;
     let hosts = lab.hosts();
-    let state = |host: &Host| host.ssh("podman inspect -f '{{.State.Status}}' lab-box").trim().to_owned();
-    let of = |name: &str| json!({ "container": { "engine": "podman", "name": name } });
+    let extras: Vec<Extra> = hosts.iter().map(Extra::on).collect();
+    let parameters = json!({ "container": { "engine": "podman", "name": Extra::NAME } });
     for (action, wanted) in [
         ("pause_container", "paused"),
         ("unpause_container", "running"),
@@ -280,19 +305,18 @@ async fn containers_of_two_hosts_are_stopped_started_paused_read_and_removed() {
         ("start_container", "running"),
         ("restart_container", "running"),
         ("container_logs", "running"),
+        ("stop_container", "exited"),
     ] {
-        let done = operate(&central, action, &hosts, of("lab-box")).await.unwrap();
-        for host in &hosts {
-            assert_eq!(result(&done, host)["status"], "succeeded", "{action} on {}: {done}", host.name);
-            assert_eq!(state(host), wanted, "{action} on {}", host.name);
+        let done = operate(&central, action, &hosts, parameters.clone()).await.unwrap();
+        for extra in &extras {
+            assert_eq!(result(&done, &extra.0)["status"], "succeeded", "{action}: {done}");
+            assert_eq!(extra.state(), wanted, "{action} on {}", extra.0.name);
         }
     }
-    for host in &hosts {
-        host.ssh("podman rm -f lab-extra >/dev/null 2>&1; podman create --name lab-extra lab-box");
-    }
-    let done = operate(&central, "remove_container", &hosts, of("lab-extra")).await.unwrap();
-    for host in &hosts {
-        assert_eq!(result(&done, host)["status"], "succeeded", "{done}");
-        assert!(!host.try_ssh("podman container exists lab-extra").status.success(), "{}", host.name);
+    let done = operate(&central, "remove_container", &hosts, parameters).await.unwrap();
+    for extra in &extras {
+        assert_eq!(result(&done, &extra.0)["status"], "succeeded", "{done}");
+        let is_there = extra.0.try_ssh(&format!("podman container exists {}", Extra::NAME)).status.success();
+        assert!(!is_there, "{}", extra.0.name);
     }
 }

@@ -110,8 +110,9 @@ pub(super) fn plan(around: Surroundings, name: &str, verb: ServiceVerb) -> Resul
     let inner = match around.service_manager {
         ServiceManager::Systemd => format!("systemctl {word} -- {}", quoted(&format!("{name}.service"))?),
         ServiceManager::OpenRc if verb == ServiceVerb::Enable => format!("rc-update add {unit} default"),
-        // Out of every runlevel: a service of the runlevel boot would go on starting otherwise.
-        ServiceManager::OpenRc if at_boot => format!("rc-update -a del {unit}"),
+        ServiceManager::OpenRc if at_boot => {
+            return Plan::by_root_in_shell(around, open_rc_not_at_boot(&unit), TIMEOUT);
+        }
         ServiceManager::OpenRc => format!("rc-service {unit} {word}"),
         ServiceManager::SysV if at_boot => {
             return Plan::by_root_in_shell(around, sys_v_at_boot(&unit, verb), TIMEOUT);
@@ -124,6 +125,15 @@ pub(super) fn plan(around: Surroundings, name: &str, verb: ServiceVerb) -> Resul
         }
     };
     Ok(Plan::by_root(around, inner, TIMEOUT))
+}
+
+/// Out of every runlevel: a service of the runlevel boot would go on starting otherwise. `rc-update -a del` fails whenever one
+/// runlevel does not have the service, so what counts is that none has it in the end.
+fn open_rc_not_at_boot(unit: &str) -> String {
+    format!(
+        "rc-service --exists {unit} || {{ echo \"no service \"{unit} >&2; exit 1; }}; \
+         rc-update -q -a del {unit}; ! ls -d /etc/runlevels/*/{unit} 2>/dev/null"
+    )
 }
 
 /// Debian has update-rc.d(8), the Red Hat family chkconfig(8). `defaults` makes the links where there are none yet and
@@ -168,7 +178,11 @@ mod tests {
         assert_eq!(command(ServiceManager::Systemd, on), "systemctl enable -- cron.service");
         assert_eq!(command(ServiceManager::Systemd, off), "systemctl disable -- cron.service");
         assert_eq!(command(ServiceManager::OpenRc, on), "rc-update add cron default");
-        assert_eq!(command(ServiceManager::OpenRc, off), "rc-update -a del cron");
+        assert_eq!(
+            command(ServiceManager::OpenRc, off),
+            "rc-service --exists cron || { echo \"no service \"cron >&2; exit 1; }; \
+             rc-update -q -a del cron; ! ls -d /etc/runlevels/*/cron 2>/dev/null"
+        );
         assert_eq!(
             command(ServiceManager::SysV, on),
             "if command -v update-rc.d >/dev/null; then update-rc.d cron defaults && update-rc.d cron enable; else chkconfig cron on; fi"
