@@ -56,10 +56,21 @@ impl Mount {
         let image = mount.directory.path().join("image");
         std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
         run("mkfs.ext4", &["-q", image.to_str().unwrap()])?;
-        let device = run("losetup", &["--find", "--show", image.to_str().unwrap()])?;
-        mount.device = Some(String::from_utf8(device.stdout).unwrap().trim().to_owned());
+        mount.attach()?;
         mount.mount()?;
         Ok(mount)
+    }
+
+    /// A device of its own for each mount: a mount namespace that another test made meanwhile holds the mount before, and with
+    /// it the file system without power, which the same device would show again.
+    fn attach(&mut self) -> Result<(), String> {
+        if let Some(device) = self.device.take() {
+            run("losetup", &["--detach", &device])?;
+        }
+        let image = self.directory.path().join("image");
+        let device = run("losetup", &["--find", "--show", image.to_str().unwrap()])?;
+        self.device = Some(String::from_utf8(device.stdout).unwrap().trim().to_owned());
+        Ok(())
     }
 
     fn mount(&self) -> Result<(), String> {
@@ -236,7 +247,7 @@ async fn an_archive_on_a_full_disk_keeps_what_has_expired_and_is_whole_when_ther
 
 #[tokio::test]
 async fn a_cut_of_power_loses_nothing_that_was_acknowledged() {
-    let mount = match Mount::ext4() {
+    let mut mount = match Mount::ext4() {
         Ok(mount) => mount,
         Err(why) => return eprintln!("skipped: {why}"),
     };
@@ -266,7 +277,8 @@ async fn a_cut_of_power_loses_nothing_that_was_acknowledged() {
         drop(history.close().await);
         drop(history);
         unmount_when_free(&mount).await;
-        mount_afresh(&mount).await;
+        mount.attach().unwrap();
+        mount.mount().unwrap();
         history = History::open(&mount.path(), clock.clone()).unwrap();
         let report = history.check_integrity().await.unwrap();
         assert!(report.is_ok(), "round {round}: {:?}", report.problems);
@@ -276,25 +288,6 @@ async fn a_cut_of_power_loses_nothing_that_was_acknowledged() {
         }
     }
     history.close().await.unwrap();
-}
-
-/// A mount namespace that another test made meanwhile holds a copy of the mount, and with it the file system without power,
-/// until that test ends.
-async fn mount_afresh(mount: &Mount) {
-    let note = mount.path().join("note");
-    let mut tries = 0;
-    loop {
-        mount.mount().unwrap();
-        match std::fs::write(&note, "has power").and_then(|()| std::fs::remove_file(&note)) {
-            Ok(()) => return,
-            Err(why) => {
-                tries += 1;
-                assert!(tries < 300, "{why}");
-            }
-        }
-        unmount_when_free(mount).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }
 
 /// The writer's thread closes its file a moment after it has answered.
