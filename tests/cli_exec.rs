@@ -78,6 +78,13 @@ async fn a_failed_operation_is_retried_by_its_id_and_waited_for() {
     let new = program.run(&["op", "list", "--json"]).well().json();
     assert_eq!(new.pointer("/0/retry_of").unwrap(), id.as_str());
     program.run(&["op", "retry", new.pointer("/0/id").unwrap().as_str().unwrap()]).refused(1, &["no server"]);
+    program.run(&["op", "retry", &id, "--only", "unreachable"]).refused(1, &["no server"]);
+    program.run(&["op", "retry", &id, "--server", "ghost"]).refused(1, &["ghost"]);
+    let chosen = program.run(&["op", "retry", &id, "--server", "web-2"]).well().stdout;
+    assert!(chosen.contains("web-2: exit status 0") && !chosen.contains("web-1"), "{chosen}");
+    let narrowed =
+        program.run(&["op", "retry", &id, "--only", "failed,succeeded", "--server", "web-1"]).well();
+    assert!(narrowed.stdout.contains("web-1") && !narrowed.stdout.contains("web-2"), "{}", narrowed.stdout);
     program.run(&["op", "cancel", &id]).refused(1, &["ended"]);
     let shown = program.run(&["op", "show", "--follow", &id]).well().stdout;
     assert!(shown.contains("partial"), "{shown}");

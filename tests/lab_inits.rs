@@ -8,7 +8,7 @@ mod lab;
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod program;
 
-use lab::central::Central;
+use lab::acting::{enrolled, operate, result};
 use lab::{Host, Init, Lab, until};
 use serde_json::{Value, json};
 
@@ -49,39 +49,6 @@ fn command(init: Init, verb: &str) -> Option<String> {
         Init::SysV => Some(format!("service {SERVICE} {verb}")),
         Init::BusyBox => None,
     }
-}
-
-/// All hosts enrolled and read so far that their service managers are known.
-async fn enrolled(lab: &Lab) -> Central {
-    let central = Central::start();
-    for host in lab.hosts() {
-        central.enrol(&host);
-    }
-    for host in lab.hosts() {
-        until("the facts", async || {
-            central.try_get(&format!("/api/v1/fleet/servers/{}/facts", host.name)).await.ok()
-        })
-        .await;
-    }
-    central
-}
-
-async fn operate(central: &Central, kind: &str, hosts: &[Host], parameters: Value) -> Result<Value, String> {
-    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-    let body = json!({ "operation_type": kind, "server_ids": names, "parameters": parameters });
-    let begun = central.post("/api/v1/fleet/operations", &body).await?;
-    let path = format!("/api/v1/fleet/operations/{}", begun["id"].as_str().unwrap());
-    let (ended, _) = until("the end of an operation", async || {
-        let operation = central.get(&path).await;
-        (!matches!(operation["status"].as_str(), Some("pending" | "running"))).then_some(operation)
-    })
-    .await;
-    Ok(ended)
-}
-
-fn result<'a>(operation: &'a Value, host: &Host) -> &'a Value {
-    let results = operation["results"].as_array().unwrap();
-    results.iter().find(|result| result["server_name"] == host.name.as_str()).unwrap()
 }
 
 #[tokio::test]

@@ -349,3 +349,120 @@ async fn what_happens_where_operations_meet_is_set_by_administrators_while_it_ru
     let audit = app.get("/api/v1/audit").by(&admin).send().await.text();
     assert!(audit.contains("refuse in place of queue"), "{audit}");
 }
+
+/// Begins what the last step of the wizard shows, and waits for its end.
+async fn begun(app: &TestApp, who: &Who, fields: &[(&str, &str)]) -> OperationView {
+    let (status, page) = step(app, who, "confirm", fields).await;
+    assert_eq!(status, 200, "{page}");
+    let seal = seal_of(&page);
+    let sealed = [fields, &[("seal", seal.as_str()), ("confirm", "web-1")]].concat();
+    let answer = send(app, "/operations/new", who, &sealed).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    ended(app, answer.header("location").rsplit('/').next().unwrap()).await
+}
+
+async fn acted_on() -> (TestApp, Sshd, Who) {
+    let (app, sshd) = (TestApp::start().await, Sshd::start().await);
+    app.with_server("web-1", &sshd).await;
+    app.until("web-1", "read", |state| state.facts.is_some()).await;
+    let operator = app.login(Role::Operator).await;
+    (app, sshd, operator)
+}
+
+fn targets(view: &OperationView) -> Vec<&str> {
+    view.targets.iter().map(|one| one.target.server_name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_is_done_again_is_chosen_on_the_page_by_result_and_by_server() {
+    let (app, _sshd, operator) = acted_on().await;
+    for name in ["web-2", "web-3"] {
+        app.with_inactive(name).await;
+    }
+    let all = [("operation_type", "run_command"), ("command", "id"), ("all", "true")];
+    let first = begun(&app, &operator, &all).await;
+    let path = format!("/operations/{}", first.operation.id);
+    let page = app.get(&path).by(&operator).send().await.text();
+    assert!(page.contains("name=\"state\" value=\"failed\" checked"), "{page}");
+    assert!(page.contains("name=\"server\" value=\"web-1\"") && page.contains("Do it again on these"));
+    let retry = async |fields: &[(&str, &str)]| {
+        send(&app, &format!("{path}/retry"), &operator, &[fields, &[("chosen", "true")]].concat()).await
+    };
+    for (fields, expected) in [
+        (vec![("server", "web-1")], vec!["web-1"]),
+        (vec![("state", "failed"), ("server", "web-2")], vec!["web-2"]),
+        (vec![("state", "failed")], vec!["web-2", "web-3"]),
+        (
+            vec![("state", "failed"), ("state", "succeeded"), ("server", "web-1, web-3")],
+            vec!["web-1", "web-3"],
+        ),
+    ] {
+        let answer = retry(&fields).await;
+        assert_eq!(answer.status, 303, "{fields:?}: {}", answer.text());
+        let again = ended(&app, answer.header("location").rsplit('/').next().unwrap()).await;
+        let mut names = targets(&again);
+        names.sort_unstable();
+        assert_eq!((names, again.operation.retry_of), (expected, Some(first.operation.id)), "{fields:?}");
+    }
+    for (fields, status, words) in [
+        (vec![], 409, "No server of this operation"),
+        (vec![("state", "unreachable")], 409, "No server of this operation"),
+        (vec![("server", "ghost")], 422, "is no server of this operation"),
+        (vec![("state", "odd")], 422, "odd"),
+    ] {
+        let refused = retry(&fields).await;
+        assert_eq!(refused.status, status, "{fields:?}");
+        assert!(refused.text().contains(words), "{fields:?}: {}", refused.text());
+    }
+}
+
+#[tokio::test]
+async fn processes_are_looked_for_by_their_name_and_ended_only_after_the_server_was_typed() {
+    let (app, _sshd, operator) = acted_on().await;
+    let place = tempfile::tempdir().unwrap();
+    let name = format!("wz-{}", std::process::id());
+    std::os::unix::fs::symlink("/usr/bin/sleep", place.path().join(&name)).unwrap();
+    let mut process = std::process::Command::new(place.path().join(&name)).arg("86395").spawn().unwrap();
+    let fields = [("operation_type", "kill_process"), ("server", "web-1"), ("process", name.as_str())];
+    let look = [&fields[..], &[("compare", "true")]].concat();
+    let (_, page) = step(&app, &operator, "confirm", &look).await;
+    assert!(!page.contains("data-must-equal"), "looking ends nothing: {page}");
+    let looked = begun(&app, &operator, &look).await;
+    let listed = &looked.targets[0].record.as_ref().unwrap().stdout;
+    assert!(listed.starts_with(&format!("{} ", process.id())) && listed.contains("86395"), "{listed}");
+    assert!(process.try_wait().unwrap().is_none());
+    let (_, page) = step(&app, &operator, "confirm", &fields).await;
+    assert!(page.contains("data-must-equal=\"web-1\""), "{page}");
+    let ended = begun(&app, &operator, &fields).await;
+    assert_eq!(ended.operation.status, OperationStatus::Completed);
+    process.wait().unwrap();
+    let again = begun(&app, &operator, &fields).await;
+    assert_eq!(again.targets[0].record.as_ref().unwrap().exit_status, Some(3), "there is none any more");
+}
+
+#[tokio::test]
+async fn a_file_of_any_bytes_goes_through_every_step_of_the_wizard() {
+    let (app, _sshd, operator) = acted_on().await;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    // What a form makes longest: in the plain alphabet each sign of this would be escaped.
+    let bytes = vec![0xff_u8; 1024 * 1024];
+    let packed = format!("{}_w==", "_".repeat(bytes.len() / 3 * 4));
+    let fields = [
+        ("operation_type", "upload_file"),
+        ("server", "web-1"),
+        ("path", path.to_str().unwrap()),
+        ("content_base64", packed.as_str()),
+    ];
+    let (status, page) = step(&app, &operator, "strategy", &fields).await;
+    assert_eq!(status, 200);
+    assert!(page.contains(&hidden("content_base64", &packed)));
+    let (_, page) = step(&app, &operator, "parameters", &fields).await;
+    assert!(page.contains("1,048,576 bytes are chosen"));
+    let stored = begun(&app, &operator, &fields).await;
+    assert_eq!(stored.operation.status, OperationStatus::Completed);
+    assert!(std::fs::read(&path).unwrap() == bytes, "the file is another");
+    let twice = [&fields[..], &[("text", "and text")]].concat();
+    let (status, page) = step(&app, &operator, "confirm", &twice).await;
+    assert!(status == 422 && page.contains("given twice"), "{status}");
+}

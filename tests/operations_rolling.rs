@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use roundsman::actions::Action;
 use roundsman::fleet::DependencyInput;
 use roundsman::model::{Caller, OperationStatus, Role, Selector, TargetStatus};
-use roundsman::operations::{OperationError, OperationView, Operations, Order, Policy, Strategy, WhenBusy};
+use roundsman::operations::{
+    Again, OperationError, OperationView, Operations, Order, Policy, Strategy, WhenBusy,
+};
 use serde_json::json;
 use support::app::TestApp;
 use support::in_time;
@@ -99,7 +101,7 @@ async fn batches_go_one_after_the_other_and_the_failure_limit_stops_the_rest() {
     assert_eq!(std::fs::read_to_string(&seen).unwrap(), "x\nx\n", "nothing reached the others");
 
     // What failed is tried again, then what was never sent.
-    let again = app.services.operations.retry(&admin(), &id, &[]).await.unwrap();
+    let again = app.services.operations.retry(&admin(), &id, &Again::default()).await.unwrap();
     assert_eq!(again.operation.retry_of.unwrap().to_string(), id);
     let again = ended(&app, &again.operation.id.to_string()).await;
     assert_eq!((again.targets.len(), statuses(&again)), (1, vec![Succeeded]));

@@ -131,17 +131,19 @@ need_host() {
 
 create_host() {
     local number=$1 image=$2 recipe=$3 options=(--stop-timeout 2)
+    # What lab-boot needs for a boot id of its own, and init to end the host: within a container that ends the container.
+    # A host that has rebooted ended with a signal, and Docker starts it again; one that was stopped by Docker stays so.
+    options+=(--cap-add SYS_ADMIN --cap-add SYS_BOOT --security-opt apparmor=unconfined --restart on-failure)
+    # systemd needs the cgroups to be writable, on old and new cgroups.
     if [ "$(kind_of "$number")" = systemd ]; then
-        # systemd mounts, so it needs SYS_ADMIN, and it needs the cgroups to be writable; both on old and new cgroups.
-        options=(--stop-signal SIGRTMIN+3 --cap-add SYS_ADMIN --security-opt apparmor=unconfined
-            --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --cgroupns=host)
+        options+=(--stop-signal SIGRTMIN+3 --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --cgroupns=host)
     fi
     # A container in a container mounts a /proc of its own, which the kernel allows where none of the outer one is covered.
     if has_container "$number"; then options+=(--security-opt systempaths=unconfined); fi
     docker create --name "$prefix$number" --hostname "lab-$number" --network "$network" \
         --label "$label=host" --label "$label.recipe=$recipe" "${options[@]}" "${LIMITS[@]}" \
         --tmpfs /run --tmpfs /run/lock --tmpfs /tmp \
-        --publish "$(address_of "$number"):$(port_of_lab):22" "$image" >/dev/null 2>"$state/docker.err" || {
+        --publish "$(address_of "$number"):$(port_of_lab):22" "$image" /usr/local/lib/lab-boot >/dev/null 2>"$state/docker.err" || {
         cat "$state/docker.err" >&2
         fail "docker could not make lab-$number"
     }

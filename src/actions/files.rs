@@ -309,10 +309,23 @@ impl Serialize for FileChange {
 
 /// The content, and the parameter that it came in.
 fn content(parameter: &impl Fn(&str) -> Option<String>) -> Result<(Content, &'static str), ActionError> {
+    let is_said = |name: &str| parameter(name).is_some_and(|text| !text.is_empty());
+    if is_said("content_base64") && (is_said("text") || is_said("content")) {
+        return Err(invalid(
+            "content_base64",
+            "the content is given twice, as text and as a file; leave one out",
+        ));
+    }
     let (bytes, field) = if let Some(text) = parameter("content") {
         (text.into_bytes(), "content")
     } else if let Some(text) = parameter("content_base64") {
-        let packed: String = text.split_ascii_whitespace().collect();
+        // Either alphabet: in a form the signs of the plain one take three bytes each.
+        let plain = |sign: char| match sign {
+            '-' => '+',
+            '_' => '/',
+            other => other,
+        };
+        let packed: String = text.chars().filter(|sign| !sign.is_ascii_whitespace()).map(plain).collect();
         let field = "content_base64";
         (BASE64.decode(packed).map_err(|_| invalid(field, "this is no Base64"))?, field)
     } else if let Some(text) = parameter("text") {
@@ -465,6 +478,7 @@ mod self_tests {
         assert_eq!(bytes(&[("text", "a\r\nb")]), b"a\nb\n");
         assert_eq!(bytes(&[("content", "a\r\nb")]), b"a\r\nb");
         assert_eq!(bytes(&[("content_base64", "AP8=\n")]), [0, 255]);
+        assert_eq!(bytes(&[("content_base64", "-_-_")]), bytes(&[("content_base64", "+/+/")]));
         assert_eq!(bytes(&[("content", "")]), b"");
     }
 

@@ -11,6 +11,7 @@ mod files;
 mod files_template;
 mod how;
 mod mask;
+mod named;
 mod packages;
 mod plan;
 mod processes;
@@ -36,6 +37,7 @@ pub use files::{CONTENT_LIMIT_BYTES, FileChange, FileKind};
 pub use files_template::TemplateValues;
 pub use how::{ContainerEngine, How, InContainer, STDIN_LIMIT_BYTES, Variable};
 pub use mask::mask;
+pub use named::{NamedProcesses, TOO_MANY_PROCESSES};
 pub use packages::PackageUpdate;
 pub use plan::{Plan, Surroundings};
 pub use processes::{ANOTHER_PROCESS, NO_SUCH_PROCESS};
@@ -70,6 +72,8 @@ pub enum Action {
         start_ticks: u64,
         signal: Signal,
     },
+    /// Found by their name on each server.
+    KillNamed(NamedProcesses),
     Service {
         name: String,
         verb: ServiceVerb,
@@ -183,7 +187,7 @@ impl Action {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::KillProcess { .. } => "kill_process",
+            Self::KillProcess { .. } | Self::KillNamed(_) => "kill_process",
             Self::Service { verb, .. } => services::kind(*verb),
             Self::Container(action) => action.verb.kind(),
             Self::WatchedService { verb, .. } => services::kind_of_watched(*verb),
@@ -206,6 +210,7 @@ impl Action {
         match self {
             Self::RotateKey(_) | Self::DeployAgent(_) | Self::RemoveAgent => Role::Admin,
             Self::KillProcess { .. }
+            | Self::KillNamed(_)
             | Self::Service { .. }
             | Self::WatchedService { .. }
             | Self::Container(_)
@@ -224,6 +229,7 @@ impl Action {
     pub fn title(&self) -> String {
         match self {
             Self::KillProcess { pid, signal, .. } => format!("Send {} to process {pid}", signal.name()),
+            Self::KillNamed(named) => named.title(),
             Self::Service { name, verb } => services::title(name, *verb),
             Self::Container(action) => action.title(),
             Self::RunCommand { command, how, .. } => commands::title(command, how),
@@ -244,7 +250,9 @@ impl Action {
     #[must_use]
     pub const fn danger(&self) -> Option<&'static str> {
         match self {
-            Self::KillProcess { signal, .. } => match signal {
+            Self::KillNamed(NamedProcesses { compare: true, .. }) => None,
+            Self::KillProcess { signal, .. } | Self::KillNamed(NamedProcesses { signal, .. }) => match signal
+            {
                 Signal::Cont | Signal::Hup => None,
                 Signal::Kill => Some(
                     "KILL ends the process at once: it cannot save anything, tidy up or end its children.",
@@ -277,6 +285,16 @@ impl Action {
         }
     }
 
+    /// Nothing on a server changes: it tells what is there, or what would change.
+    #[must_use]
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Self::KillNamed(named) => named.compare,
+            Self::File(change) => change.compare,
+            other => matches!(other, Self::HealthCheck),
+        }
+    }
+
     /// Where several things were done, the sentence that tells what went wrong says more than an exit status.
     #[must_use]
     pub const fn is_in_steps(&self) -> bool {
@@ -301,6 +319,7 @@ impl Action {
                 ("start_ticks", start_ticks.to_string()),
                 ("signal", signal.name().to_owned()),
             ],
+            Self::KillNamed(named) => named.fields(),
             Self::Service { name, .. } | Self::WatchedService { name, .. } => vec![("service", name.clone())],
             Self::Container(action) => action.fields(),
             Self::RunCommand { command, sudo, timeout_ms, how } => {
@@ -351,6 +370,7 @@ impl Action {
             Self::KillProcess { pid, start_ticks, signal } => {
                 processes::plan(around, *pid, *start_ticks, *signal)
             }
+            Self::KillNamed(named) => named.plan(around),
             Self::Service { name, verb } => services::plan(around, name, *verb),
             Self::Container(action) => action.plan(around),
             // Only the fleet knows what is watched where.
@@ -362,7 +382,7 @@ impl Action {
             }
             Self::RunScript(script) => script.plan(around),
             Self::UpdatePackages(update) => update.plan(around),
-            Self::Reboot(reboot) => Ok(reboot.plan(around)),
+            Self::Reboot(reboot) => reboot.plan(around),
             Self::HealthCheck => Ok(Plan::of_text(HEALTH_CHECK.to_owned(), HEALTH_CHECK_TIMEOUT)),
             Self::CollectDiagnostics(diagnostics) => diagnostics.plan(around),
             Self::RotateKey(rotation) => rotation.plan(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, ActionError, Plan, Surroundings, invalid};
+use super::{Action, ActionError, NamedProcesses, Plan, Surroundings, invalid};
 use crate::model::Signal;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -23,7 +23,20 @@ impl Action {
     }
 }
 
+/// One by `pid` and `start_ticks`, or those of a name.
 pub(super) fn parse(parameter: impl Fn(&str) -> Option<String>) -> Result<Action, ActionError> {
+    let is_said = |name: &str| parameter(name).is_some_and(|text| !text.trim().is_empty());
+    let signal = match parameter("signal").filter(|text| !text.trim().is_empty()) {
+        None => Signal::default(),
+        Some(text) => Signal::parse(&text)
+            .ok_or_else(|| invalid("signal", "use TERM, KILL, HUP, INT, QUIT, USR1, USR2, STOP or CONT"))?,
+    };
+    if !is_said("pid") && !is_said("start_ticks") {
+        return NamedProcesses::parse(signal, parameter).map(Action::KillNamed);
+    }
+    if is_said("process") {
+        return Err(invalid("process", "name a process or give its pid, not both"));
+    }
     let number = |name: &'static str| {
         let text = parameter(name).ok_or_else(|| invalid(name, format!("{name} is missing")))?;
         text.trim().parse::<i64>().map_err(|_| invalid(name, format!("'{text}' is not a number")))
@@ -31,11 +44,6 @@ pub(super) fn parse(parameter: impl Fn(&str) -> Option<String>) -> Result<Action
     let start = u64::try_from(number("start_ticks")?).map_err(|_| {
         invalid("start_ticks", "start_ticks must not be negative; it stands in the process list")
     })?;
-    let signal = match parameter("signal") {
-        None => Signal::default(),
-        Some(text) => Signal::parse(&text)
-            .ok_or_else(|| invalid("signal", "use TERM, KILL, HUP, INT, QUIT, USR1, USR2, STOP or CONT"))?,
-    };
     Action::kill_process(number("pid")?, start, signal)
 }
 

@@ -12,6 +12,11 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(600);
 /// Nothing boots faster than the shortest; what is not back after the longest needs a person.
 const WAIT_RANGE: (u64, u64) = (10, 7200);
 
+/// OpenRC runs under several inits. `reboot` talks to that of System V and to BusyBox's; OpenRC's own listens only to a program of
+/// its own (openrc-shutdown(8)).
+const OPENRC: &str =
+    "case $(readlink /proc/1/exe) in */openrc-init) openrc-shutdown --reboot now ;; *) reboot ;; esac";
+
 /// A reboot that waits for the return: another boot id over a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Reboot {
@@ -45,12 +50,16 @@ impl Reboot {
     }
 
     /// systemd's own word goes through logind and stops what has to be stopped; the others have `reboot` for that.
-    pub(super) fn plan(self, around: Surroundings) -> Plan {
-        let command = match around.service_manager {
+    ///
+    /// # Errors
+    /// Those of [`Plan::by_root_in_shell`].
+    pub(super) fn plan(self, around: Surroundings) -> Result<Plan, ActionError> {
+        let word = match around.service_manager {
             ServiceManager::Systemd => "systemctl reboot",
-            ServiceManager::OpenRc | ServiceManager::SysV | ServiceManager::Unknown => "reboot",
+            ServiceManager::OpenRc => return Plan::by_root_in_shell(around, OPENRC.to_owned(), self.wait()),
+            ServiceManager::SysV | ServiceManager::Unknown => "reboot",
         };
-        Plan::by_root(around, command.to_owned(), self.wait())
+        Ok(Plan::by_root(around, word.to_owned(), self.wait()))
     }
 }
 
@@ -65,10 +74,14 @@ mod tests {
         let action = Action::parse("reboot", given(&[])).unwrap();
         assert_eq!(action.plan(ROOT).unwrap().command, "systemctl reboot");
         assert_eq!(action.plan(USER).unwrap().command, "sudo -n systemctl reboot");
-        for manager in [ServiceManager::OpenRc, ServiceManager::SysV, ServiceManager::Unknown] {
+        for manager in [ServiceManager::SysV, ServiceManager::Unknown] {
             let around = Surroundings { service_manager: manager, ..ROOT };
             assert_eq!(action.plan(around).unwrap().command, "reboot");
         }
+        let openrc = |around| Surroundings { service_manager: ServiceManager::OpenRc, ..around };
+        assert_eq!(action.plan(openrc(ROOT)).unwrap().command, OPENRC);
+        let by_sudo = action.plan(openrc(USER)).unwrap();
+        assert!(by_sudo.command.starts_with("sudo -n sh -c ") && by_sudo.sudo, "{}", by_sudo.command);
         assert!(action.danger().is_some());
     }
 

@@ -11,6 +11,7 @@ use super::client::{Client, segment};
 use super::error::CliError;
 use super::follow::{OnInterrupt, follow};
 use super::output::{Output, ago, text, text_or_unknown};
+use crate::model::TargetStatus;
 
 pub(super) const OPERATIONS: &str = "/api/v1/fleet/operations";
 
@@ -95,6 +96,12 @@ pub enum OperationCommand {
     Retry {
         #[command(flatten)]
         again: Again,
+        /// Only those in one of these states: failed, unreachable, unknown, cancelled, skipped, succeeded
+        #[arg(long, value_name = "STATE,…", value_delimiter = ',')]
+        only: Vec<TargetStatus>,
+        /// Only these of its servers; without --only whatever became of them
+        #[arg(long = "server", value_name = "NAME,…", value_delimiter = ',')]
+        servers: Vec<String>,
     },
 }
 
@@ -120,8 +127,11 @@ impl OperationCommand {
             Self::Pause { id } => {
                 change(client, output, &id, "pause", "Nothing more is sent until it is resumed.").await?;
             }
-            Self::Resume { again } => return again.run("resume", client, output).await,
-            Self::Retry { again } => return again.run("retry", client, output).await,
+            Self::Resume { again } => return again.run("resume", &json!({}), client, output).await,
+            Self::Retry { again, only, servers } => {
+                let wanted = json!({ "states": only, "servers": servers });
+                return again.run("retry", &wanted, client, output).await;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -213,9 +223,15 @@ async fn diagnostics(
 
 impl Again {
     /// The status is that of `exec`, where a new operation begins and is waited for.
-    async fn run(self, verb: &str, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
+    async fn run(
+        self,
+        verb: &str,
+        body: &Value,
+        client: &Client,
+        output: &Output,
+    ) -> Result<ExitCode, CliError> {
         let path = format!("{OPERATIONS}/{}/{verb}", segment(&self.id)?);
-        let operation = client.post(&path, &json!({})).await?;
+        let operation = client.post(&path, body).await?;
         let new = text(&operation, "id").to_owned();
         if new == self.id {
             if output.json {

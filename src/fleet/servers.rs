@@ -121,6 +121,13 @@ impl Fleet {
         self.detail(caller, reference, "facts", |entry| entry.live().facts.clone())
     }
 
+    /// Facts and pending updates that were read before are old: an action has changed them.
+    pub(crate) fn facts_changed(&self, server: ServerId) {
+        if let Some(entry) = self.inner.registry.get(server) {
+            entry.ask_for_facts();
+        }
+    }
+
     /// Reads facts and pending updates with the next reading, at once.
     ///
     /// # Errors

@@ -105,6 +105,9 @@ impl Leg {
         {
             self.operations.inner.fleet.watched_was_acted_on(self.server, name, *verb);
         }
+        if matches!(self.action, Action::UpdatePackages(_) | Action::Reboot(_)) {
+            self.operations.inner.fleet.facts_changed(self.server);
+        }
         if ending.output.wall.is_zero() {
             // Its end was not seen: what it printed until then is all there is.
             ending.output.wall = started.elapsed();
@@ -240,6 +243,7 @@ impl Leg {
                 archives.collect(hand, request, (self.operation.id, self.server), now).await
             }
             Action::KillProcess { .. }
+            | Action::KillNamed(_)
             | Action::Service { .. }
             | Action::WatchedService { .. }
             | Action::Container(_)

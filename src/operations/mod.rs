@@ -47,7 +47,7 @@ pub use fanout::request;
 pub use fold::{Cluster, Side, cluster_summary, clusters};
 pub use listing::OperationQuery;
 pub use planning::{Planned, batch_sizes};
-pub use repeat::{parameter, stored_action};
+pub use repeat::{Again, parameter, stored_action};
 pub use strategy::{InvalidStrategy, Share, Strategy, parse_batches};
 pub use timeline::{Mark, MarkKind, Timeline};
 pub use unkept::Unkept;
@@ -98,6 +98,8 @@ pub enum OperationError {
     StillRunning,
     #[error("no server of this operation is left to do it on again")]
     NothingToRepeat,
+    #[error("'{0}' is no server of this operation")]
+    NoSuchTarget(String),
     #[error("what this operation did was not stored whole, because secrets are not kept; begin it anew")]
     NotRepeatable,
     #[error("there is no such archive; it was removed, or its days are over")]

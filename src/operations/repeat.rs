@@ -6,10 +6,42 @@ use super::{OperationError, OperationView, Operations, Order, Strategy};
 use crate::actions::{Action, ActionError, LISTS};
 use crate::auth;
 use crate::model::{Caller, Role, Selector, TargetStatus};
-use crate::store::operations::Operation;
+use crate::ssh::printable;
+use crate::store::operations::{Operation, Target};
 
 /// What a retry is about where nobody says: everything that was tried and did not succeed.
 const TRIED: [TargetStatus; 3] = [TargetStatus::Failed, TargetStatus::Unreachable, TargetStatus::Unknown];
+
+/// Which targets of an ended operation are tried again.
+#[derive(Debug, Clone, Default)]
+pub struct Again {
+    /// In one of these states. None given: with servers named, whatever became of them; else those that failed, were unreachable
+    /// or whose end was not seen.
+    pub states: Vec<TargetStatus>,
+    /// Only these, by name or id. None given: all of the operation.
+    pub servers: Vec<String>,
+}
+
+impl Again {
+    /// What was never sent.
+    const REST: [TargetStatus; 2] = [TargetStatus::Cancelled, TargetStatus::Skipped];
+
+    fn means(&self, target: &Target) -> bool {
+        let is_named = |name: &String| *name == target.server_name || *name == target.server.to_string();
+        let states = match (self.states.as_slice(), self.servers.is_empty()) {
+            ([], true) => &TRIED[..],
+            ([], false) => return self.servers.iter().any(is_named),
+            (states, _) => states,
+        };
+        // What was cancelled while it ran was sent: by its state only what was not is meant.
+        let is_left = !target.status.was_left_out() || target.record.is_none();
+        let is_meant = self.servers.is_empty() || self.servers.iter().any(is_named);
+        states.contains(&target.status) && is_left && is_meant
+    }
+}
+
+/// As many of a name that is none as an answer repeats.
+const NAME_CHARS: usize = 80;
 
 /// A parameter of a JSON object as the text that a form would send.
 pub fn parameter(members: &Map<String, Value>) -> impl Fn(&str) -> Option<String> + '_ {
@@ -42,24 +74,22 @@ pub fn stored_action(kind: &str, parameters: &Value) -> Result<Action, ActionErr
 }
 
 impl Operations {
-    /// Begins a new operation with those targets of an ended one that have one of these states; none given means those
-    /// that failed, were unreachable, or whose end was not seen. What is sent twice may be done twice.
+    /// Begins a new operation with those targets of an ended one that are meant. What is sent twice may be done twice.
     ///
     /// # Errors
-    /// [`OperationError::StillRunning`], [`OperationError::NothingToRepeat`], [`OperationError::NotRepeatable`], and those
-    /// of [`Operations::begin`].
+    /// [`OperationError::StillRunning`], [`OperationError::NoSuchTarget`], [`OperationError::NothingToRepeat`],
+    /// [`OperationError::NotRepeatable`], and those of [`Operations::begin`].
     pub async fn retry(
         &self,
         caller: &Caller,
         id: &str,
-        wanted: &[TargetStatus],
+        wanted: &Again,
     ) -> Result<OperationView, OperationError> {
         auth::require(caller, Role::Operator)?;
         let view = self.get(caller, id).await?;
         if self.find_running(view.operation.id).is_some() {
             return Err(OperationError::StillRunning);
         }
-        let wanted = if wanted.is_empty() { &TRIED[..] } else { wanted };
         let order = again(&view, wanted)?;
         self.begin(caller, order).await
     }
@@ -72,7 +102,8 @@ impl Operations {
         auth::require(caller, Role::Operator)?;
         let view = self.get(caller, id).await?;
         if self.find_running(view.operation.id).is_none() {
-            return self.retry(caller, id, &[TargetStatus::Cancelled, TargetStatus::Skipped]).await;
+            let rest = Again { states: Again::REST.to_vec(), servers: Vec::new() };
+            return self.retry(caller, id, &rest).await;
         }
         self.set_paused(caller, &view, false).await?;
         self.get(caller, id).await
@@ -80,13 +111,18 @@ impl Operations {
 }
 
 /// The new operation; what can be begun again is what was stored whole.
-fn again(view: &OperationView, wanted: &[TargetStatus]) -> Result<Order, OperationError> {
+fn again(view: &OperationView, wanted: &Again) -> Result<Order, OperationError> {
+    let is_target = |name: &String| {
+        let mut targets = view.targets.iter().map(|one| &one.target);
+        targets.any(|target| *name == target.server_name || *name == target.server.to_string())
+    };
+    if let Some(stranger) = wanted.servers.iter().find(|name| !is_target(name)) {
+        return Err(OperationError::NoSuchTarget(printable::line(stranger.as_bytes(), NAME_CHARS)));
+    }
     let servers: Vec<String> = view
         .targets
         .iter()
-        // What was cancelled while it ran was sent: resuming is about what was not.
-        .filter(|target| wanted.contains(&target.target.status))
-        .filter(|target| !target.target.status.was_left_out() || target.target.record.is_none())
+        .filter(|target| wanted.means(&target.target))
         .map(|target| target.target.server.to_string())
         .collect();
     if servers.is_empty() {
@@ -117,6 +153,42 @@ mod tests {
         let given =
             |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned());
         Action::parse(kind, given).unwrap()
+    }
+
+    #[test]
+    fn a_retry_is_about_states_or_servers_or_both_and_else_about_what_did_not_succeed() {
+        let target = |name: &str, status| Target {
+            position: 0,
+            server: crate::model::ServerId::new(uuid::Uuid::from_u128(name.len() as u128)),
+            server_name: name.to_owned(),
+            status,
+            command: None,
+            error: None,
+            record: None,
+            batch: 0,
+            started_at: None,
+            completed_at: None,
+        };
+        let targets = [
+            target("a", TargetStatus::Succeeded),
+            target("bb", TargetStatus::Failed),
+            target("ccc", TargetStatus::Unreachable),
+            target("dddd", TargetStatus::Skipped),
+        ];
+        let meant = |states: &[TargetStatus], servers: &[&str]| -> Vec<&str> {
+            let servers = servers.iter().map(|name| (*name).to_owned()).collect();
+            let again = Again { states: states.to_vec(), servers };
+            targets.iter().filter(|one| again.means(one)).map(|one| one.server_name.as_str()).collect()
+        };
+        assert_eq!(meant(&[], &[]), ["bb", "ccc"]);
+        assert_eq!(meant(&[TargetStatus::Unreachable], &[]), ["ccc"]);
+        assert_eq!(
+            meant(&[], &["a", "dddd"]),
+            ["a", "dddd"],
+            "a server that is named is meant whatever became of it"
+        );
+        assert_eq!(meant(&[TargetStatus::Failed], &["a", "bb"]), ["bb"]);
+        assert_eq!(meant(&[], &["00000000-0000-0000-0000-000000000003"]), ["ccc"]);
     }
 
     #[test]

@@ -332,6 +332,9 @@ fn of_operation(error: &OperationError) -> Problem {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
                 .with("field", json!("server_ids"))
         }
+        OperationError::NoSuchTarget(_) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).with("field", json!("servers"))
+        }
         OperationError::AlreadyRunning { operation, .. } | OperationError::Busy { operation, .. } => {
             Problem::new(StatusCode::CONFLICT, "already-running", detail)
                 .with("operation_id", json!(operation))

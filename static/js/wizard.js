@@ -1,4 +1,5 @@
-// A new operation: which servers are meant is told while they are being chosen. Without this the button does it.
+// A new operation: which servers are meant is told while they are being chosen, and a chosen file goes along in Base64. Without
+// this the button does the one, and the other is typed.
 
 const form = document.querySelector("form[data-wizard=targets]");
 // Typing is over when nothing came for so long.
@@ -29,4 +30,46 @@ if (form) {
   };
   form.addEventListener("change", () => later(0));
   form.addEventListener("input", () => later(PAUSE_MS));
+}
+
+// So many bytes become text at once; more arguments than that are too many for a call.
+const PIECE_BYTES = 0x8000;
+
+// The alphabet whose signs stand as they are in a form.
+function packed(bytes) {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES) text += String.fromCharCode(...bytes.subarray(at, at + PIECE_BYTES));
+  return btoa(text).replaceAll("+", "-").replaceAll("/", "_");
+}
+
+for (const picker of document.querySelectorAll("input[data-packed-into]")) {
+  const field = picker.closest(".packed");
+  const into = field.querySelector("textarea");
+  const said = field.querySelector("[data-packed-said]");
+  const none = field.querySelector("[data-packed-none]");
+  const most = Number(picker.dataset.mostBytes);
+
+  const keep = (text, words) => {
+    into.value = text;
+    said.textContent = words;
+    none.hidden = !text;
+  };
+  picker.addEventListener("change", async () => {
+    const file = picker.files[0];
+    picker.setCustomValidity("");
+    keep("", "");
+    if (!file) return;
+    if (file.size > most || !file.size) {
+      picker.setCustomValidity(file.size ? `${file.name} has ${file.size} bytes; at most ${most} go this way` : `${file.name} is empty`);
+      picker.reportValidity();
+      return;
+    }
+    keep(packed(new Uint8Array(await file.arrayBuffer())), `${file.name}: ${file.size} bytes`);
+  });
+  none.addEventListener("click", () => {
+    picker.value = "";
+    picker.setCustomValidity("");
+    keep("", "");
+    picker.focus();
+  });
 }

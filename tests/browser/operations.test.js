@@ -175,6 +175,29 @@ describe("operations", () => {
     await becomes(page, "#operation-progress", /1 of 1/, 60_000);
   });
 
+  test("a file of any kind is chosen, and put where it is said", async () => {
+    const bytes = Buffer.from(Array.from({ length: 70_000 }, (_, index) => (index * 7) % 256));
+    const target = path.join(roundsman.dir, "chosen.bin");
+    await page.goto(`${roundsman.url}/operations/new?operation_type=upload_file&server=web-1`);
+    await heading(page, "3. Details");
+    await page.fill("input[name=path]", target);
+    const picker = page.locator("input[type=file]");
+    await picker.setInputFiles({ name: "large.bin", mimeType: "application/octet-stream", buffer: Buffer.alloc(1_048_577) });
+    await eventually("a file that is too large is refused", async () => !(await picker.evaluate((input) => input.validity.valid)));
+    await picker.setInputFiles({ name: "logo.bin", mimeType: "application/octet-stream", buffer: bytes });
+    await page.getByText("logo.bin: 70000 bytes").waitFor();
+    await shot(page, "wizard-file");
+    await page.getByRole("button", { name: "Step 5: Look and begin" }).click();
+    await heading(page, "5. Look and begin");
+    await page.getByRole("button", { name: "Step 3: Details" }).click();
+    await page.getByText("70,000 bytes are chosen").waitFor();
+    await page.getByRole("button", { name: "Step 5: Look and begin" }).click();
+    await page.getByRole("button", { name: "Begin on 1 server" }).click();
+    await page.waitForURL(/\/operations\/[0-9a-f-]{36}$/);
+    await becomes(page, "#operation-progress", /1 of 1/, 60_000);
+    assert.ok(fs.readFileSync(target).equals(bytes));
+  });
+
   test("only what is opened is sent, live, and the page follows to the end", async () => {
     await page.goto(`${roundsman.url}/operations/new?operation_type=run_command&tag=web&to=parameters`);
     await page.getByRole("button", { name: "Step 2: Which servers" }).click();
@@ -316,11 +339,17 @@ describe("operations", () => {
       await own.locator("details.target-row[open] .target-body pre").first().waitFor();
       await fits("operation-many");
       await own.goto(`${roundsman.url}/operations/${batched.id}`);
+      await own.getByText("Choose what is done again").click();
+      await own.getByRole("button", { name: "Do it again on these" }).waitFor();
       await fits("operation-batches");
       await own.goto(`${roundsman.url}/operations`);
       await fits("operations");
       await own.goto(`${roundsman.url}/operations/new?operation_type=run_command&server=ghost`);
       await fits("wizard-refused");
+      await own.goto(`${roundsman.url}/operations/new?operation_type=kill_process&server=web-1`);
+      await fits("wizard-processes");
+      await own.goto(`${roundsman.url}/operations/new?operation_type=upload_file&server=web-1`);
+      await fits("wizard-file");
       await own.goto(`${roundsman.url}/settings`);
       assert.equal(await own.locator("#operations input:checked").inputValue(), "share");
       await fits("settings");

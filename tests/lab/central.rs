@@ -93,6 +93,13 @@ impl Central {
         Self::answer(request.json(body)).await
     }
 
+    /// Posts to what answers with nothing but success.
+    pub(crate) async fn post_for_nothing(&self, path: &str) {
+        let request = self.http.post(format!("{}{path}", self.program.url)).bearer_auth(&self.token);
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "POST {path}: {}", answer.status());
+    }
+
     /// Any other method with JSON; the problem where the API refuses.
     pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let method = method.parse().unwrap();

@@ -16,6 +16,7 @@
     reason = "a harness that cannot do its work fails the test, and shows the program's log"
 )]
 
+pub(crate) mod acting;
 pub(crate) mod agents;
 pub(crate) mod central;
 

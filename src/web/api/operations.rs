@@ -13,8 +13,8 @@ use super::{fetched_page, rows, window};
 use crate::actions::{Action, CONTENT_LIMIT_BYTES};
 use crate::model::{OperationStatus, Selector, TargetStatus, Timestamp};
 use crate::operations::{
-    Cluster, NewOperation, OperationQuery, OperationView, Order, Planned, Strategy, TargetView, batch_sizes,
-    cluster_summary, clusters, parameter,
+    Again, Cluster, NewOperation, OperationQuery, OperationView, Order, Planned, Strategy, TargetView,
+    batch_sizes, cluster_summary, clusters, parameter,
 };
 use crate::services::Services;
 
@@ -67,7 +67,7 @@ pub fn routes() -> Vec<Route> {
             .status(202)
             .gives("Operation"),
         Route::post("/api/v1/fleet/operations/{id}/retry", Access::OPERATOR, retry)
-            .summary("Begins a new operation with the servers on which this one failed, or that were unreachable or unknown")
+            .summary("Begins a new operation with the servers on which this one failed, or that were unreachable or unknown; or with those that are named")
             .takes("RetryInput")
             .status(202)
             .gives("Operation"),
@@ -355,14 +355,17 @@ async fn resume(request: Request, services: Services) -> Result<Response, Failur
 #[derive(Debug, Default, serde::Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryInput {
-    /// The states to try again: failed, unreachable, unknown (these where none is named), cancelled, skipped, succeeded.
+    /// The states to try again: failed, unreachable, unknown (these where nothing is said), cancelled, skipped, succeeded.
     #[schema(value_type = Vec<String>)]
     states: Vec<TargetStatus>,
+    /// Only these of its servers, by name or id; without `states` whatever became of them.
+    servers: Vec<String>,
 }
 
 async fn retry(request: Request, services: Services) -> Result<Response, Failure> {
     let input: RetryInput = if request.body.is_empty() { RetryInput::default() } else { request.json()? };
-    let view = services.operations.retry(request.caller()?, request.param(0), &input.states).await?;
+    let wanted = Again { states: input.states, servers: input.servers };
+    let view = services.operations.retry(request.caller()?, request.param(0), &wanted).await?;
     json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
 }
 

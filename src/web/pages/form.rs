@@ -39,6 +39,7 @@ enum Kind {
     Password,
     Choice(Vec<Choice>),
     Flag,
+    Packed { most_bytes: u32 },
 }
 
 impl Field {
@@ -84,6 +85,25 @@ impl Field {
     #[must_use]
     pub fn flag(name: &'static str, label: &'static str, is_set: bool) -> Self {
         Self { kind: Kind::Flag, ..Self::line(name, label, if is_set { "true" } else { "" }, 0) }
+    }
+
+    /// A file of at most `most_bytes`, sent in Base64; without scripts it is typed so. What was chosen comes back.
+    #[must_use]
+    pub fn packed(name: &'static str, label: &'static str, value: &str, most_bytes: u32) -> Self {
+        // Base64 takes four signs for three bytes, and line ends may stand in what is pasted.
+        let max_chars = most_bytes.div_ceil(3).saturating_mul(4) / 60 * 61 + 61;
+        Self { kind: Kind::Packed { most_bytes }, ..Self::line(name, label, value, max_chars) }
+    }
+
+    /// What a chosen file says where its name is not known any more.
+    fn packed_said(&self) -> String {
+        let signs = self.value.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').count();
+        let bytes = u64::try_from(signs * 3 / 4).unwrap_or(u64::MAX);
+        if bytes == 0 {
+            String::new()
+        } else {
+            format!("{} bytes are chosen", super::super::view::whole(bytes))
+        }
     }
 
     #[must_use]
@@ -137,6 +157,20 @@ mod tests {
         assert!(html.contains("<option value=\"b\" selected>") && html.contains("<option value=\"a\">"));
         assert!(Field::flag("sudo", "As root", true).to_string().contains("value=\"true\" checked"));
         assert!(!Field::flag("sudo", "As root", false).to_string().contains("checked"));
+    }
+
+    #[test]
+    fn a_file_is_chosen_or_typed_in_base64_and_comes_back() {
+        let html = Field::packed("content_base64", "A file", "AP8=", 1_048_576).to_string();
+        for part in [
+            "data-packed-into=\"content_base64\"",
+            "data-most-bytes=\"1048576\"",
+            "3 bytes",
+            "AP8=</textarea>",
+        ] {
+            let part = part.replace("3 bytes", "2 bytes are chosen");
+            assert!(html.contains(&part), "{part}: {html}");
+        }
     }
 
     #[test]

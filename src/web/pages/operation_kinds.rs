@@ -81,6 +81,37 @@ const SERVICE: &[Parameter] = &[Parameter::line("service", "Service", 256)
     .placeholder("nginx")
     .hint("As systemd, OpenRC or the init scripts name it.")];
 
+const PROCESSES: &[Parameter] = &[
+    Parameter::line("process", "Name", 15)
+        .placeholder("worker")
+        .hint("The whole name without its directory, as top shows it: 15 bytes at most."),
+    Parameter::line("containing", "Command line contains", 200).placeholder("--queue=mail"),
+    Parameter::line("user", "Of the user", 32).placeholder("any"),
+    Parameter::new(
+        "signal",
+        "Signal",
+        Shape::Choice(&[
+            ("TERM", "TERM: end"),
+            ("KILL", "KILL: end at once"),
+            ("HUP", "HUP: read the configuration anew"),
+            ("INT", "INT"),
+            ("QUIT", "QUIT"),
+            ("USR1", "USR1"),
+            ("USR2", "USR2"),
+            ("STOP", "STOP: stand still"),
+            ("CONT", "CONT: go on"),
+        ]),
+    ),
+    Parameter::number("most", "At most so many on a server", 1, 1000)
+        .placeholder("20")
+        .hint("Where more are like that, nothing is sent."),
+    Parameter::new("compare", "Only look: list them, send nothing", Shape::Flag),
+    Parameter::number("pid", "Or one process, by its pid", 2, 4_194_304).more(),
+    Parameter::line("start_ticks", "Its start, in ticks", 20)
+        .hint("Field 22 of /proc/PID/stat; a process that has got the pid since then gets nothing.")
+        .more(),
+];
+
 const WATCHED: &[Parameter] = &[Parameter::line("service", "Watched service", 256)
     .required()
     .placeholder("bot")
@@ -128,8 +159,26 @@ const SHOW_DIFF: Parameter = Parameter::new(
 const FILE_TIME: Parameter =
     Parameter::number("timeout_s", "Time limit in seconds", 1, 86_400).placeholder("300").more();
 
-const UPLOAD: &[Parameter] =
-    &[FILE_PATH, FILE_TEXT, AS_ROOT, COMPARE, PERMISSIONS.more(), OWNER.more(), SHOW_DIFF, FILE_TIME];
+/// Kept nowhere, so that what is done later cannot have it.
+const FILE_BYTES: Parameter =
+    Parameter::new("content_base64", "Or a file of any kind", Shape::Packed { most_bytes: FILE_LIMIT_BYTES })
+        .hint("At most 1 MiB; larger ones go by roundsman cp. The record keeps its size and SHA-256.")
+        .secret();
+/// As the action has it.
+const FILE_LIMIT_BYTES: u32 = 1024 * 1024;
+const _: () = assert!(FILE_LIMIT_BYTES as usize == crate::actions::CONTENT_LIMIT_BYTES);
+
+const UPLOAD: &[Parameter] = &[
+    FILE_PATH,
+    Parameter::lines("text", "Content, as text", 131_072),
+    FILE_BYTES,
+    AS_ROOT,
+    COMPARE,
+    PERMISSIONS.more(),
+    OWNER.more(),
+    SHOW_DIFF,
+    FILE_TIME,
+];
 
 const TEMPLATE: &[Parameter] =
     &[FILE_PATH, TEMPLATE_TEXT, AS_ROOT, COMPARE, PERMISSIONS.more(), OWNER.more(), SHOW_DIFF, FILE_TIME];
@@ -322,6 +371,15 @@ pub const KINDS: &[Kind] = &[
         parameters: WATCHED,
     },
     Kind {
+        word: "kill_process",
+        family: "Processes",
+        title: "End processes",
+        about: "By their name; look first which ones that means.",
+        role: Role::Operator,
+        is_dangerous: true,
+        parameters: PROCESSES,
+    },
+    Kind {
         word: "update_configuration",
         family: "Files",
         title: "Update a configuration file",
@@ -334,7 +392,7 @@ pub const KINDS: &[Kind] = &[
         word: "upload_file",
         family: "Files",
         title: "Put a file",
-        about: "The same text on every server.",
+        about: "The same on every server: text, or a file of up to 1 MiB.",
         role: Role::Operator,
         is_dangerous: false,
         parameters: UPLOAD,
@@ -511,7 +569,8 @@ mod tests {
 
     #[test]
     fn what_the_action_calls_dangerous_is_asked_for_twice_here() {
-        let told = [("service", "a"), ("container", "a"), ("command", "a"), ("script", "a")];
+        let told =
+            [("service", "a"), ("process", "a"), ("container", "a"), ("command", "a"), ("script", "a")];
         for kind in KINDS.iter().filter(|kind| kind.role == Role::Operator) {
             let given = |name: &str| {
                 told.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())

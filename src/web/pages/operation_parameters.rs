@@ -42,6 +42,10 @@ pub enum Shape {
     Flag,
     /// Names of variables whose values are asked for in the last step, and stand on no page.
     SecretNames,
+    /// Any bytes, as a file that is chosen; in Base64 on the way.
+    Packed {
+        most_bytes: u32,
+    },
     /// One of these words, each with its title.
     Choice(&'static [(&'static str, &'static str)]),
 }
@@ -119,6 +123,7 @@ impl Parameter {
             Shape::SecretNames => Field::line(name, label, value, SECRET_NAMES_CHARS),
             Shape::Lines { most_chars } => Field::lines(name, label, value, most_chars),
             Shape::Number { least, most } => Field::number(name, label, value, least, most),
+            Shape::Packed { most_bytes } => Field::packed(name, label, value, most_bytes),
             Shape::Flag => Field::flag(name, label, value == "true"),
             Shape::Choice(words) => {
                 let choices = words.iter().map(|(word, title)| Choice::of(word, title, value));

@@ -30,6 +30,8 @@ pub(super) struct Progress {
     /// Why nothing more was sent.
     pub(super) halted: Option<String>,
     pub(super) acts: Vec<Act>,
+    /// Where it has ended and somebody may do it again on servers of their choice.
+    pub(super) retry: Option<RetryForm>,
     pub(super) retry_of: Option<String>,
     /// Set once it has ended.
     pub(super) folded: Option<Folded>,
@@ -83,6 +85,52 @@ pub(super) struct Batch {
     pub(super) is_current: bool,
 }
 
+/// What is tried again: results by their states, narrowed to servers.
+#[derive(Debug, Clone)]
+pub(super) struct RetryForm {
+    pub(super) states: Vec<RetryState>,
+    /// Name and result of each. Empty: there are too many to tick, and their names are typed.
+    pub(super) servers: Vec<(String, Badge)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct RetryState {
+    pub(super) word: &'static str,
+    pub(super) badge: Badge,
+    pub(super) count: usize,
+    pub(super) is_chosen: bool,
+}
+
+impl RetryForm {
+    /// Servers that can be ticked one by one.
+    const TICKED: usize = 60;
+
+    fn of(
+        viewer: &Viewer,
+        view: &OperationView,
+        is_running: bool,
+        counts: &[(TargetStatus, usize)],
+    ) -> Option<Self> {
+        let is_possible = viewer.role >= Role::Operator && !is_running && view.operation.is_repeatable;
+        // Of one server there is nothing to choose.
+        if !is_possible || view.targets.len() < 2 {
+            return None;
+        }
+        let state = |(status, count): &(TargetStatus, usize)| RetryState {
+            word: status.name(),
+            badge: Badge::target(*status),
+            count: *count,
+            is_chosen: status.is_failure(),
+        };
+        let server = |one: &TargetView| (one.target.server_name.clone(), Badge::target(one.target.status));
+        let few = view.targets.len() <= Self::TICKED;
+        Some(Self {
+            states: counts.iter().map(state).collect(),
+            servers: if few { view.targets.iter().map(server).collect() } else { Vec::new() },
+        })
+    }
+}
+
 /// The order in which results are counted: from good to undecided.
 const COUNTED: [TargetStatus; 8] = [
     TargetStatus::Succeeded,
@@ -115,6 +163,7 @@ impl Progress {
             is_paused: is_running && operation.paused_at.is_some(),
             halted: operation.halted.as_deref().map(|why| view::clean(why, view::TEXT_CHARS)),
             acts: if viewer.role >= Role::Operator { acts(view, is_running) } else { Vec::new() },
+            retry: RetryForm::of(viewer, view, is_running, &counts),
             retry_of: operation.retry_of.map(|id| id.to_string()),
             folded: if is_running { None } else { Folded::of(viewer, view) },
             csrf_token: viewer.csrf_token.clone(),
@@ -265,6 +314,9 @@ pub(super) fn said(parameters: &serde_json::Value) -> Vec<(&'static str, String)
         ("reload", "Reloaded by"),
         ("owner", "Owner"),
         ("run_as", "As the user"),
+        ("process", "Processes named"),
+        ("containing", "Command line with"),
+        ("user", "Of the user"),
         ("interpreter", "Interpreter"),
     ] {
         facts.extend(text(name).map(|value| (title, view::clean(&value, view::CELL_CHARS))));
@@ -373,6 +425,24 @@ mod tests {
         assert!(words(&secret).is_empty());
         let view = operation(&[Succeeded, Sent]);
         assert!(Progress::new(&viewer(Role::Viewer), &view, &Look::default(), now()).acts.is_empty());
+    }
+
+    #[test]
+    fn what_is_tried_again_can_be_chosen_by_state_and_by_server() {
+        let form = progress(&operation(&[Succeeded, Failed, Skipped])).retry.unwrap();
+        let states: Vec<(&str, usize, bool)> =
+            form.states.iter().map(|one| (one.word, one.count, one.is_chosen)).collect();
+        assert_eq!(states, [("succeeded", 1, false), ("failed", 1, true), ("skipped", 1, false)]);
+        assert_eq!(form.servers.len(), 3);
+        let many = operation(&[Failed; RetryForm::TICKED + 1]);
+        assert!(progress(&many).retry.unwrap().servers.is_empty(), "their names are typed");
+        assert!(
+            progress(&operation(&[Failed])).retry.is_none()
+                && progress(&operation(&[Failed, Sent])).retry.is_none()
+        );
+        let viewer = viewer(Role::Viewer);
+        let look = Look::default();
+        assert!(Progress::new(&viewer, &operation(&[Failed, Failed]), &look, now()).retry.is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub const PER_PAGE: u32 = 50;
 /// Servers of an operation that its row names.
 const NAMED: usize = 3;
 /// Kinds of operations that begin elsewhere than in the wizard.
-const ELSEWHERE: [(&str, &str); 2] = [("kill_process", "End a process"), ("rotate_key", "Rotate a key")];
+const ELSEWHERE: [(&str, &str); 1] = [("rotate_key", "Rotate a key")];
 
 /// What the list is narrowed to, as it stands in the address; empty is not narrowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

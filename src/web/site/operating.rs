@@ -15,10 +15,10 @@ use super::super::pages::{Fragment, Notice, Viewer};
 use super::super::request::{Access, Request};
 use super::super::routes::{Route, download_whole, html, see_other};
 use super::acting::acting;
-use super::{done, doors, show, viewer};
+use super::{done, doors, show, tags, viewer};
 use crate::fleet::{FleetError, ServerState};
-use crate::model::{Caller, Role, ServerId};
-use crate::operations::{OperationError, OperationQuery, OperationView};
+use crate::model::{Caller, Role, ServerId, UnknownState};
+use crate::operations::{Again, OperationError, OperationQuery, OperationView};
 use crate::services::Services;
 
 /// The routes of this file.
@@ -129,8 +129,26 @@ async fn resume(request: Request, services: Services) -> Result<Response, Failur
 }
 
 async fn retry(request: Request, services: Services) -> Result<Response, Failure> {
-    let outcome = services.operations.retry(request.caller()?, request.param(0), &[]).await;
+    let outcome = match wanted(&request)? {
+        Some(wanted) => services.operations.retry(request.caller()?, request.param(0), &wanted).await,
+        None => Err(OperationError::NothingToRepeat),
+    };
     gone_on(&request, &services, outcome).await
+}
+
+/// What the form says is tried again. The button alone means what did not succeed; a form in which nothing is ticked, nothing (None).
+fn wanted(request: &Request) -> Result<Option<Again>, Failure> {
+    let form = request.form()?;
+    let is_chosen = !form.text("chosen").is_empty();
+    let (mut again, unknown) = (Again::default(), |error: UnknownState| Failure::invalid(error.to_string()));
+    for (name, value) in form.pairs() {
+        match name.as_str() {
+            "state" => again.states.push(value.parse().map_err(unknown)?),
+            "server" => again.servers.extend(tags(&value)),
+            _ => {}
+        }
+    }
+    Ok((!is_chosen || !again.states.is_empty() || !again.servers.is_empty()).then_some(again))
 }
 
 /// To the page of the operation that goes on, which may be a new one.

@@ -22,7 +22,7 @@ use crate::operations::{
 };
 use crate::services::Services;
 
-/// A command, and the names of a fleet.
+/// A file of the largest size in Base64, a command, and the names of a fleet.
 const FORM_BYTES: usize = 2 * 1024 * 1024;
 
 /// The routes of this file.
@@ -105,6 +105,12 @@ impl Draft {
 
     fn secret_names(&self) -> Vec<&str> {
         self.kind.as_ref().map_or_else(|_| Vec::new(), |kind| self.form.secret_names(kind))
+    }
+
+    /// It is begun only after the servers were typed.
+    fn is_dangerous(&self) -> bool {
+        let only_looks = self.action.as_ref().is_ok_and(Action::only_looks);
+        self.kind.as_ref().is_ok_and(|kind| kind.is_dangerous) && !only_looks
     }
 
     /// Why this step cannot be left. None: it holds.
@@ -306,10 +312,9 @@ fn confirm(
     let order = draft.order().ok_or_else(|| Failure::invalid("the form does not say everything"))?;
     let planned = services.operations.plan_order(request.caller()?, &order)?;
     let sizes = batch_sizes(&planned);
-    let is_dangerous = draft.kind.as_ref().is_ok_and(|kind| kind.is_dangerous);
     let secrets = draft.secret_names();
     let page = page(request, services, draft, Step::Confirm, wrong)?;
-    let page = page.reviewed(&planned, &sizes, seal(&order, &planned), is_dangerous, &secrets);
+    let page = page.reviewed(&planned, &sizes, seal(&order, &planned), draft.is_dangerous(), &secrets);
     show(wrong.map_or(StatusCode::OK, |wrong| wrong.status), &page)
 }
 
@@ -336,7 +341,7 @@ async fn begin(request: Request, services: Services) -> Result<Response, Failure
         return refused(StatusCode::UNPROCESSABLE_ENTITY, why);
     }
     let expected = phrase(&planned);
-    if draft.kind.as_ref().is_ok_and(|kind| kind.is_dangerous) && typed != expected {
+    if draft.is_dangerous() && typed != expected {
         let why = format!("Type {expected} to confirm; nothing was sent.");
         return refused(StatusCode::UNPROCESSABLE_ENTITY, why);
     }

@@ -74,7 +74,7 @@ impl ConfirmPage {
     #[must_use]
     pub fn new(viewer: &Viewer, state: &ServerState, asked: Option<&Asked<'_>>, now: Timestamp) -> Self {
         let tab = match asked.map(|asked| asked.action) {
-            Some(Action::KillProcess { .. }) => Tab::Processes,
+            Some(Action::KillProcess { .. } | Action::KillNamed(_)) => Tab::Processes,
             Some(Action::Service { .. } | Action::WatchedService { .. }) => Tab::Services,
             Some(Action::Container(_)) => Tab::Containers,
             Some(
