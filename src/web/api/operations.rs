@@ -288,7 +288,7 @@ pub struct OperationInput {
     #[serde(default)]
     #[schema(value_type = Object)]
     strategy: Option<Strategy>,
-    /// Of the action: pid, start_ticks, signal; service; container {engine, name}, force, lines; command, sudo, timeout_s,
+    /// Of the action: pid, start_ticks, signal, or process, containing, user, signal, most, compare; service; container {engine, name}, force, lines; command, sudo, timeout_s,
     /// run_as, environment (texts, or {"secret": text}), stdin, label, detached (goes on without its connection and without
     /// Roundsman); script, interpreter, arguments; packages; of a file:
     /// path, content or content_base64, template, mode, owner, sudo, validate, reload, compare, show_diff, timeout_s.
