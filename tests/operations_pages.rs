@@ -383,17 +383,17 @@ async fn what_is_done_again_is_chosen_on_the_page_by_result_and_by_server() {
     let first = begun(&app, &operator, &all).await;
     let path = format!("/operations/{}", first.operation.id);
     let page = app.get(&path).by(&operator).send().await.text();
-    assert!(page.contains("name=\"state\" value=\"failed\" checked"), "{page}");
+    assert!(page.contains("name=\"state\" value=\"unreachable\" checked"), "{page}");
     assert!(page.contains("name=\"server\" value=\"web-1\"") && page.contains("Do it again on these"));
     let retry = async |fields: &[(&str, &str)]| {
         send(&app, &format!("{path}/retry"), &operator, &[fields, &[("chosen", "true")]].concat()).await
     };
     for (fields, expected) in [
         (vec![("server", "web-1")], vec!["web-1"]),
-        (vec![("state", "failed"), ("server", "web-2")], vec!["web-2"]),
-        (vec![("state", "failed")], vec!["web-2", "web-3"]),
+        (vec![("state", "unreachable"), ("server", "web-2")], vec!["web-2"]),
+        (vec![("state", "unreachable")], vec!["web-2", "web-3"]),
         (
-            vec![("state", "failed"), ("state", "succeeded"), ("server", "web-1, web-3")],
+            vec![("state", "unreachable"), ("state", "succeeded"), ("server", "web-1, web-3")],
             vec!["web-1", "web-3"],
         ),
     ] {
@@ -406,7 +406,7 @@ async fn what_is_done_again_is_chosen_on_the_page_by_result_and_by_server() {
     }
     for (fields, status, words) in [
         (vec![], 409, "No server of this operation"),
-        (vec![("state", "unreachable")], 409, "No server of this operation"),
+        (vec![("state", "failed")], 409, "No server of this operation"),
         (vec![("server", "ghost")], 422, "is no server of this operation"),
         (vec![("state", "odd")], 422, "odd"),
     ] {
