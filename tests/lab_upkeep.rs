@@ -146,12 +146,12 @@ async fn processes_of_a_name_are_listed_and_ended_on_every_kind_of_host() {
         .iter()
         .map(|host| {
             host.ssh(
-                "printf '#!/bin/sh\\nwhile :; do sleep 1; done\\n' >/tmp/lab-nap; chmod 755 /tmp/lab-nap; \
-                 for i in 1 2; do setsid /tmp/lab-nap $i >/dev/null 2>&1 </dev/null & done",
+                "printf '#!/bin/sh\\nwhile :; do sleep 1; done\\n' >/root/lab-nap; chmod 755 /root/lab-nap; \
+                 for i in 1 2; do setsid /root/lab-nap $i >/dev/null 2>&1 </dev/null & done",
             );
             Undone(
                 host.clone(),
-                "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = lab-nap ] && kill -9 ${p#/proc/}; done",
+                "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = lab-nap ] && kill -9 ${p#/proc/}; done; rm -f /root/lab-nap",
             )
         })
         .collect();
