@@ -1,7 +1,6 @@
 //! Every action on every init system: systemd, OpenRC, System V init, and BusyBox with dropbear, which has none to ask.
 //!
 //! Run by `scripts/lab.sh test`, which starts the hosts.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 #[expect(dead_code, reason = "this program uses a part of the harness")]
 mod lab;
