@@ -76,7 +76,11 @@ impl Backup {
         }
         #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
         let shown = bytes(size as f64);
-        output.line(&format!("{}: {shown}, {} servers, checked.", self.file.display(), manifest.servers))?;
+        let servers = match manifest.servers {
+            1 => "1 server".to_owned(),
+            servers => format!("{servers} servers"),
+        };
+        output.line(&format!("{}: {shown}, {servers}, checked.", self.file.display()))?;
         match manifest.master_key {
             MasterKey::UnderPassphrase => {
                 output.line("The master key is in it, under the passphrase: keep both apart.")

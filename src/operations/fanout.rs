@@ -300,26 +300,15 @@ impl Leg {
     /// Writes that the command is about to be sent.
     async fn write_sent(&self) -> Result<CommandRecord, StoreError> {
         let now = self.operations.inner.clock.now();
+        let id = RecordId::new(self.operations.inner.clock.new_uuid());
         let record = CommandRecord {
-            id: RecordId::new(self.operations.inner.clock.new_uuid()),
             organization: self.operation.organization,
-            server_id: self.server,
-            server_name: self.name.clone(),
             operation_id: Some(self.operation.id),
             initiated_by: self.operation.initiated_by.clone(),
             label: self.operation.title.clone(),
             command: mask(&self.plan.command),
             container_command: self.plan.container_command.as_deref().map(mask),
-            started_at: now,
-            duration_ms: None,
-            exit_status: None,
-            signal: None,
-            error: None,
-            stdout: String::new(),
-            stderr: String::new(),
-            stdout_dropped_bytes: 0,
-            stderr_dropped_bytes: 0,
-            omitted_chars: 0,
+            ..CommandRecord::begun(id, self.server, self.name.clone(), now)
         };
         let (stored, operation, position) = (record.clone(), self.operation.id, self.position);
         let detached = self.plan.how.detached;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::TargetView;
 use super::fanout::Ending;
 use crate::actions::{Plan, mask};
-use crate::model::{OrganizationId, RecordId, ServerId, TargetStatus, Timestamp};
+use crate::model::{RecordId, ServerId, TargetStatus, Timestamp};
 use crate::ssh::{Output, SshError};
 use crate::store::operations::{CommandRecord, Target};
 
@@ -32,26 +32,11 @@ impl Unkept<'_> {
     #[must_use]
     pub fn answered(&self, outcome: Result<Output, SshError>) -> TargetView {
         let ending = Ending::of(outcome, self.plan);
+        let (id, server) = (RecordId::new(Uuid::nil()), ServerId::new(Uuid::nil()));
         let record = CommandRecord {
-            id: RecordId::new(Uuid::nil()),
-            organization: OrganizationId::DEFAULT,
-            server_id: ServerId::new(Uuid::nil()),
-            server_name: self.name.to_owned(),
-            operation_id: None,
-            initiated_by: String::new(),
-            label: String::new(),
             command: mask(&self.plan.command),
             container_command: self.plan.container_command.as_deref().map(mask),
-            started_at: self.started_at,
-            duration_ms: None,
-            exit_status: None,
-            signal: None,
-            error: None,
-            stdout: String::new(),
-            stderr: String::new(),
-            stdout_dropped_bytes: 0,
-            stderr_dropped_bytes: 0,
-            omitted_chars: 0,
+            ..CommandRecord::begun(id, server, self.name.to_owned(), self.started_at)
         };
         TargetView { target: self.target(&ending), record: Some(ending.complete(record)) }
     }

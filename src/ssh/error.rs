@@ -316,10 +316,9 @@ impl SshError {
             Self::OnTheWay { error, .. } => error.advice(),
             Self::HopRefuses { hop, refusal } => refusal.advice(hop, None),
             Self::AuthRefused { at, accepts, .. } => refused_advice(at, accepts),
-            Self::KeyUnreadable { path, .. } => format!(
-                "Check that {path} is a private key that Roundsman's user can read (`ls -l`, `ssh-keygen -yf`), \
-                 and give its passphrase if it has one."
-            ),
+            Self::KeyUnreadable { .. } => "Check that it is a private key and that Roundsman's user can read it (`ls -l`, \
+                `ssh-keygen -yf`), and give its passphrase if it has one."
+                .to_owned(),
             Self::Closed { .. } => {
                 "Roundsman connects again by itself. If it keeps happening, look at `journalctl -u ssh` on the server.".to_owned()
             }

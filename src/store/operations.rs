@@ -85,6 +85,39 @@ pub struct CommandRecord {
     pub omitted_chars: u64,
 }
 
+impl CommandRecord {
+    /// Of a command that is about to be sent: nothing came of it yet, and neither the command nor who asked is named.
+    #[must_use]
+    pub const fn begun(
+        id: RecordId,
+        server_id: ServerId,
+        server_name: String,
+        started_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            organization: OrganizationId::DEFAULT,
+            server_id,
+            server_name,
+            operation_id: None,
+            initiated_by: String::new(),
+            label: String::new(),
+            command: String::new(),
+            container_command: None,
+            started_at,
+            duration_ms: None,
+            exit_status: None,
+            signal: None,
+            error: None,
+            stdout: String::new(),
+            stderr: String::new(),
+            stdout_dropped_bytes: 0,
+            stderr_dropped_bytes: 0,
+            omitted_chars: 0,
+        }
+    }
+}
+
 pub(super) fn operation_from_row(row: &Row<'_>) -> Result<Operation, rusqlite::Error> {
     let text = |index: usize| row.get::<_, String>(index);
     let time =

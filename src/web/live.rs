@@ -63,9 +63,14 @@ enum View {
 }
 
 impl View {
-    /// From `view=fleet&…`, `view=group:ID`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations`, `view=operation:ID`, `view=tasks` or `view=task:ID`. None: no page of ours asks like that.
+    /// From `view=fleet&…`, `view=group:ID`, `view=server:ID:TAB&…`, `view=charts&server=…`, `view=operations`, `view=operation:ID`, `view=tasks` or `view=task:ID`. The page's
+    /// own `view` comes as `page_view`. None: no page of ours asks like that.
     fn of(request: &Request) -> Option<Self> {
         let rest = request.query.iter().filter(|(name, _)| name != "view").cloned();
+        let rest = rest.map(|(name, value)| match name.as_str() {
+            "page_view" => ("view".to_owned(), value),
+            _ => (name, value),
+        });
         match request.query("view")?.split(':').collect::<Vec<_>>().as_slice() {
             ["fleet"] => Some(Self::Fleet(fleet_page::FleetQuery::from_pairs(rest))),
             ["group", id] => {

@@ -153,6 +153,20 @@ pub fn duration(seconds: Option<f64>) -> Value {
     })
 }
 
+/// Seconds that may be parts of one and less than nothing, as the offset of a clock is: `-0.25 s`, `3 min`.
+#[must_use]
+pub fn lapse(seconds: Option<f64>) -> Value {
+    let hundredths = |seconds: f64| (seconds * 100.0).round() / 100.0;
+    match seconds {
+        Some(seconds) if seconds.abs() < 9.995 => {
+            // Adding zero makes a positive one of the negative.
+            Value::of(format!("{}\u{a0}s", hundredths(seconds) + 0.0))
+        }
+        Some(seconds) if seconds < 0.0 => Value::of(format!("-{}", duration(Some(-seconds)))),
+        _ => duration(seconds),
+    }
+}
+
 fn span(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     let (first, second) = match (days, hours, minutes) {
@@ -435,6 +449,11 @@ mod tests {
             (duration(Some(1_052_000.0)), "12 d 4 h"),
             (duration(Some(34_560_000.0)), "400 d"),
             (duration(Some(-1.0)), "–"),
+            (lapse(Some(-0.000_4)), "0 s"),
+            (lapse(Some(-0.253)), "-0.25 s"),
+            (lapse(Some(-61.0)), "-1 min"),
+            (lapse(Some(11_520.0)), "3 h 12 min"),
+            (lapse(None), "–"),
         ];
         for (value, expected) in cases {
             assert_eq!(text(value.clone()), *expected);

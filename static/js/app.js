@@ -3,7 +3,9 @@
 import { startLive, startRefreshing } from "./live.js";
 import { startPalette } from "./palette.js";
 
-const skew = Date.now() - Number(document.body.dataset.now || Date.now());
+// Against the moment when the page came: a page that was slow to load is not late for ever.
+const arrived = performance.timeOrigin + (performance.getEntriesByType("navigation")[0]?.responseStart ?? performance.now());
+const skew = arrived - Number(document.body.dataset.now || arrived);
 
 /** The same words as `view::relative` on the server. */
 export function relative(at, now) {

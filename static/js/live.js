@@ -152,8 +152,8 @@ export function startLive() {
     const address = new URL("/live", location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     const params = new URLSearchParams([["view", view]]);
-    // The page's own `view` (cards or table) would collide with the name of the stream.
-    for (const [key, value] of new URLSearchParams(location.search)) if (key !== "view") params.append(key, value);
+    // The page's own `view` (a table, a tree) would collide with the name of the stream.
+    for (const [key, value] of new URLSearchParams(location.search)) params.append(key === "view" ? "page_view" : key, value);
     address.search = params;
     const socket = new WebSocket(address);
     speaking = socket;

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
-import { Browser, Roundsman, Sshd, enrol, eventually, setUp, shot, sideways } from "./harness.js";
+import { Browser, LOOKS, Roundsman, Sshd, enrol, eventually, presentable, setUp, shot } from "./harness.js";
 
 const AGENT = path.join(import.meta.dirname, "../../target/debug/roundsman-agent");
 
@@ -57,12 +57,11 @@ describe("the agent", () => {
   });
 
   test("looks right in the dark and on a phone", async () => {
-    const profile = await browser.profile({ viewport: { width: 390, height: 844 }, colorScheme: "dark" });
+    const profile = await browser.profile(LOOKS["phone-dark"]);
     await profile.addCookies(cookies);
     const phone = await profile.newPage();
     await phone.goto(configuration());
-    assert.equal(await sideways(phone), 0);
-    await shot(phone, "agent-phone-dark");
+    await presentable(phone, "agent-phone-dark");
     await profile.close();
   });
 

@@ -18,6 +18,16 @@ const PATIENCE_MS = 60_000;
 
 export const PASSWORD = "a password for the browser tests";
 
+const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
+
+/** Both themes on a desk and on a phone, as options of a profile. */
+export const LOOKS = {
+  light: { colorScheme: "light" },
+  dark: { colorScheme: "dark" },
+  phone: { colorScheme: "light", ...PHONE },
+  "phone-dark": { colorScheme: "dark", ...PHONE },
+};
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Waits until `look` answers something, for things that nobody announces. */
@@ -322,6 +332,75 @@ export async function shot(page, name) {
 /** Pixels that the page is wider than its window. */
 export function sideways(page) {
   return page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+}
+
+/**
+ * Texts that stand out too little from what is behind them, by the colours that the browser computed: WCAG 2.2, 1.4.3,
+ * so 4.5 to 1, and 3 to 1 for large text. What is disabled may be faint.
+ */
+export function faint(page) {
+  return page.evaluate(() => {
+    const canvas = document.createElement("canvas");
+    canvas.width = 1;
+    canvas.height = 1;
+    const brush = canvas.getContext("2d", { willReadFrequently: true });
+    const known = new Map();
+    const channels = (colour) => {
+      if (!known.has(colour)) {
+        brush.clearRect(0, 0, 1, 1);
+        brush.fillStyle = colour;
+        brush.fillRect(0, 0, 1, 1);
+        const [red, green, blue, alpha] = brush.getImageData(0, 0, 1, 1).data;
+        known.set(colour, { rgb: [red, green, blue], alpha: alpha / 255 });
+      }
+      return known.get(colour);
+    };
+    const over = (front, alpha, back) => front.map((value, index) => value * alpha + back[index] * (1 - alpha));
+    const luminance = (rgb) => {
+      const [red, green, blue] = rgb.map((value) => (value <= 10.31 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+    };
+    const ground = channels(getComputedStyle(document.documentElement).backgroundColor).rgb;
+    const found = new Map();
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      const element = texts.currentNode.parentElement;
+      const words = texts.currentNode.data.trim();
+      if (!words || element.closest("svg, script, .sr, :disabled") || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+      const { width, height } = element.getBoundingClientRect();
+      if (width < 2 || height < 2) continue;
+      const layers = [];
+      let opacity = 1;
+      for (let at = element; at; at = at.parentElement) {
+        const style = getComputedStyle(at);
+        opacity *= Number(style.opacity);
+        layers.push(channels(style.backgroundColor));
+        if (layers.at(-1).alpha === 1) break;
+      }
+      const back = layers.reduceRight((below, layer) => over(layer.rgb, layer.alpha, below), ground);
+      const style = getComputedStyle(element);
+      const text = channels(style.color);
+      const [light, dark] = [luminance(over(text.rgb, text.alpha * opacity, back)), luminance(back)].sort((one, other) => other - one);
+      const ratio = (light + 0.05) / (dark + 0.05);
+      const size = Number.parseFloat(style.fontSize);
+      const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+      if (ratio < (large ? 3 : 4.5)) found.set(`${element.localName}.${element.className} ${ratio.toFixed(2)}`, words.slice(0, 40));
+    }
+    return [...found].map(([where, words]) => `${where}: ${words}`);
+  });
+}
+
+/** A page as a customer may see it: nothing beyond the window's edge, every section in sight, no faint text. Keeps a picture. */
+export async function presentable(page, name) {
+  const beyond = await sideways(page);
+  assert.ok(beyond <= 0, `${name} scrolls sideways by ${beyond} px`);
+  const cut = await page.evaluate(() => {
+    const edge = document.documentElement.clientWidth;
+    return [...document.querySelectorAll(".sections a")].filter((link) => link.getBoundingClientRect().right > edge).map((link) => link.textContent);
+  });
+  assert.deepEqual(cut, [], `${name}: sections of the navigation are out of sight`);
+  assert.deepEqual(await faint(page), [], `${name}: text that is hard to read`);
+  await shot(page, name);
 }
 
 /** The first number of a text such as "12.5%" or "1.2 KiB/s"; null where there is none. */

@@ -2,13 +2,14 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Browser, Roundsman, Sshd, publicKey, setUp, shot, sideways } from "./harness.js";
+import { Browser, LOOKS, Roundsman, Sshd, presentable, publicKey, setUp } from "./harness.js";
 
 describe("the import page", () => {
   const roundsman = new Roundsman();
   const sshd = new Sshd();
   let browser;
   let page;
+  let progress;
 
   before(async () => {
     await Promise.all([roundsman.start(), sshd.start()]);
@@ -34,7 +35,6 @@ describe("the import page", () => {
     assert.equal(await rows.count(), 3);
     assert.match(await rows.nth(0).textContent(), /Add.*web-1.*tags web, pasted/s);
     assert.match(await rows.nth(2).textContent(), /3.*Wrong.*port/s);
-    await shot(page, "import-plan-light");
     assert.equal(sshd.logins(), 0);
   });
 
@@ -52,24 +52,32 @@ describe("the import page", () => {
     await page.click("text=Add 2 servers");
     await page.waitForURL(/\/import\/[0-9a-f-]+$/);
     await page.locator("h1", { hasText: "Imported" }).waitFor();
+    progress = page.url();
     const rows = page.locator(".import-table tbody tr");
     assert.match(await rows.nth(0).textContent(), /Added.*web-1/s);
     assert.match(await rows.nth(1).textContent(), /Not added.*dead.*refused/s);
-    await shot(page, "import-done-light");
     await page.click(".import-table a:has-text('web-1')");
     await page.waitForURL(/\/servers\/web-1/);
     assert.equal(sshd.logins(), 1);
   });
 
-  test("both pages fit a phone in the dark", async () => {
-    const phone = await (await browser.profile({ viewport: { width: 390, height: 844 }, colorScheme: "dark" })).newPage();
-    await phone.context().addCookies(await page.context().cookies());
-    await phone.goto(`${roundsman.url}/import`);
-    await phone.fill("textarea[name=text]", `web-1.example.com name=${"a".repeat(60)} jump=${"gate.".repeat(20)}example.com\n`);
-    await phone.click("text=Show what would be added");
-    assert.equal(await sideways(phone), 0);
-    await shot(phone, "import-plan-phone-dark");
-  });
+  for (const [look, options] of Object.entries(LOOKS)) {
+    test(`what would be added and what became of it fit and are readable: ${look}`, async () => {
+      const profile = await browser.profile(options);
+      await profile.addCookies(await page.context().cookies());
+      const own = await profile.newPage();
+      await own.goto(`${roundsman.url}/import`);
+      const far = `far.example.com name=${"a".repeat(60)} jump=${"gate.".repeat(20)}example.com\n`;
+      await own.fill("textarea[name=text]", `${sshd.address} name=again tags=web\n${far}bad:0\n`);
+      await own.click("text=Show what would be added");
+      await own.locator(".import-table tbody tr").nth(2).waitFor();
+      await presentable(own, `import-plan-${look}`);
+      await own.goto(progress);
+      await own.locator("h1", { hasText: "Imported" }).waitFor();
+      await presentable(own, `import-done-${look}`);
+      await profile.close();
+    });
+  }
 
   test("no page complained", () => browser.assertQuiet());
 });

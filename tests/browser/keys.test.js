@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { after, before, describe, test } from "node:test";
-import { Browser, Roundsman, Sshd, becomes, enrol, setUp, shot } from "./harness.js";
+import { Browser, LOOKS, Roundsman, Sshd, becomes, enrol, presentable, setUp, shot } from "./harness.js";
 
 describe("keys", () => {
   const roundsman = new Roundsman();
@@ -75,6 +75,38 @@ describe("keys", () => {
     await page.click("#import button.primary");
     await page.locator("#known tbody tr").waitFor();
     await shot(page, "host-keys-imported");
+  });
+
+  for (const [look, options] of Object.entries(LOOKS)) {
+    test(`every page of keys fits and is readable: ${look}`, async () => {
+      browser.expect(/status of 422/);
+      const profile = await browser.profile(options);
+      await profile.addCookies(await page.context().cookies());
+      const own = await profile.newPage();
+      await own.goto(`${roundsman.url}/keys`);
+      assert.equal(await own.locator(".keys-table tbody tr").count(), 2);
+      await presentable(own, `keys-two-${look}`);
+      await own.fill("#import textarea", "nothing");
+      await own.click("text=Keep it");
+      await own.locator("#import .is-wrong").waitFor();
+      await presentable(own, `keys-refused-${look}`);
+      for (const [name, key] of [["in-use", "keys%20of%202027"], ["free", "default"]]) {
+        await own.goto(`${roundsman.url}/keys/${key}`);
+        await own.locator("#rotate, #uses").first().waitFor();
+        await presentable(own, `key-${name}-${look}`);
+      }
+      await own.goto(`${roundsman.url}/host-keys`);
+      await own.locator("#known tbody tr").waitFor();
+      await own.fill("#import textarea", `@revoked * ${"A".repeat(60)}\nnonsense\n`);
+      await own.click("text=Only look");
+      await own.locator("#report").waitFor();
+      await presentable(own, `host-keys-report-${look}`);
+      await profile.close();
+    });
+  }
+
+  test("an imported line goes again", async () => {
+    await page.goto(`${roundsman.url}/host-keys`);
     await page.click("#known tbody button");
     await page.waitForURL(/done=known-host-removed/);
   });

@@ -4,15 +4,8 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
-import { Browser, Roundsman, Sshd, becomes, enrol, eventually, setUp, shot, sideways } from "./harness.js";
+import { Browser, LOOKS, Roundsman, Sshd, becomes, enrol, eventually, presentable, setUp, shot } from "./harness.js";
 
-const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
-const LOOKS = {
-  light: { colorScheme: "light" },
-  dark: { colorScheme: "dark" },
-  phone: { colorScheme: "light", ...PHONE },
-  "phone-dark": { colorScheme: "dark", ...PHONE },
-};
 // With more than 20 servers each is a line that opens.
 const IDLE = 22;
 
@@ -280,17 +273,9 @@ describe("operations", () => {
   });
 
   for (const [look, options] of Object.entries(LOOKS)) {
-    test(`every page of operations fits: ${look}`, async () => {
+    test(`wizard, progress and clusters fit and are readable: ${look}`, async () => {
       const own = await loggedIn(options);
-      const fits = async (name) => {
-        assert.ok((await sideways(own)) <= 0, `${name} scrolls sideways by ${await sideways(own)} px`);
-        const cut = await own.evaluate(() => {
-          const links = [...document.querySelectorAll(".sections a")];
-          return links.filter((link) => link.getBoundingClientRect().right > document.documentElement.clientWidth).map((link) => link.textContent);
-        });
-        assert.deepEqual(cut, [], "every section of the navigation is in sight");
-        await shot(own, `${name}-${look}`);
-      };
+      const fits = (name) => presentable(own, `${name}-${look}`);
       await own.goto(`${roundsman.url}/operations/new`);
       await fits("wizard-1");
       await own.getByText("Run a command", { exact: true }).click();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Browser, Roundsman, Sshd, enrol, eventually, figure, setUp, shot, sideways } from "./harness.js";
+import { Browser, LOOKS, Roundsman, Sshd, enrol, eventually, figure, presentable, setUp, shot } from "./harness.js";
 
 const PAGES = {
   fleet: "/",
@@ -62,12 +62,7 @@ describe("the pages", () => {
     if (await page.locator("body[data-live]").count()) await page.locator("#live-state[data-state=live]").waitFor();
   }
 
-  for (const [look, options] of Object.entries({
-    light: { colorScheme: "light" },
-    dark: { colorScheme: "dark" },
-    phone: { colorScheme: "light", viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true },
-    "phone-dark": { colorScheme: "dark", viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true },
-  })) {
+  for (const [look, options] of Object.entries(LOOKS)) {
     test(`every page fits and is readable: ${look}`, async () => {
       const page = await loggedIn(options);
       const backgrounds = new Set();
@@ -75,7 +70,6 @@ describe("the pages", () => {
         const answer = await page.goto(roundsman.url + address);
         assert.equal(answer.status(), 200, address);
         await settled(page, name);
-        assert.ok((await sideways(page)) <= 0, `${address} scrolls sideways by ${await sideways(page)} px`);
         const broken = await page.evaluate(() => {
           const range = document.createRange();
           return [...document.querySelectorAll(".sections a, .tabs a, .page-head .button")].filter((link) => {
@@ -86,7 +80,7 @@ describe("the pages", () => {
         });
         assert.deepEqual(broken, [], `${address}: words of the navigation are broken`);
         backgrounds.add(await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor));
-        await shot(page, `${name}-${look}`);
+        await presentable(page, `${name}-${look}`);
       }
       assert.equal(backgrounds.size, 1, "one background on every page");
       const [, red] = [...backgrounds][0].match(/rgba?\((\d+)/);
@@ -139,6 +133,17 @@ describe("the pages", () => {
       });
       assert.ok(seen, `the focus of ${await page.evaluate(() => document.activeElement.outerHTML.slice(0, 120))} is invisible`);
     }
+    await page.context().close();
+  });
+
+  test("processes stay a tree while readings come", async () => {
+    const page = await loggedIn();
+    await page.goto(`${roundsman.url}/servers/web-1/processes?view=tree`);
+    await page.locator("#live-state[data-state=live]").waitFor();
+    const read = () => page.locator("#processes .counted time").getAttribute("datetime");
+    const first = await read();
+    await eventually("a newer reading", async () => (await read()) !== first);
+    assert.ok((await page.locator("#processes th.depth-1").count()) > 0);
     await page.context().close();
   });
 

@@ -2,9 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Browser, Roundsman, Sshd, becomes, enrol, setUp, shot, sideways } from "./harness.js";
-
-const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
+import { Browser, LOOKS, Roundsman, Sshd, becomes, enrol, presentable, setUp, shot } from "./harness.js";
 
 describe("tasks", () => {
   const roundsman = new Roundsman();
@@ -53,7 +51,7 @@ describe("tasks", () => {
     await becomes(page, "#operation-progress", /Completed/, 10000);
     await page.goto(place);
     await becomes(page, "#history", /Completed/, 10000);
-    await shot(page, "task-light");
+    await shot(page, "task-after-a-run");
   });
 
   test("an open list follows what happens elsewhere, and the switch works by keyboard", async () => {
@@ -108,11 +106,7 @@ describe("tasks", () => {
   test("both themes, a phone, and no script", async () => {
     await page.goto(`${roundsman.url}/tasks`);
     const places = await page.evaluate(() => [...document.querySelectorAll(".tasks-table .col-name a")].map((link) => link.href));
-    for (const [name, options] of [
-      ["dark", { colorScheme: "dark" }],
-      ["phone", PHONE],
-      ["phone-dark", { ...PHONE, colorScheme: "dark" }],
-    ]) {
+    for (const [name, options] of Object.entries(LOOKS)) {
       const profile = await browser.profile(options);
       await profile.addCookies(cookies);
       const other = await profile.newPage();
@@ -123,8 +117,7 @@ describe("tasks", () => {
         ["task-file", `${roundsman.url}/tasks/new?operation_type=update_configuration`],
       ]) {
         await other.goto(url);
-        assert.equal(await sideways(other), 0, `${what} ${name} scrolls sideways`);
-        await shot(other, `${what}-${name}`);
+        await presentable(other, `${what}-${name}`);
       }
       await profile.close();
     }

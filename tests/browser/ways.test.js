@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Browser, Roundsman, Sshd, becomes, enrol, publicKey, setUp, shot, sideways } from "./harness.js";
+import { Browser, LOOKS, Roundsman, Sshd, becomes, enrol, presentable, publicKey, setUp, shot } from "./harness.js";
 
 const SECRET = "not to be seen again";
 
@@ -85,12 +85,7 @@ describe("ways in", () => {
     await shot(page, "overview-ways-light");
   });
 
-  for (const [look, options] of Object.entries({
-    light: { colorScheme: "light" },
-    dark: { colorScheme: "dark" },
-    phone: { colorScheme: "light", viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true },
-    "phone-dark": { colorScheme: "dark", viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true },
-  })) {
+  for (const [look, options] of Object.entries(LOOKS)) {
     test(`the forms fit and show what is kept: ${look}`, async () => {
       const profile = await browser.profile(options);
       await profile.addCookies(cookies);
@@ -100,16 +95,13 @@ describe("ways in", () => {
       assert.equal(await own.inputValue("input[name=action_username]"), "root");
       assert.equal(await own.inputValue("input[name=sudo_password]"), "");
       assert.match(await own.textContent("#more-ways"), /One is kept/);
-      assert.ok((await sideways(own)) <= 0, "the configuration scrolls sideways");
-      await shot(own, `configuration-ways-${look}`);
+      await presentable(own, `configuration-ways-${look}`);
       await own.goto(`${roundsman.url}/servers/new`);
       await own.click("#more-ways summary");
-      assert.ok((await sideways(own)) <= 0, "the enrolment scrolls sideways");
-      await shot(own, `enrol-ways-${look}`);
+      await presentable(own, `enrol-ways-${look}`);
       await own.goto(`${roundsman.url}/servers/inner/commands`);
       await own.click("#more-run summary");
-      assert.ok((await sideways(own)) <= 0, "the commands scroll sideways");
-      await shot(own, `commands-more-${look}`);
+      await presentable(own, `commands-more-${look}`);
       await profile.close();
     });
   }

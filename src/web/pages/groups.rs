@@ -7,7 +7,7 @@ use crate::fleet::{GroupInput, GroupView, ServerState};
 use crate::model::{Colour, Group, Health, Role, Timestamp};
 use crate::web::view::{self, Share};
 
-use super::fleet::ServerView;
+use super::fleet::{ServerView, by_name};
 use super::form::{Field, FieldProblem};
 use super::{Badge, Choice, Chrome, Section, Viewer, capital};
 
@@ -136,7 +136,7 @@ impl GroupsPage {
             choices: by_hand
                 .map(|view| Choice::of(view.group.name.as_str(), view.group.name.as_str(), ""))
                 .collect(),
-            offers: offered.iter().take(OFFERED).map(Offer::new).collect(),
+            offers: by_name(offered).take(OFFERED).map(Offer::new).collect(),
             left_out: offered.len().saturating_sub(OFFERED),
         }
     }
@@ -170,9 +170,9 @@ impl GroupPage {
         Self {
             chrome: Chrome::new(&title, Section::Groups, Some(live), viewer, now),
             card: Card::new(view),
-            rows: members.iter().take(SHOWN).map(row).collect(),
+            rows: by_name(members).take(SHOWN).map(row).collect(),
             left_out: members.len().saturating_sub(SHOWN),
-            offers: others.iter().take(OFFERED).map(Offer::new).collect(),
+            offers: by_name(others).take(OFFERED).map(Offer::new).collect(),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::fleet::{HostKeyReport, HostKeyState, ImportReport, KnownHostLine, Lin
 use crate::model::Timestamp;
 use crate::web::view::{self, Value, When};
 
+use super::fleet::natural_text;
 use super::form::{Field, FieldProblem};
 use super::{Badge, Choice, Chrome, Section, Viewer};
 
@@ -64,7 +65,7 @@ impl HostKeyQuery {
             "state" => rows.sort_by_key(|row| row.state),
             "algorithm" => rows.sort_by_key(|row| algorithm(row)),
             "cipher" => rows.sort_by(|left, right| left.cipher.cmp(&right.cipher)),
-            _ => {}
+            _ => rows.sort_by(|left, right| natural_text(&left.server_name, &right.server_name)),
         }
     }
 }

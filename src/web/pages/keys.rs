@@ -8,6 +8,7 @@ use crate::ssh::keyring::KeyKind;
 use crate::store::keys::LoginOf;
 use crate::web::view::{self, When};
 
+use super::fleet::natural_text;
 use super::form::{Field, FieldProblem};
 use super::{Badge, Choice, Chrome, Section, Viewer};
 
@@ -178,6 +179,12 @@ struct UseRow {
 }
 
 impl UseRow {
+    fn all(detail: &KeyDetail) -> Vec<Self> {
+        let mut uses: Vec<&KeyUseView> = detail.used_by.iter().collect();
+        uses.sort_by(|left, right| natural_text(&left.server_name, &right.server_name));
+        uses.into_iter().take(USES_SHOWN).map(Self::new).collect()
+    }
+
     fn new(of: &KeyUseView) -> Self {
         Self {
             server: of.server_name.clone(),
@@ -235,7 +242,7 @@ impl KeyPage {
             public_key: detail.key.public_key.clone(),
             install_command: detail.install_command.clone(),
             source_path: detail.key.source_path.as_deref().map(|path| view::clean(path, view::CELL_CHARS)),
-            uses: detail.used_by.iter().take(USES_SHOWN).map(UseRow::new).collect(),
+            uses: UseRow::all(detail),
             uses_left_out: detail.used_by.len().saturating_sub(USES_SHOWN),
             unfinished: detail.unfinished.join(", "),
             certificate: detail.key.certificate.as_ref().map(|of| CertificateRows::new(of, now)),

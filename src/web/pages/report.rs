@@ -6,7 +6,7 @@ use crate::fleet::{ServerState, Summary};
 use crate::model::Timestamp;
 use crate::web::view::{self, Share, Value};
 
-use super::fleet::{address, trouble};
+use super::fleet::{address, by_name, trouble};
 use super::{Badge, Chrome, Section, Viewer};
 
 /// `GET /report`.
@@ -71,7 +71,7 @@ impl ReportPage {
             memory: view::percent(summary.average_memory_percent),
             disk: view::percent(summary.average_disk_percent),
             csv_address: format!("/api/v1/export/report?format=csv{and}{query}"),
-            rows: states.iter().map(Row::new).collect(),
+            rows: by_name(states).map(Row::new).collect(),
         }
     }
 }

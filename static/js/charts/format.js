@@ -13,13 +13,19 @@ function formatBytes(value) {
   return `${value < 0 ? "-" : ""}${size.toFixed(digits)}\u00a0${UNITS[unit]}`;
 }
 
-function formatSeconds(value) {
+function formatSeconds(signed) {
+  const [sign, value] = signed < 0 ? ["-", -signed] : ["", signed];
+  // Offsets of clocks are parts of a second.
+  if (value < 9.995) {
+    const short = Number(value.toFixed(2));
+    return `${short ? sign : ""}${short}\u00a0s`;
+  }
   const days = Math.floor(value / 86400);
   const hours = Math.floor(value / 3600) % 24;
   const minutes = Math.floor(value / 60) % 60;
-  if (days > 0) return `${days}\u00a0d ${hours}\u00a0h`;
-  if (hours > 0) return `${hours}\u00a0h ${minutes}\u00a0min`;
-  return minutes > 0 ? `${minutes}\u00a0min` : `${value.toFixed(0)}\u00a0s`;
+  if (days > 0) return `${sign}${days}\u00a0d ${hours}\u00a0h`;
+  if (hours > 0) return `${sign}${hours}\u00a0h ${minutes}\u00a0min`;
+  return minutes > 0 ? `${sign}${minutes}\u00a0min` : `${sign}${value.toFixed(0)}\u00a0s`;
 }
 
 const grouped = (value) => value.toLocaleString("en", { maximumFractionDigits: Math.abs(value) < 10 ? 2 : 0 });

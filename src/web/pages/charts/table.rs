@@ -65,7 +65,7 @@ fn shown(unit: Unit, value: f64) -> Value {
         Unit::Bytes => view::bytes(value),
         Unit::BytesPerSecond => view::rate(value),
         Unit::Milliseconds => view::milliseconds(value),
-        Unit::Seconds => view::duration(value),
+        Unit::Seconds => view::lapse(value),
         Unit::Number => view::number(value),
         Unit::Count => view::count(value),
         Unit::PerSecond => Value::of(format!("{}/s", view::number(value))),

@@ -14,6 +14,7 @@ use super::groups::Chip;
 use super::{Badge, Choice, Chrome, Fragment, Section, Viewer, capital};
 
 pub use query::{FleetQuery, SortKey, View};
+pub(in crate::web::pages) use query::{by_name, natural_text};
 
 /// `GET /`.
 #[derive(Debug, Clone, Template)]
@@ -179,10 +180,14 @@ pub(in crate::web::pages) fn address(state: &ServerState) -> String {
     }
 }
 
+/// What is wrong with a server in a line: the address stands beside it, and what to do about it on its own page.
 pub(in crate::web::pages) fn trouble(state: &ServerState) -> Option<String> {
     let text = match &state.reachability {
         Reachability::Unreachable { layer: Some(layer), reason, .. } => {
-            format!("{}: {reason}", capital(layer.title()))
+            let told = reason.split_once(" cannot be reached, ").map_or(reason.as_str(), |(_, why)| why);
+            let told = told.split_once(". ").map_or(told, |(first, _)| first).trim_end_matches('.');
+            let named = told.strip_prefix(layer.title()).and_then(|rest| rest.strip_prefix(": "));
+            format!("{}: {}", capital(layer.title()), named.unwrap_or(told))
         }
         Reachability::Unreachable { layer: None, reason, .. } => reason.clone(),
         _ => state.health_reasons.first()?.clone(),

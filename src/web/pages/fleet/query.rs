@@ -269,7 +269,15 @@ fn natural(a: &ServerState, b: &ServerState) -> Ordering {
     natural_text(a.server.name.as_str(), b.server.name.as_str())
 }
 
-fn natural_text(a: &str, b: &str) -> Ordering {
+/// Servers by name, as people count.
+pub(in crate::web::pages) fn by_name(servers: &[ServerState]) -> impl Iterator<Item = &ServerState> {
+    let mut sorted: Vec<&ServerState> = servers.iter().collect();
+    sorted.sort_by(|a, b| natural(a, b));
+    sorted.into_iter()
+}
+
+/// As people count, runs of digits compared as numbers.
+pub(in crate::web::pages) fn natural_text(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a, b);
     loop {
         let (digits_left, digits_right) = (leading_digits(left), leading_digits(right));

@@ -24,6 +24,23 @@ fn every_server_is_shown_with_its_health_in_words() {
 }
 
 #[test]
+fn an_unreachable_server_says_why_in_a_line_that_names_the_layer_once() {
+    let cases = [
+        (
+            "10.0.0.3:22 cannot be reached, TCP: the connection was refused: nothing listens there. On the server run `systemctl start ssh`.",
+            "TCP: the connection was refused: nothing listens there",
+        ),
+        (
+            "10.0.0.3:22 did not answer in 5000 ms (TCP). Look at its firewall.",
+            "TCP: 10.0.0.3:22 did not answer in 5000 ms (TCP)",
+        ),
+    ];
+    for (reason, told) in cases {
+        assert_eq!(trouble(&Sample::named("web-1").unreachable(reason).state()).as_deref(), Some(told));
+    }
+}
+
+#[test]
 fn only_an_administrator_is_offered_to_add_a_server() {
     assert!(page(Role::Admin, &small_fleet(), &[]).contains("href=\"/servers/new\""));
     assert!(!page(Role::Operator, &small_fleet(), &[]).contains("href=\"/servers/new\""));

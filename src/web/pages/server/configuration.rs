@@ -135,6 +135,8 @@ pub struct ConfigurationPage {
     reach: Vec<Field>,
     statuses: Vec<Choice>,
     is_ssh: bool,
+    /// Roundsman's key was put there.
+    has_key: bool,
     identities: Vec<Identity>,
     kept_keys: Vec<Choice>,
     agent_key: Field,
@@ -188,6 +190,7 @@ impl ConfigurationPage {
                 .map(|status| Choice::of(status.name(), status_words(*status), &form.status))
                 .collect(),
             is_ssh,
+            has_key: state.server.transport == Transport::Ssh,
             identities: [
                 ("kept", "A kept key"),
                 ("agent", "A key of the ssh-agent"),

@@ -353,7 +353,7 @@ fn fact_list(state: &ServerState, facts: &Facts) -> Vec<Fact> {
         "none" => "none (bare metal)",
         kind => kind,
     });
-    let addresses = facts.addresses.iter().take(16).map(String::as_str).collect::<Vec<_>>().join("  ");
+    let addresses = facts.addresses.iter().take(16).map(String::as_str).collect::<Vec<_>>().join(", ");
     let fact =
         |title: &str, value: Option<&str>| Fact { title: title.to_owned(), value: Value::foreign(value) };
     let mut list = vec![
