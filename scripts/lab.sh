@@ -25,7 +25,7 @@ BOOT_S=180
 LIMITS=(--memory=512m --pids-limit=512)
 # What the lab tests use at most.
 TEST_HOSTS=6
-LAB_TESTS=(--test lab_hosts --test lab_actions --test lab_provision --test lab_inits --test lab_rolling --test lab_agent --test lab_readings)
+LAB_TESTS=(--test lab_hosts --test lab_actions --test lab_provision --test lab_inits --test lab_rolling --test lab_agent --test lab_push --test lab_readings)
 # Another call of this script may be building the image.
 LOCK_S=900
 

@@ -97,6 +97,20 @@ users() {
     if [ $c = cat ] && [ -r $f ]; then part utmp; cat $f; return; fi
   done
 }
+# Counted on the server, in one awk: the files hold 150 bytes a socket. Not counted where there are too many.
+sockets() {
+  part sockets
+  command -v awk >/dev/null || { echo no-awk; return; }
+  set --
+  for f in /proc/net/sockstat /proc/net/sockstat6 /proc/net/tcp /proc/net/tcp6; do [ -r $f ] && set -- "$@" $f; done
+  [ $# -gt 0 ] && $t awk -v m=20000 '
+    /^TCP6?:/ { for (i = 2; i < NF; i += 2) if ($i == "inuse" || $i == "tw") n += $(i + 1); next }
+    FILENAME !~ /tcp/ { next }
+    FNR == 1 { r = 1; if (n > m) { o = 1; exit } next }
+    k++ >= m { o = 1; exit }
+    { c[$4]++ }
+    END { if (r) print "read"; if (o) print "over"; else for (s in c) print s, c[s] }' "$@" </dev/null
+}
 packages() {
   A=none
   if [ -r /var/lib/dpkg/status ] && command -v apt-get >/dev/null; then A=apt
@@ -230,6 +244,7 @@ reading() {
   case $w in *s*) services "$P"; esac
   case $w in *u*) part clock; date +%s.%N; users; esac
   case $w in *f*) facts; esac
+  case $w in *t*) sockets; esac
   case $w in *c*) containers; esac
   case $w in *k*) part packages; packages; esac
   part "end $i"

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use roundsman_agent::proc::{
     cpu, disks, facts, kernel, memory, mounts, network, process, sensors, services, users,
 };
-use roundsman_agent::{Process, Sections, ServiceManager, Snapshot, json, limits, local::Reader, text};
+use roundsman_agent::{
+    Process, Sections, ServiceManager, Snapshot, TcpStates, json, limits, local::Reader, text,
+};
 
 fn root(machine: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/proc").join(machine)
@@ -52,6 +54,18 @@ fn debian_12_is_read_whole() {
     let names: Vec<_> =
         snapshot.interfaces.iter().map(|one| (one.name.as_str(), one.counted_elsewhere)).collect();
     assert_eq!(names, [("ifb0", true), ("ifb1", true), ("eth0", false)]);
+    let sockets = TcpStates {
+        listen: 3,
+        established: 1,
+        close_wait: 2,
+        time_wait: 1,
+        syn_sent: 1,
+        syn_recv: 1,
+        fin_wait2: 1,
+        last_ack: 1,
+        ..TcpStates::default()
+    };
+    assert_eq!(snapshot.tcp_states, Some(sockets));
     assert_eq!(snapshot.processes_total, Some(5));
     assert!(snapshot.taken_at_ms.is_some());
 }

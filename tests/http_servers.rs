@@ -9,7 +9,7 @@ mod support;
 use std::time::Duration;
 
 use https::{Answer, Https, Kind};
-use roundsman::model::{Health, Layer, Reachability, Role, SeriesKey};
+use roundsman::model::{Health, Labels, Layer, MetricName, Reachability, Role, SeriesKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use support::app::{TestApp, Who};
@@ -315,6 +315,48 @@ async fn what_the_api_says_of_itself_is_part_of_the_health() {
         "{:?}",
         state.gaps
     );
+}
+
+/// A past state of a component can be looked up, on the page and in the API.
+#[tokio::test]
+async fn states_of_components_have_a_history() {
+    let (app, server) = (TestApp::start().await, Https::start().await);
+    let admin = app.token(Role::Admin).await;
+    added(&app, &admin, &server).await;
+    app.until("web-1", "healthy", |state| state.health == Health::Healthy).await;
+    let part = |database: &str| json!({ "status": "degraded", "database": { "status": database, "response_time_ms": 4 }, "redis": "up" });
+    for (said, shown) in [("degraded", Health::Degraded), ("down", Health::Critical)] {
+        server.answers("/health", Answer::json(&part(said)));
+        app.until("web-1", said, |state| {
+            let parts = state.api.as_ref().map(|api| api.components.as_slice()).unwrap_or_default();
+            parts.iter().any(|part| part.name == "database" && part.health == shown)
+        })
+        .await;
+    }
+    let state = app.state("web-1");
+    app.until("web-1", "read again", |now| now.last_seen_at > state.last_seen_at).await;
+    let (from, to) = (state.server.created_at, app.services.clock.now() + Duration::from_secs(1));
+    let values = async |name: &str| {
+        let key = SeriesKey { metric: MetricName::known("component_up"), labels: Labels::of(name) };
+        let points = app.history.range(state.server.number, &key, from, to, 1000).await.unwrap();
+        (
+            points.iter().map(|point| point.min).fold(1.0, f64::min),
+            points.iter().map(|point| point.max).fold(0.0, f64::max),
+            points.len(),
+        )
+    };
+    let (least, most, count) = values("database").await;
+    assert!(least == 0.0 && most == 1.0 && count >= 3, "{least} {most} {count}");
+    let (least, most, _) = values("redis").await;
+    assert_eq!((least, most), (1.0, 1.0));
+    let asked = format!("{SERVERS}/web-1/metrics?metric=component_up");
+    let answer = app.get(&asked).by(&admin).send().await.expect(200).to_string();
+    assert!(answer.contains("\"database\"") && answer.contains("\"redis\""), "{answer}");
+    let login = app.login(Role::Viewer).await;
+    let page = app.get("/servers/web-1/metrics").by(&login).send().await.text();
+    assert!(page.contains("data-metrics=\"component_up\""), "{page}");
+    let overview = app.get("/servers/web-1").by(&login).send().await.text();
+    assert!(overview.contains("How each was before"), "{overview}");
 }
 
 #[tokio::test]

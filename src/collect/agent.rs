@@ -20,6 +20,8 @@ use roundsman_agent::text::clean;
 
 /// What the agent calls itself in its greeting.
 const NAME: &str = "roundsman-agent";
+/// A section that the first agents did not know.
+const SOCKETS: &str = "sockets";
 /// Versions with the same first two numbers write the same snapshot.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Hashing a megabyte on a loaded machine, and starting it.
@@ -67,6 +69,9 @@ struct Greeting {
     /// SHA-256 of its own file, as it sees it.
     #[serde(default)]
     build: Option<String>,
+    /// The sections that it knows beside the base.
+    #[serde(default)]
+    capabilities: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +88,8 @@ struct Answer {
 pub struct AgentProbe<S> {
     stream: S,
     version: String,
+    /// An agent refuses a request for a section that it does not know.
+    knows_sockets: bool,
     request: u64,
     /// False while a request is under way; stays so after a failed or cancelled one.
     in_step: bool,
@@ -122,7 +129,8 @@ where
         if greeting.build.is_some_and(|build| build != sha256) {
             return Err(no_agent("it says that it is another build than was deployed".to_owned()));
         }
-        Ok(Self { stream, version, request: 0, in_step: true })
+        let knows_sockets = greeting.capabilities.iter().any(|name| name == SOCKETS);
+        Ok(Self { stream, version, knows_sockets, request: 0, in_step: true })
     }
 
     /// As the agent says it, cleaned.
@@ -140,6 +148,7 @@ where
         if !std::mem::replace(&mut self.in_step, false) {
             return Err(ProbeError::Closed);
         }
+        let sections = Sections { sockets: sections.sockets && self.knows_sockets, ..sections };
         self.request += 1;
         let heavy = sections != Sections::BASE;
         let limit_bytes = if heavy { FULL_LIMIT_BYTES } else { BASE_LIMIT_BYTES };
@@ -173,6 +182,7 @@ fn letters(sections: Sections) -> String {
         (sections.facts, 'f'),
         (sections.containers, 'c'),
         (sections.packages, 'k'),
+        (sections.sockets, 't'),
     ];
     all.iter().filter(|(wanted, _)| *wanted).map(|(_, letter)| letter).collect()
 }

@@ -105,6 +105,18 @@ fn instant(out: &mut Samples, next: &Snapshot) {
         out.count("tcp_time_wait", tcp.time_wait);
         out.count("tcp_in_use", tcp.in_use);
     }
+    if let Some(states) = &next.tcp_states {
+        // Established and TIME-WAIT come with every reading, above.
+        out.count("tcp_listen", Some(states.listen));
+        out.count("tcp_syn_sent", Some(states.syn_sent));
+        out.count("tcp_syn_recv", Some(states.syn_recv));
+        out.count("tcp_fin_wait1", Some(states.fin_wait1));
+        out.count("tcp_fin_wait2", Some(states.fin_wait2));
+        out.count("tcp_close_wait", Some(states.close_wait));
+        out.count("tcp_last_ack", Some(states.last_ack));
+        out.count("tcp_closing", Some(states.closing));
+        out.count("tcp_close", Some(states.close));
+    }
     for temperature in next.temperatures.iter().filter(|temperature| !temperature.sensor.is_empty()) {
         let thousandths = i32::try_from(temperature.millidegrees_celsius).ok().map(f64::from);
         out.each("temperature_celsius", &temperature.sensor, thousandths.map(|value| value / 1000.0));

@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use rand::Rng;
-use roundsman_agent::proc::{containers, facts, init, mounts, packages, services};
+use roundsman_agent::limits;
+use roundsman_agent::proc::{containers, facts, init, mounts, packages, services, sockets};
 use roundsman_agent::reading::{BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText};
 use roundsman_agent::text::clean;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -152,6 +153,7 @@ where
             (sections.facts, 'f'),
             (sections.containers, 'c'),
             (sections.packages, 'k'),
+            (sections.sockets, 't'),
         ];
         let wanted: String = letters.iter().filter(|(wanted, _)| *wanted).map(|(_, letter)| letter).collect();
         // Writing to a String cannot fail.
@@ -179,6 +181,9 @@ fn filled(script: &str) -> String {
         .replace("TELLING", init::TELLING)
         .replace("BASE_FILES", &BASE_FILES.join(" "))
         .replace("FACT_FILES", &facts::FILES.join(" "))
+        .replace("SUMMARY_FILES", &sockets::SUMMARIES.join(" "))
+        .replace("SOCKET_FILES", &sockets::FILES.join(" "))
+        .replace("SOCKET_LIMIT", &limits::SOCKETS.to_string())
         .replace("CROWD", &frames::CROWD.to_string())
         .replace("MARKERS", &facts::MARKERS.join(" "))
         .replace("PROPERTIES", services::PROPERTIES)
@@ -281,9 +286,18 @@ mod tests {
     fn the_script_is_filled_in_and_does_not_hold_its_own_frame_line() {
         let nonce = Nonce::new(random_word());
         let script = script(&nonce);
-        for left in
-            ["NONCE", "_FILES", "MARKERS", "CROWD", "PROPERTIES", "_FORMAT", "INIT_", "TELLING", "_SCRIPT"]
-        {
+        for left in [
+            "NONCE",
+            "_FILES",
+            "MARKERS",
+            "CROWD",
+            "PROPERTIES",
+            "_FORMAT",
+            "INIT_",
+            "TELLING",
+            "_SCRIPT",
+            "_LIMIT",
+        ] {
             assert!(!script.contains(left), "{left}");
         }
         assert!(!nonce.starts(script.as_bytes(), ""));

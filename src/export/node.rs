@@ -7,6 +7,7 @@ use super::exposition::{Family, Sink};
 use crate::fleet::{RawReading, RawState};
 use crate::model::{
     CpuTimes, Disk, Facts, Filesystem, Interface, Memory, Pressure, Service, ServiceManager, Snapshot,
+    TcpStates,
 };
 
 /// Everything that is known of a server now.
@@ -14,6 +15,8 @@ use crate::model::{
 pub struct NodeView<'a> {
     pub reading: &'a RawReading,
     pub filesystems: &'a [Filesystem],
+    /// None: not gone through, or too many.
+    pub tcp_states: Option<&'a TcpStates>,
     pub facts: Option<&'a Facts>,
     /// None: not read, or not of systemd.
     pub services: Option<&'a [Service]>,
@@ -25,6 +28,7 @@ impl<'a> NodeView<'a> {
         Self {
             reading: &state.reading,
             filesystems: &state.filesystems,
+            tcp_states: state.tcp_states.as_ref(),
             facts: state.facts.as_deref(),
             services: state.services.as_ref().map(|table| table.services.as_slice()),
         }
@@ -45,6 +49,7 @@ impl<'a> NodeView<'a> {
         disks(&snapshot.disks, sink);
         interfaces(&snapshot.interfaces, sink);
         sockets(snapshot, sink);
+        tcp_states(self.tcp_states, sink);
         temperatures(snapshot, sink);
         if let Some(facts) = self.facts {
             of_facts(facts, sink);
@@ -77,6 +82,7 @@ impl<'a> NodeView<'a> {
             ("sockstat", snapshot.tcp.is_some()),
             ("stat", snapshot.cpu.is_some()),
             ("systemd", self.services.is_some()),
+            ("tcpstat", self.tcp_states.is_some()),
             ("time", snapshot.taken_at_ms.is_some()),
             ("uname", self.facts.is_some()),
         ];
@@ -382,6 +388,14 @@ fn sockets(snapshot: &Snapshot, sink: &mut impl Sink) {
     }
 }
 
+/// As node_exporter's collector `tcpstat` does, which is off unless asked for.
+fn tcp_states(states: Option<&TcpStates>, sink: &mut impl Sink) {
+    const STATES: Family = Family::gauge("node_tcp_connection_states", "Number of connection states.");
+    for (state, count) in states.into_iter().flat_map(TcpStates::named) {
+        sink.sample(&STATES, &[("state", state)], number(count));
+    }
+}
+
 /// A reading names a sensor `chip label` where it comes from hwmon, and by its type alone where it is a thermal zone.
 fn temperatures(snapshot: &Snapshot, sink: &mut impl Sink) {
     const HWMON: Family =
@@ -522,6 +536,7 @@ mod tests {
         let view = NodeView {
             reading: &reading,
             filesystems: &filesystems,
+            tcp_states: Some(&TcpStates { close_wait: 4, ..TcpStates::default() }),
             facts: Some(&facts),
             services: Some(&services),
         };
@@ -539,6 +554,8 @@ mod tests {
             "node_disk_io_time_seconds_total{device=\"sda\"} 2.5",
             "node_network_receive_bytes_total{device=\"eth0\"} 7",
             "node_netstat_Tcp_CurrEstab 2",
+            "node_tcp_connection_states{state=\"close_wait\"} 4",
+            "node_tcp_connection_states{state=\"closing\"} 0",
             "node_hwmon_temp_celsius{chip=\"coretemp\",sensor=\"Package id 0\"} 41.5",
             "node_thermal_zone_temp{type=\"acpitz\"} 27",
             "node_uname_info{nodename=\"web-1\",release=\"6.1.0\",sysname=\"Linux\"} 1",
@@ -558,7 +575,8 @@ mod tests {
     #[test]
     fn a_snapshot_that_knows_nothing_gives_no_values() {
         let reading = RawReading { boot_at_ms: None, ..reading(Snapshot::default()) };
-        let view = NodeView { reading: &reading, filesystems: &[], facts: None, services: None };
+        let view =
+            NodeView { reading: &reading, filesystems: &[], tcp_states: None, facts: None, services: None };
         let text = text(&view);
         let mut values = text.lines().filter(|line| !line.starts_with('#'));
         assert!(

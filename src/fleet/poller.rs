@@ -101,6 +101,7 @@ pub struct Poller {
     previous_processes: Option<rates::ProcessTimes>,
     containers: ContainerWatch,
     details_at: Option<Instant>,
+    sockets_at: Option<Instant>,
     facts_at: Option<Instant>,
     packages_due: Instant,
     readings: u64,
@@ -136,6 +137,7 @@ impl Poller {
             previous_processes: None,
             containers: ContainerWatch::new(),
             details_at: None,
+            sockets_at: None,
             facts_at: None,
             readings: 0,
             trust: AgentTrust::default(),
@@ -315,6 +317,9 @@ impl Poller {
             if sections.processes {
                 self.details_at = Some(started);
             }
+            if sections.sockets {
+                self.sockets_at = Some(started);
+            }
             if sections.facts {
                 self.facts_at = Some(started);
             }
@@ -380,6 +385,8 @@ impl Poller {
             && (self.readings < 2
                 || self.entry.is_looked_at(now)
                 || due(self.details_at, self.shared.cadence.heavy(&server)));
+        // Not with every reading while somebody looks: to go through all sockets costs as much as ten readings.
+        let sockets = !self.rest.is_on(now) && due(self.sockets_at, self.shared.cadence.heavy(&server));
         let asked = self.entry.take_asked();
         let facts = asked || due(self.facts_at, FACTS_EVERY);
         Sections {
@@ -389,6 +396,7 @@ impl Poller {
             containers: details,
             facts,
             packages: asked || (self.readings >= 2 && now >= self.packages_due),
+            sockets,
         }
     }
 

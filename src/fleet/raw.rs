@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::registry::Entry;
 use super::state::ServiceTable;
 use super::{Fleet, FleetError};
-use crate::model::{Caller, Facts, Filesystem, Reachability, Server, ServerId, Snapshot, Timestamp};
+use crate::model::{
+    Caller, Facts, Filesystem, Reachability, Server, ServerId, Snapshot, TcpStates, Timestamp,
+};
 
 /// The clock of a server and our arithmetic move the boot time by less; more is a clock that was set.
 const BOOT_TOLERANCE_MS: u64 = 5_000;
@@ -45,6 +47,8 @@ pub struct RawState {
     pub server: Arc<Server>,
     pub reading: RawReading,
     pub filesystems: Arc<[Filesystem]>,
+    /// As of the last time that the sockets were gone through.
+    pub tcp_states: Option<TcpStates>,
     pub facts: Option<Arc<Facts>>,
     /// As of their last reading.
     pub services: Option<ServiceTable>,
@@ -89,6 +93,7 @@ fn of(entry: &Entry) -> Option<RawState> {
         server: Arc::clone(&live.server),
         reading,
         filesystems: Arc::clone(&live.filesystems),
+        tcp_states: live.tcp_states.clone(),
         facts: live.facts.clone(),
         services: live.services.as_ref().and_then(super::packed::PackedServices::open),
     })

@@ -20,7 +20,8 @@ use super::watched::LiveWatched;
 use crate::history::History;
 use crate::model::{
     ApiHealth, Caller, Facts, Filesystem, Findings, Gap, HttpSource, InstalledAgent, Interface,
-    OrganizationId, ProbeKind, Reachability, Secret, SeriesKey, Server, ServerId, Timestamp, WayIn,
+    OrganizationId, ProbeKind, Reachability, Secret, SeriesKey, Server, ServerId, TcpStates, Timestamp,
+    WayIn,
 };
 use crate::ssh::{HostKey, Session};
 use crate::store::push::Pushing;
@@ -50,6 +51,7 @@ pub struct Live {
     pub facts: Option<Arc<Facts>>,
     pub filesystems: Arc<[Filesystem]>,
     pub interfaces: Arc<[Interface]>,
+    pub tcp_states: Option<TcpStates>,
     pub gaps: Arc<[Gap]>,
     pub processes: Option<PackedProcesses>,
     pub services: Option<PackedServices>,
@@ -147,6 +149,7 @@ impl Entry {
             facts: None,
             filesystems: Arc::from([]),
             interfaces: Arc::from([]),
+            tcp_states: None,
             gaps: Arc::from([]),
             processes: None,
             services: None,
@@ -283,6 +286,7 @@ impl Entry {
             facts: live.facts.clone(),
             filesystems: Arc::clone(&live.filesystems),
             interfaces: Arc::clone(&live.interfaces),
+            tcp_states: live.tcp_states.clone(),
             gaps: match history.limited(live.server.number) {
                 None => Arc::clone(&live.gaps),
                 Some(limited) => {

@@ -10,7 +10,7 @@ use super::watched::WatchedHere;
 use crate::model::{
     ApiHealth, Facts, Filesystem, Findings, Gap, Group, Health, HttpSource, InstalledAgent, Interface,
     LoggedInUser, ProbeKind, ProcessUsage, Reachability, Sample, Server, ServerName, Service, Status,
-    Timestamp, Updates, WayIn,
+    TcpStates, Timestamp, Updates, WayIn,
 };
 use crate::ssh::HostKey;
 use crate::store::push::Pushing;
@@ -126,6 +126,8 @@ pub struct ServerState {
     pub facts: Option<Arc<Facts>>,
     pub filesystems: Arc<[Filesystem]>,
     pub interfaces: Arc<[Interface]>,
+    /// TCP sockets by state, as they were last gone through. None: not yet, or too many.
+    pub tcp_states: Option<TcpStates>,
     /// What cannot be seen on this server, and why.
     pub gaps: Arc<[Gap]>,
     /// Services that are watched by their processes.

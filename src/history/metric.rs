@@ -113,6 +113,17 @@ pub const CATALOGUE: &[Metric] = &[
     plain("tcp_established", "TCP connections", Unit::Count, 1),
     plain("tcp_time_wait", "TCP sockets in TIME-WAIT", Unit::Count, 1),
     plain("tcp_in_use", "TCP sockets in use", Unit::Count, 1),
+    // Gone through with the heavy sections.
+    plain("tcp_listen", "TCP sockets in LISTEN", Unit::Count, 1),
+    plain("tcp_syn_sent", "TCP sockets in SYN-SENT", Unit::Count, 1),
+    plain("tcp_syn_recv", "TCP sockets in SYN-RECV", Unit::Count, 1),
+    plain("tcp_fin_wait1", "TCP sockets in FIN-WAIT-1", Unit::Count, 1),
+    plain("tcp_fin_wait2", "TCP sockets in FIN-WAIT-2", Unit::Count, 1),
+    // The other side has closed and the program here has not: what piles up here is a leak.
+    plain("tcp_close_wait", "TCP sockets in CLOSE-WAIT", Unit::Count, 1),
+    plain("tcp_last_ack", "TCP sockets in LAST-ACK", Unit::Count, 1),
+    plain("tcp_closing", "TCP sockets in CLOSING", Unit::Count, 1),
+    plain("tcp_close", "TCP sockets in CLOSE", Unit::Count, 1),
     each("sensor", "temperature_celsius", "Temperature", Unit::Celsius, 10),
     plain("uptime_seconds", "Uptime", Unit::Seconds, 1),
     plain("processes", "Processes", Unit::Count, 1),
@@ -142,6 +153,10 @@ pub const CATALOGUE: &[Metric] = &[
     each("container", "container_block_read_bytes", "Disk reads by container", Unit::BytesPerSecond, 1),
     each("container", "container_block_written_bytes", "Disk writes by container", Unit::BytesPerSecond, 1),
     each("container", "container_restarts", "Restarts by container", Unit::Count, 1),
+    // Of an http server: what its /health says of its parts. 1: well, 0.5: degraded, 0: critical, so that the average is
+    // the share of the time in which it was up; no sample where it says no word that is known.
+    each("component", "component_up", "Components up", Unit::Number, 100),
+    each("component", "component_response_time_ms", "Answers of components", Unit::Milliseconds, 1),
     // Time from the request of a reading to its last byte, as the central server saw it.
     plain("response_time_ms", "Time of a reading", Unit::Milliseconds, 1),
 ];

@@ -40,7 +40,7 @@ pub use retention::{InvalidRetention, RETENTION_DAYS, Retention};
 pub use roundsman_agent::{
     Account, Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage,
     LoggedInUser, Memory, Pressure, Process, Sections, Service, ServiceManager, Snapshot, TcpSockets,
-    Temperature, Updates,
+    TcpStates, Temperature, Updates,
 };
 pub use sample::{Labels, MetricName, Sample, SeriesKey};
 pub use secret::Secret;

@@ -8,14 +8,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
 use super::connect::{failed, late};
 use super::error::{Cause, Endpoint, SshError};
 use super::printable;
-use super::wire::{Carrier, Wire};
+use super::wire::{Carrier, Kill, Wire};
 
 pub(super) const CLIENT_ID: &str = concat!("SSH-2.0-Roundsman_", env!("CARGO_PKG_VERSION"));
 
@@ -29,14 +28,14 @@ pub(super) async fn greet(
     mut carrier: Carrier,
     mut received: BytesMut,
     limit: Duration,
-    kill: CancellationToken,
+    kill: &Kill,
 ) -> Result<(Wire, String), SshError> {
     let outcome = timeout(limit, hear_greeting(&mut carrier, &mut received)).await;
     let said = printable::line(&received, 120);
     let cause = match outcome {
         Ok(Ok((from, id))) => {
             let replay = Bytes::from(received).slice(from..);
-            return Ok((Wire::new(carrier, replay, CLIENT_ID.len() + 2, kill), id));
+            return Ok((Wire::new(carrier, replay, CLIENT_ID.len() + 2, kill.switch()), id));
         }
         Err(_) if received.is_empty() => return Err(late(at, Layer::Banner, limit)),
         Err(_) => Cause::NotSsh { said },

@@ -9,7 +9,6 @@ use std::time::Duration;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
@@ -51,13 +50,14 @@ impl Running {
         connection: &Connection,
         line: String,
         kind: Use,
-        stop: &CancellationToken,
+        stop: impl Future,
     ) -> Result<Self, SshError> {
         let mut first = false;
+        let mut stop = std::pin::pin!(stop);
         loop {
             let mut place = tokio::select! {
                 place = connection.place(kind, first) => place?,
-                () = stop.cancelled() => return Err(connection.lost()),
+                _ = &mut stop => return Err(connection.lost()),
             };
             let deadline = Instant::now() + OPEN_LIMIT;
             let Some(channel) = open(connection, deadline, &place).await? else {
@@ -176,7 +176,7 @@ fn late(connection: &Connection) -> SshError {
 
 /// Ends a command over a channel of its own. Where the server allows none beside the command, over the next connection.
 pub(super) async fn end_command(connection: Connection, ending: Ending) {
-    match Running::start(&connection, ending.line.clone(), Use::Rescue, &CancellationToken::new()).await {
+    match Running::start(&connection, ending.line.clone(), Use::Rescue, std::future::pending::<()>()).await {
         Ok(mut running) => {
             let tell = async {
                 if let Some(password) = &ending.password {

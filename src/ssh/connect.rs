@@ -15,7 +15,6 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::model::Layer;
 
@@ -26,7 +25,7 @@ use super::handler::{Gatekeeper, Observed};
 use super::hostkey::{HostKey, Verdict};
 use super::target::{Proxy, Route, Target};
 use super::way::{Hop, Refusal};
-use super::wire::{Carrier, Wire};
+use super::wire::{Carrier, Kill, Wire};
 use super::{auth, offer, printable, proxy};
 
 /// How long sent data may stay unacknowledged before the kernel gives the connection up. Without it, retransmissions
@@ -111,9 +110,8 @@ async fn attempt(
     let Way { carrier, received, jump } = reach(target, &at, progress).await?;
     progress(Leg::Layer(Layer::Banner));
     // Dropping this future must not leave the library's task behind, waiting for a frozen peer.
-    let kill = CancellationToken::new();
-    let cut_off = kill.clone().drop_guard();
-    let (wire, server_id) = greet(&at, carrier, received, limit, kill).await?;
+    let kill = Kill::default();
+    let (wire, server_id) = greet(&at, carrier, received, limit, &kill).await?;
     let behind = jump.as_ref().map(|jump| &*jump.shared().handshakes);
     let work = async {
         progress(Leg::Layer(Layer::KeyExchange));
@@ -128,7 +126,7 @@ async fn attempt(
         Ok((handle, observed))
     };
     let (handle, observed) = in_turn([behind, gate], Box::pin(work)).await?;
-    Ok(Connection::new(handle, observed, at, cut_off.disarm(), server_id))
+    Ok(Connection::new(handle, observed, at, kill, server_id))
 }
 
 /// Waits for a permit of each gate, in this order, and gives them back when the work is done or its turn is over.

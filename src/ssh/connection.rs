@@ -12,7 +12,6 @@ use russh::Disconnect;
 use russh::client::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::algorithms::Algorithms;
 use super::budget::{Budget, Learned, Place, Use};
@@ -21,6 +20,7 @@ use super::handler::{Gatekeeper, Observed};
 use super::hostkey::HostKey;
 use super::remote::{Ending, LoginNoise, Marker};
 use super::spare::Spare;
+use super::wire::Kill;
 
 /// How long a command waits while what stays open holds every channel that the server allows. Readings give way within
 /// a reading's time.
@@ -41,11 +41,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub struct Connection(Arc<Shared>);
 
 pub(super) struct Shared {
+    /// Before the handle, whose end would wait for a frozen server.
+    kill: Kill,
     pub(super) handle: Handle<Gatekeeper>,
     pub(super) at: Endpoint,
     pub(super) marker: Marker,
     pub(super) observed: Observed,
-    kill: CancellationToken,
     server_id: String,
     budget: Arc<Budget>,
     /// Key exchanges and logins under way with servers behind this one.
@@ -69,12 +70,6 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.kill.cancel();
-    }
-}
-
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("at", &self.0.at).field("closed", &self.is_closed()).finish()
@@ -86,7 +81,7 @@ impl Connection {
         handle: Handle<Gatekeeper>,
         observed: Observed,
         at: Endpoint,
-        kill: CancellationToken,
+        kill: Kill,
         server_id: String,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -130,20 +125,20 @@ impl Connection {
 
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.observed.ended.is_cancelled() || self.0.kill.is_cancelled()
+        self.0.observed.ended.is_cancelled() || self.0.kill.is_cut()
     }
 
     /// Waits until the connection has ended, from whichever side.
     pub async fn closed(&self) {
         tokio::select! {
             () = self.0.observed.ended.cancelled() => {}
-            () = self.0.kill.cancelled() => {}
+            () = self.0.kill.is_used() => {}
         }
     }
 
     /// The kill switch: reads and writes fail at once, also those that wait for a frozen server.
     pub fn kill(&self) {
-        self.0.kill.cancel();
+        self.0.kill.cut();
     }
 
     /// Says goodbye, waits a moment for the end, then cuts the socket.
@@ -181,7 +176,7 @@ impl Connection {
     pub(super) fn why_closed(&self) -> String {
         match self.0.observed.reason.get() {
             Some(reason) if !reason.is_empty() => reason.clone(),
-            _ if self.0.kill.is_cancelled() => "it was cut off from this side".to_owned(),
+            _ if self.0.kill.is_cut() => "it was cut off from this side".to_owned(),
             _ => "the server closed it".to_owned(),
         }
     }

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use russh::ChannelMsg;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::budget::Use;
 use super::channel::{BEGINNINGS, Running};
@@ -78,8 +78,7 @@ impl Connection {
     /// commands; [`SshError::ChannelRefused`], [`SshError::TimedOut`] and [`SshError::Closed`] from the connection. After
     /// `Closed` it is unknown whether the command ran.
     pub async fn exec(&self, request: ExecRequest) -> Result<Output, SshError> {
-        let stop = CancellationToken::new();
-        let _stops_when_dropped = stop.clone().drop_guard();
+        let (_stops_when_dropped, stop) = oneshot::channel();
         // A task of its own: the channel has to be read to its end even if nobody waits for the result.
         match tokio::spawn(run(self.clone(), request, stop)).await {
             Ok(result) => result,
@@ -88,11 +87,10 @@ impl Connection {
     }
 }
 
-async fn run(
-    connection: Connection,
-    mut request: ExecRequest,
-    stop: CancellationToken,
-) -> Result<Output, SshError> {
+/// Ends when nobody waits for the command any longer; nothing is ever sent.
+type Stop = oneshot::Receiver<std::convert::Infallible>;
+
+async fn run(connection: Connection, mut request: ExecRequest, mut stop: Stop) -> Result<Output, SshError> {
     let stdin = request.stdin.take().map(Bytes::from);
     let shared = connection.shared();
     let is_silent = shared.login_noise.is_silent();
@@ -102,10 +100,10 @@ async fn run(
         left -= 1;
         let started = Instant::now();
         let kind = Use::Command(request.asker);
-        let mut running = Running::start(&connection, plan.line.clone(), kind, &stop).await?;
+        let mut running = Running::start(&connection, plan.line.clone(), kind, &mut stop).await?;
         let mut collected = Collected::new(&shared.marker, &plan, request.output_limit, request.tap.clone());
         let deadline = Instant::now() + request.timeout;
-        let end = collect(&mut running, &mut collected, &plan, stdin.clone(), deadline, &stop).await;
+        let end = collect(&mut running, &mut collected, &plan, stdin.clone(), deadline, &mut stop).await;
         if matches!(end, End::NotBegun) && left > 0 {
             continue;
         }
@@ -262,13 +260,17 @@ async fn opened(ahead: &mut Option<Ahead>) {
     }
 }
 
+/// What came already is taken before anything else is looked at, which costs less; not for ever, or a flood would outlast the
+/// time limit.
+const FAIR_TURN: usize = 32;
+
 async fn collect(
     running: &mut Running,
     collected: &mut Collected,
     plan: &Plan,
     stdin: Option<Bytes>,
     deadline: Instant,
-    stop: &CancellationToken,
+    stop: &mut Stop,
 ) -> End {
     let has_input = stdin.is_some() || !plan.head.expose().is_empty();
     let asks = plan.raise.as_ref().is_some_and(|raise| raise.password().is_some());
@@ -284,25 +286,29 @@ async fn collect(
     let (mut fed, mut over, mut answered, mut questions) = (false, false, false, 0);
     let late = tokio::time::sleep_until(deadline);
     tokio::pin!(late);
-    let silent = tokio::time::sleep_until(deadline);
-    tokio::pin!(silent);
+    let mut silent_until = deadline;
     let raising = tokio::time::sleep_until(deadline.min(Instant::now() + RAISE_LIMIT));
     tokio::pin!(raising);
-    let stopped = stop.cancelled();
-    tokio::pin!(stopped);
+    let mut turn = 0_usize;
     loop {
-        let message = tokio::select! {
-            message = running.read.wait() => message,
-            () = &mut feed, if !fed => { fed = true; continue }
-            () = opened(&mut running.ahead) => { running.ahead = None; continue }
-            () = &mut silent, if over => return End::Lingers,
-            () = &mut raising, if asks && rest_is_due => return End::NotRaised,
-            () = &mut late => return End::Late,
-            () = &mut stopped => return End::Stopped,
+        let is_fair_turn = turn.is_multiple_of(FAIR_TURN);
+        turn += 1;
+        let came = if is_fair_turn { None } else { running.read.wait().now_or_never() };
+        let message = match came {
+            Some(message) => message,
+            None => tokio::select! {
+                message = running.read.wait() => message,
+                () = &mut feed, if !fed => { fed = true; continue }
+                () = opened(&mut running.ahead) => { running.ahead = None; continue }
+                () = tokio::time::sleep_until(silent_until), if over => return End::Lingers,
+                () = &mut raising, if asks && rest_is_due => return End::NotRaised,
+                () = &mut late => return End::Late,
+                _ = &mut *stop => return End::Stopped,
+            },
         };
         over |= matches!(message, Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }));
         if over {
-            silent.as_mut().reset(Instant::now() + LINGER);
+            silent_until = Instant::now() + LINGER;
         }
         match message {
             None => return End::Lost,

@@ -227,7 +227,7 @@ async fn begin(
     let mut left = BEGINNINGS;
     loop {
         left -= 1;
-        let mut running = Running::start(connection, line.clone(), kind, stop).await?;
+        let mut running = Running::start(connection, line.clone(), kind, stop.cancelled()).await?;
         match await_start(connection, &mut running).await {
             Ok((pid, first)) => return Ok((running, pid, first)),
             // Nothing has run.

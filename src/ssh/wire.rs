@@ -4,6 +4,7 @@
 //! Knows nothing of SSH but that both sides begin with a line of text.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +12,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::jump::Tunnel;
 
@@ -94,13 +96,71 @@ impl Ride {
     }
 }
 
+/// The kill switch of a connection, in its owner's hands: dropping it cuts the connection off.
+#[derive(Debug, Default)]
+pub(super) struct Kill(Arc<Switch>);
+
+/// Asked at each read, so asking costs one load.
+#[derive(Debug, Default)]
+pub(super) struct Switch {
+    is_cut: AtomicBool,
+    /// The task that reads and writes: the library has one for both.
+    task: AtomicWaker,
+    /// Whoever else waits for the end.
+    others: CancellationToken,
+}
+
+impl Kill {
+    pub(super) fn switch(&self) -> Arc<Switch> {
+        Arc::clone(&self.0)
+    }
+
+    pub(super) fn cut(&self) {
+        self.0.is_cut.store(true, Ordering::Release);
+        self.0.task.wake();
+        self.0.others.cancel();
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.0.is_cut()
+    }
+
+    /// Waits until the connection is cut off.
+    pub(super) async fn is_used(&self) {
+        self.0.others.cancelled().await;
+    }
+}
+
+impl Drop for Kill {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+impl Switch {
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
+    }
+
+    /// What the carrier answered. Who has to wait is woken by the switch as well.
+    fn unless_cut<T>(&self, cx: &Context<'_>, answer: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if answer.is_pending() {
+            self.task.register(cx.waker());
+            if self.is_cut() {
+                return Poll::Ready(Err(cut_off()));
+            }
+        }
+        answer
+    }
+}
+
 /// What waits to be sent, and for how long.
 struct Waiting {
     bytes: Bytes,
     limit: Pin<Box<Sleep>>,
 }
 
-/// A carrier that fails every read and write, waiting ones too, once its token is cancelled.
+/// A carrier that fails every read and write, waiting ones too, once its kill switch is used.
 ///
 /// The library has no way to end a session whose peer is frozen: a write waits for the socket, and dropping the
 /// handle waits for the write.
@@ -112,27 +172,12 @@ pub(super) struct Wire {
     already_sent: usize,
     ride: Arc<Ride>,
     waiting: Option<Waiting>,
-    // One future can wake one waiter only; reading and writing wait apart.
-    killed_while_reading: Pin<Box<WaitForCancellationFutureOwned>>,
-    killed_while_writing: Pin<Box<WaitForCancellationFutureOwned>>,
+    switch: Arc<Switch>,
 }
 
 impl Wire {
-    pub(super) fn new(
-        carrier: Carrier,
-        replay: Bytes,
-        already_sent: usize,
-        killed: CancellationToken,
-    ) -> Self {
-        Self {
-            carrier,
-            replay,
-            already_sent,
-            ride: Arc::default(),
-            waiting: None,
-            killed_while_reading: Box::pin(killed.clone().cancelled_owned()),
-            killed_while_writing: Box::pin(killed.cancelled_owned()),
-        }
+    pub(super) fn new(carrier: Carrier, replay: Bytes, already_sent: usize, switch: Arc<Switch>) -> Self {
+        Self { carrier, replay, already_sent, ride: Arc::default(), waiting: None, switch }
     }
 
     pub(super) const fn ride(&self) -> &Arc<Ride> {
@@ -187,16 +232,18 @@ impl AsyncRead for Wire {
             buf.put_slice(&this.replay.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        if this.killed_while_reading.as_mut().poll(cx).is_ready() {
+        if this.switch.is_cut() {
             return Poll::Ready(Err(cut_off()));
         }
         this.send_overdue(cx)?;
         if buf.remaining() >= READ_AHEAD_BYTES {
-            return Pin::new(&mut this.carrier).poll_read(cx, buf);
+            let answer = Pin::new(&mut this.carrier).poll_read(cx, buf);
+            return this.switch.unless_cut(cx, answer);
         }
-        let mut ahead = [0; READ_AHEAD_BYTES];
-        let mut read = ReadBuf::new(&mut ahead);
-        ready!(Pin::new(&mut this.carrier).poll_read(cx, &mut read))?;
+        let mut ahead = [MaybeUninit::uninit(); READ_AHEAD_BYTES];
+        let mut read = ReadBuf::uninit(&mut ahead);
+        let answer = Pin::new(&mut this.carrier).poll_read(cx, &mut read);
+        ready!(this.switch.unless_cut(cx, answer))?;
         let length = read.filled().len().min(buf.remaining());
         let (now, later) = read.filled().split_at(length);
         buf.put_slice(now);
@@ -210,7 +257,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.killed_while_writing.as_mut().poll(cx).is_ready() {
+        if this.switch.is_cut() {
             return Poll::Ready(Err(cut_off()));
         }
         if this.already_sent > 0 {
@@ -218,7 +265,8 @@ impl AsyncWrite for Wire {
             this.already_sent -= skipped;
             return Poll::Ready(Ok(skipped));
         }
-        let sent = ready!(this.poll_send_waiting(cx, buf))?;
+        let answer = this.poll_send_waiting(cx, buf);
+        let sent = ready!(this.switch.unless_cut(cx, answer))?;
         if sent > 0 {
             return Poll::Ready(Ok(sent));
         }
@@ -227,7 +275,8 @@ impl AsyncWrite for Wire {
             this.waiting = Some(Waiting { bytes: Bytes::copy_from_slice(buf), limit });
             return Poll::Ready(Ok(buf.len()));
         }
-        Pin::new(&mut this.carrier).poll_write(cx, buf)
+        let answer = Pin::new(&mut this.carrier).poll_write(cx, buf);
+        this.switch.unless_cut(cx, answer)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -237,5 +286,56 @@ impl AsyncWrite for Wire {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send_waiting(cx, &[]))?;
         Pin::new(&mut self.carrier).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A wire to a peer that never reads and says nothing.
+    async fn silent(kill: &Kill) -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        (Wire::new(Carrier::Tcp(socket), Bytes::new(), 0, kill.switch()), peer)
+    }
+
+    #[tokio::test]
+    async fn a_read_that_waits_fails_when_the_owner_of_the_kill_switch_is_gone() {
+        let kill = Kill::default();
+        let (mut wire, _peer) = silent(&kill).await;
+        let reading = tokio::spawn(async move { wire.read_u8().await });
+        tokio::task::yield_now().await;
+        assert!(!reading.is_finished());
+        drop(kill);
+        let error = timeout(LIMIT, reading).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_waits_fails_when_the_kill_switch_is_used_and_so_does_every_later_one() {
+        let kill = Kill::default();
+        let (mut wire, _peer) = silent(&kill).await;
+        let writing = tokio::spawn(async move {
+            let endless = vec![0; 64 * 1024];
+            while wire.write_all(&endless).await.is_ok() {}
+            wire.write_u8(0).await
+        });
+        let is_full = timeout(Duration::from_millis(300), async {
+            while !writing.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(is_full.await.is_err(), "the peer takes no end of bytes");
+        kill.cut();
+        let error = timeout(LIMIT, writing).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        timeout(LIMIT, kill.is_used()).await.unwrap();
     }
 }

@@ -310,6 +310,23 @@ impl Turn<'_> {
         let tcp = self.reading.tcp.clone().unwrap();
         self.gauge("established", tcp.established, At::Word("tcp", 0), 100);
         self.gauge("TIME-WAIT", tcp.time_wait, At::Word("tcp", 1), 500);
+        self.sockets();
+    }
+
+    /// In each state between what `ss` (or netstat) said before and after, give or take what others open and close meanwhile.
+    fn sockets(&self) {
+        let states = self.reading.tcp_states.clone().unwrap_or_else(|| panic!("{:?}", self.reading.gaps));
+        let said = |tools: &Tools, state: &str| tools.named("sockets", state, 0).unwrap_or(0);
+        for (state, count) in states.named() {
+            let tolerance = if state == "time_wait" { 500 } else { 100 };
+            let (before, after) = (said(self.before, state), said(self.after, state));
+            let (from, to) = (before.min(after).saturating_sub(tolerance), before.max(after) + tolerance);
+            assert!(
+                (from..=to).contains(&count),
+                "{state}: {} says {count}, the tools {from} to {to}",
+                self.probe
+            );
+        }
     }
 
     fn counts(&self) {

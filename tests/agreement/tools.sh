@@ -38,7 +38,9 @@ for card in /sys/class/net/*; do
 done
 { if have ss; then ss -tanH; else netstat -tan | awk '$1 ~ /^tcp/ { print $6 }'; fi; } | awk '
     $1 ~ /^ESTAB/ || $1 ~ /^CLOSE.WAIT/ { established++ } $1 ~ /^TIME.WAIT/ { waiting++ }
-    END { print "tcp", established + 0, waiting + 0 }'
+    { state = tolower($1); gsub("-", "_", state); sub("wait_", "wait", state); sub("^estab$", "established", state)
+        sub("^unconn$", "close", state); states[state]++ }
+    END { print "tcp", established + 0, waiting + 0; for (state in states) print "sockets", state, states[state] }'
 say processes "$(ps -e 2>/dev/null | wc -l)"
 say threads "$(awk '{ sub(".*/", "", $4); print $4 }' /proc/loadavg)"
 say files $(sysctl -n fs.file-nr)

@@ -52,6 +52,12 @@ impl Central {
         self.program.url.rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
+    /// The set-up address that the start has printed.
+    pub(crate) fn setup(&self) -> String {
+        let words = self.program.greeting.split_whitespace();
+        words.filter(|word| word.contains("/setup/")).last().unwrap().to_owned()
+    }
+
     /// Where the command of a test keeps what it needs.
     pub(crate) fn file(&self, name: &str, text: &str) -> std::path::PathBuf {
         self.program.file(name, text)

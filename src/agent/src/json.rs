@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use crate::scan::Scan;
 use crate::snapshot::{
     Account, Container, CpuCore, CpuTimes, Disk, Facts, Filesystem, Gap, Interface, LoadAverage,
-    LoggedInUser, Memory, Pressure, Process, Service, ServiceManager, Snapshot, TcpSockets, Temperature,
-    Updates,
+    LoggedInUser, Memory, Pressure, Process, Service, ServiceManager, Snapshot, TcpSockets, TcpStates,
+    Temperature, Updates,
 };
 
 /// Text of a list that is handed on at once: as much as an SSH packet carries.
@@ -124,6 +124,7 @@ fn snapshot_with<E>(
         disks,
         interfaces,
         tcp,
+        tcp_states,
         temperatures,
         context_switches,
         forks,
@@ -144,7 +145,7 @@ fn snapshot_with<E>(
     out.push_str("{\"taken_at_ms\":");
     taken_at_ms.write(out);
     members!(out: clock_ms, boot_id, uptime_ms, ticks_per_second, cpu, cores, cgroup_cpu_us, cpu_limit_x1000, load, memory, pressure);
-    members!(out: filesystems, disks, interfaces, tcp, temperatures, context_switches, forks, processes_total);
+    members!(out: filesystems, disks, interfaces, tcp, tcp_states, temperatures, context_switches, forks, processes_total);
     members!(out: threads_total, processes_running, processes_blocked, file_handles_used, file_handles_max);
     out.push_str(",\"processes\":");
     list(out)?;
@@ -298,6 +299,9 @@ objects! {
         counted_elsewhere,
     }
     TcpSockets { established, time_wait, in_use }
+    TcpStates {
+        established, syn_sent, syn_recv, fin_wait1, fin_wait2, time_wait, close, close_wait, last_ack, listen, closing,
+    }
     Temperature { sensor, millidegrees_celsius }
     Process {
         pid, parent_pid, uid, user, state, name, command_line, user_ticks, system_ticks, rss_bytes, threads,

@@ -6,6 +6,7 @@
 
 mod containers;
 mod init;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -192,6 +193,9 @@ impl Reader {
         if sections.packages {
             let script = format!("{}packages", packages::SCRIPT);
             texts.packages = run_within(PACKAGES_TIME_LIMIT, "sh", ["-c", &script]);
+        }
+        if sections.sockets {
+            texts.sockets = Some(self.tcp_sockets(&texts.files));
         }
         if sections.facts {
             self.add_facts(&mut texts);

@@ -270,6 +270,7 @@ fn read_for_ever(reader: &Reader, shared: &Shared) -> ! {
             containers: heavy,
             facts: slow,
             packages: slow,
+            sockets: heavy,
         };
         let mut reading = String::new();
         // Nothing is handed on: a reading waits as a whole until it is sent.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::limits;
 use crate::proc::mounts::Mount;
 use crate::proc::{
-    containers, cpu, disks, facts, init, kernel, memory, mounts, network, packages, sensors, services, users,
+    containers, cpu, disks, facts, init, kernel, memory, mounts, network, packages, sensors, services,
+    sockets, users,
 };
 use crate::snapshot::{Gap, LoggedInUser, Process, Sections, Snapshot};
 
@@ -98,6 +99,8 @@ pub struct Texts {
     pub processes: Option<Vec<Process>>,
     pub services: Option<ServicesText>,
     pub containers: Option<containers::ContainersText>,
+    /// TCP sockets, gone through.
+    pub sockets: Option<sockets::Walk>,
     /// Output of [`packages::SCRIPT`].
     pub packages: Option<Vec<u8>>,
     /// Session files of logind; `None`: there is no such directory.
@@ -147,6 +150,8 @@ pub(crate) fn assembled(texts: &mut Texts, sections: Sections) -> Snapshot {
     let containers = texts.containers.as_ref().filter(|_| sections.containers);
     let updates = texts.packages.as_deref().filter(|_| sections.packages);
     let updates = updates.and_then(|output| pending_updates(output, &mut gaps));
+    let tcp_states = texts.sockets.as_ref().filter(|_| sections.sockets);
+    let tcp_states = tcp_states.and_then(|walk| known_states(walk, &mut gaps));
     let (cgroup_cpu_us, cpu_limit_x1000) = container_cpu(texts);
     let (containers, container_gaps) = containers.map(containers::containers).unwrap_or_default();
     gaps.0.extend(container_gaps);
@@ -175,6 +180,7 @@ pub(crate) fn assembled(texts: &mut Texts, sections: Sections) -> Snapshot {
             texts.file("/proc/net/sockstat6"),
             texts.file("/proc/net/snmp"),
         ),
+        tcp_states,
         temperatures: sensors::temperatures(&texts.files),
         context_switches: stat.context_switches,
         forks: stat.forks,
@@ -289,6 +295,10 @@ fn pending_updates(output: &[u8], gaps: &mut Gaps) -> Option<crate::Updates> {
             None
         }
     }
+}
+
+fn known_states(walk: &sockets::Walk, gaps: &mut Gaps) -> Option<crate::TcpStates> {
+    walk.states().map_err(|reason| gaps.add("sockets", &reason)).ok()
 }
 
 fn filled(texts: &Texts, gaps: &mut Gaps) -> Vec<crate::Filesystem> {

@@ -21,6 +21,8 @@ pub struct Sections {
     pub containers: bool,
     /// Pending updates; slow, and asked for seldom.
     pub packages: bool,
+    /// TCP sockets by state.
+    pub sockets: bool,
 }
 
 impl Sections {
@@ -31,11 +33,19 @@ impl Sections {
         facts: false,
         containers: false,
         packages: false,
+        sockets: false,
     };
     /// Everything that may be read again and again; a package manager takes seconds.
     pub const DETAILS: Self = Self { packages: false, ..Self::ALL };
-    pub const ALL: Self =
-        Self { processes: true, services: true, users: true, facts: true, containers: true, packages: true };
+    pub const ALL: Self = Self {
+        processes: true,
+        services: true,
+        users: true,
+        facts: true,
+        containers: true,
+        packages: true,
+        sockets: true,
+    };
 }
 
 part! {
@@ -71,6 +81,8 @@ pub struct Snapshot {
     /// All interfaces but `lo`.
     pub interfaces: Vec<Interface>,
     pub tcp: Option<TcpSockets>,
+    /// None: not asked for, or too many to count (then `gaps` says so).
+    pub tcp_states: Option<TcpStates>,
     pub temperatures: Vec<Temperature>,
     /// `ctxt` of `/proc/stat`, since boot.
     pub context_switches: Option<u64>,
@@ -224,6 +236,43 @@ pub struct TcpSockets {
     pub time_wait: Option<u64>,
     pub in_use: Option<u64>,
 }
+}
+
+part! {
+/// TCP sockets in each state, IPv4 and IPv6 together. Source: `/proc/net/tcp`, `/proc/net/tcp6`.
+pub struct TcpStates {
+    pub established: u64,
+    pub syn_sent: u64,
+    pub syn_recv: u64,
+    pub fin_wait1: u64,
+    pub fin_wait2: u64,
+    pub time_wait: u64,
+    pub close: u64,
+    pub close_wait: u64,
+    pub last_ack: u64,
+    pub listen: u64,
+    pub closing: u64,
+}
+}
+
+impl TcpStates {
+    /// Each state under its name in node_exporter.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("established", self.established),
+            ("syn_sent", self.syn_sent),
+            ("syn_recv", self.syn_recv),
+            ("fin_wait1", self.fin_wait1),
+            ("fin_wait2", self.fin_wait2),
+            ("time_wait", self.time_wait),
+            ("close", self.close),
+            ("close_wait", self.close_wait),
+            ("last_ack", self.last_ack),
+            ("listen", self.listen),
+            ("closing", self.closing),
+        ]
+    }
 }
 
 part! {

@@ -12,13 +12,14 @@ use crate::snapshot::Sections;
 use crate::{json, limits, sha256};
 
 /// What the shell probe calls each section in its requests, and its name in the greeting.
-const LETTERS: [(char, &str); 6] = [
+const LETTERS: [(char, &str); 7] = [
     ('p', "processes"),
     ('s', "services"),
     ('u', "users"),
     ('f', "facts"),
     ('c', "containers"),
     ('k', "packages"),
+    ('t', "sockets"),
 ];
 
 /// An answer over this is written and its buffer given back, so that one large reading does not stay in memory.
@@ -80,6 +81,7 @@ pub fn request(line: &[u8]) -> Result<Request, Malformed> {
             'f' => sections.facts = true,
             'c' => sections.containers = true,
             'k' => sections.packages = true,
+            't' => sections.sockets = true,
             // The shell probe's filesystems on request; the agent decides by itself.
             'd' => {}
             other => return Err(Malformed::Letter(other)),
@@ -214,7 +216,7 @@ mod tests {
         assert_eq!(request(b"r 7 -d\r"), Ok(base(7)));
         let some = Sections { processes: true, users: true, ..Sections::BASE };
         assert_eq!(request(b"r 18446744073709551615 -pu"), Ok(Request { number: u64::MAX, sections: some }));
-        assert_eq!(request(b"r 1 psufck"), Ok(Request { number: 1, sections: Sections::ALL }));
+        assert_eq!(request(b"r 1 psufckt"), Ok(Request { number: 1, sections: Sections::ALL }));
     }
 
     #[test]

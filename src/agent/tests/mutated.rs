@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mutator::Random;
-use roundsman_agent::proc::{cpu, disks, kernel, memory, mounts, network, process, sensors, services, users};
+use roundsman_agent::proc::{
+    cpu, disks, kernel, memory, mounts, network, process, sensors, services, sockets, users,
+};
 use roundsman_agent::reading::{FilesystemText, ServicesText, Texts, assemble};
 use roundsman_agent::{Sections, http, json, limits, reply::Reply, stream, text};
 
@@ -43,7 +45,9 @@ fn parsers(bytes: &[u8]) {
     assert!(chosen.len() <= limits::FILESYSTEMS);
     let _ = (mounts::statfs(bytes, &chosen), mounts::df(bytes, &chosen));
     assert!(network::dev(bytes).len() <= limits::INTERFACES);
-    let _ = network::tcp(some, some, some);
+    let _ = (network::tcp(some, some, some), sockets::expected(some, some), sockets::counted(bytes).states());
+    let mut counter = sockets::Counter::default();
+    let _ = (counter.feed(bytes), counter.walk().states());
     let one = process::ProcessFiles { stat: bytes, status: some, command_line: some };
     if let Some(process) = process::process(&one, 4096, &HashMap::new()) {
         assert!(process.name.len() <= limits::TEXT_BYTES);

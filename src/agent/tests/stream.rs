@@ -96,7 +96,7 @@ fn the_greeting_says_who_answers() {
     assert!(stream.greeting.starts_with(&start), "{}", stream.greeting);
     assert!(stream.greeting.contains("\"ticks\":100,\"page_size\":"));
     assert!(stream.greeting.ends_with(
-        "\"capabilities\":[\"processes\",\"services\",\"users\",\"facts\",\"containers\",\"packages\"]}\n"
+        "\"capabilities\":[\"processes\",\"services\",\"users\",\"facts\",\"containers\",\"packages\",\"sockets\"]}\n"
     ));
 }
 
@@ -204,6 +204,24 @@ fn a_hostile_process_name_stays_inside_its_string() {
     let own = answer.split(&format!("{{\"pid\":{},", sleeper.id())).nth(1).unwrap();
     assert!(own.contains("\"name\":\"\\\");DROP <b> )\""), "{}", &own[..200]);
     assert!(own.contains("\"command_line\":\"\\\"); DROP <script> ) 600\""), "{}", &own[..300]);
+}
+
+/// It is not kept, but read again for every answer.
+#[test]
+fn a_long_command_line_is_told_whole_every_time() {
+    let mut stream = Stream::start();
+    let name = format!("begin-{}-end", "x".repeat(300));
+    let mut sleeper = Command::new("sleep").arg0(&name).arg("600").stdin(Stdio::null()).spawn().unwrap();
+    let me = format!("{{\"pid\":{},", sleeper.id());
+    let line = format!("\"command_line\":\"{name} 600\"");
+    for number in 1..=12 {
+        let answer = stream.ask(&format!("r {number} -p"));
+        let own = answer.split(&me).nth(1).unwrap();
+        assert!(own.split(",\"user_ticks\"").next().unwrap().ends_with(&line), "{number}: {}", &own[..200]);
+    }
+    let _ = sleeper.kill();
+    let _ = sleeper.wait();
+    assert!(!stream.ask("r 13 -p").contains(&me));
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(super) fn checked(mut snapshot: Snapshot, sections: Sections) -> Snapshot {
     snapshot.facts = snapshot.facts.filter(|_| sections.facts);
     snapshot.containers = snapshot.containers.filter(|_| sections.containers);
     snapshot.updates = snapshot.updates.filter(|_| sections.packages);
+    snapshot.tcp_states = snapshot.tcp_states.filter(|_| sections.sockets);
     details(&mut snapshot);
     snapshot.gaps.truncate(limits::GAPS);
     for gap in &mut snapshot.gaps {

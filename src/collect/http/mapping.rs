@@ -7,7 +7,7 @@ use roundsman_agent::text::{clean, clean_some};
 use serde_json::{Map, Value};
 
 use crate::collect::pushed::{FIGURES, figure, is_word};
-use crate::model::{ApiHealth, Component, Health, Sample};
+use crate::model::{ApiHealth, Component, Health, Labels, MetricName, Sample, SeriesKey};
 
 /// Members whose own name is no part of the names inside.
 const WRAPPERS: [&str; 8] = ["metrics", "current", "data", "system", "figures", "custom", "values", "stats"];
@@ -137,6 +137,30 @@ pub fn health(body: &Value, http_status: u16) -> ApiHealth {
         health = Health::Critical;
     }
     ApiHealth { health, status, http_status, version, components }
+}
+
+/// The state of each component and the time that it took, for the history; of two with one name the first counts.
+#[must_use]
+pub fn component_samples(health: &ApiHealth) -> Vec<Sample> {
+    let mut samples: Vec<Sample> = Vec::with_capacity(health.components.len() * 2);
+    for component in &health.components {
+        let is_up = match component.health {
+            Health::Healthy => Some(1.0),
+            Health::Degraded => Some(0.5),
+            Health::Critical | Health::Unreachable => Some(0.0),
+            Health::Unknown => None,
+        };
+        let took = component.response_time_ms.and_then(|ms| u32::try_from(ms).ok()).map(f64::from);
+        for (metric, value) in [("component_up", is_up), ("component_response_time_ms", took)] {
+            let key = SeriesKey { metric: MetricName::known(metric), labels: Labels::of(&component.name) };
+            if let Some(value) = value
+                && !samples.iter().any(|sample| sample.key == key)
+            {
+                samples.push(Sample { key, value });
+            }
+        }
+    }
+    samples
 }
 
 const fn badness(health: Health) -> u8 {
@@ -317,6 +341,27 @@ mod tests {
         ] {
             assert_eq!(health(&body, status).health, expected, "{body} {status}");
         }
+    }
+
+    #[test]
+    fn states_of_components_are_samples_and_what_is_not_known_is_none() {
+        let said = json!({
+            "status": "ok", "database": { "status": "up", "response_time_ms": 4 }, "queue": "warn",
+            "components": { "redis": "down", "mail": "blue", "database": "down" },
+        });
+        let mut found: Vec<(String, f64)> = component_samples(&health(&said, 200))
+            .into_iter()
+            .map(|sample| (sample.key.to_string(), sample.value))
+            .collect();
+        found.sort_by(|left, right| left.0.cmp(&right.0));
+        let expected = [
+            ("component_response_time_ms{database}", 4.0),
+            // The members of an answer are read in the order of their names.
+            ("component_up{database}", 0.0),
+            ("component_up{queue}", 0.5),
+            ("component_up{redis}", 0.0),
+        ];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use roundsman_agent::proc::containers::{ContainersText, EngineText, id_of_cgroup
 use roundsman_agent::proc::facts::{FILES as FACT_FILES, FIRST_LINES};
 use roundsman_agent::proc::init::InitText;
 use roundsman_agent::proc::services::NO_MANAGER;
-use roundsman_agent::proc::{mounts, process};
+use roundsman_agent::proc::{mounts, process, sockets};
 use roundsman_agent::reading::{
     BASE_FILES, CGROUP_V1_FILES, CGROUP_V2_FILES, FilesystemText, ServicesText, Texts, assemble,
 };
@@ -221,6 +221,9 @@ pub(super) fn reading(
     }
     if sections.packages {
         texts.packages = body("packages").map(<[u8]>::to_vec);
+    }
+    if sections.sockets {
+        texts.sockets = Some(sockets::counted(body("sockets").unwrap_or_default()));
     }
     if sections.facts {
         add_facts(&mut texts, &bodies);

@@ -19,7 +19,8 @@ use crate::model::{
 /// Processes kept by CPU and by memory, each.
 const TOP_PROCESSES: usize = 50;
 /// Sections whose gaps stay on the page until the section is read again.
-const DETAIL_SECTIONS: [&str; 6] = ["processes", "services", "users", "facts", "containers", "packages"];
+const DETAIL_SECTIONS: [&str; 7] =
+    ["processes", "services", "users", "facts", "containers", "packages", "sockets"];
 /// What a reading took is how wrong the comparison of two clocks can be; one that took longer says nothing.
 const CLOCK_ROUND_TRIP_MS: f64 = 1000.0;
 
@@ -127,6 +128,9 @@ impl Poller {
             live.failed_services = failed(&services);
             live.services = PackedServices::of(ServiceTable { taken_at: now, services });
         }
+        if sections.sockets {
+            live.tcp_states = snapshot.tcp_states.take();
+        }
         if sections.packages {
             live.updates =
                 snapshot.updates.take().map(|updates| Arc::new(UpdateState { taken_at: now, updates }));
@@ -170,6 +174,7 @@ fn merged_gaps(before: &[Gap], now: &[Gap], read: Sections) -> Arc<[Gap]> {
         "facts" => read.facts,
         "containers" => read.containers,
         "packages" => read.packages,
+        "sockets" => read.sockets,
         _ => true,
     };
     let kept = before

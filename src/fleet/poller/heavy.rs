@@ -56,7 +56,7 @@ impl HeavyRest {
 }
 
 const fn has_details(sections: Sections) -> bool {
-    sections.processes || sections.services || sections.users || sections.containers
+    sections.processes || sections.services || sections.users || sections.containers || sections.sockets
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::arrival::Arrival;
 use super::{Poller, reading_limit};
-use crate::collect::http::{HttpFailure, HttpProbe, HttpReading};
+use crate::collect::http::{HttpFailure, HttpProbe, HttpReading, mapping::component_samples};
 use crate::model::{Gap, Sample, SeriesKey};
 
 /// A failed reading is tried again after this or the interval, whichever is shorter; twice as long each time.
@@ -60,6 +60,7 @@ impl Poller {
         let took = response_time.as_secs_f64() * 1000.0;
         samples.retain(|sample| sample.key != SeriesKey::plain("response_time_ms"));
         samples.push(Sample { key: SeriesKey::plain("response_time_ms"), value: took });
+        samples.extend(component_samples(&health));
         let gap = |(member, reason): (String, String)| Gap {
             section: SECTION.to_owned(),
             reason: format!("{member} is left out: {reason}"),

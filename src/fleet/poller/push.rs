@@ -104,6 +104,7 @@ impl Poller {
                 facts: reading.facts.is_some(),
                 containers: reading.containers.is_some(),
                 packages: reading.updates.is_some(),
+                sockets: reading.tcp_states.is_some(),
             };
             let is_newest = Some(index) == newest;
             self.take_in(reading, sections, Arrival { at, now, response_time_ms: None, is_newest });

@@ -17,4 +17,5 @@ pub mod packages;
 pub mod process;
 pub mod sensors;
 pub mod services;
+pub mod sockets;
 pub mod users;

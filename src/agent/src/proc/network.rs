@@ -1,4 +1,4 @@
-//! Network counters: `/proc/net/dev`, `/proc/net/sockstat`, `/proc/net/snmp`.
+//! Network counters: `/proc/net/dev`, `/proc/net/sockstat`, `/proc/net/snmp`. Sockets by state: `sockets`.
 
 use crate::limits;
 use crate::snapshot::{Interface, TcpSockets};
@@ -124,7 +124,7 @@ pub fn tcp(sockstat: Option<&[u8]>, sockstat6: Option<&[u8]>, snmp: Option<&[u8]
 }
 
 /// `TCP: inuse 1 orphan 0 tw 0 …`: names and numbers in turn.
-fn socket_field(bytes: &[u8], family: &str, name: &str) -> Option<u64> {
+pub(super) fn socket_field(bytes: &[u8], family: &str, name: &str) -> Option<u64> {
     lines(bytes).find_map(|line| {
         let mut words = line.strip_prefix(family)?.split_ascii_whitespace();
         while let Some(word) = words.next() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::fleet::{Cadence, Figures, ServerState, Summary};
 use crate::model::{
     Account, Facts, Filesystem, Gap, Health, Interface, Layer, OrganizationId, Port, Reachability, Role,
-    Server, ServerId, ServerName, ServerNumber, ServiceManager, Status, Tag, Timestamp, Transport,
+    Server, ServerId, ServerName, ServerNumber, ServiceManager, Status, Tag, TcpStates, Timestamp, Transport,
 };
 use crate::web::pages::Viewer;
 
@@ -143,6 +143,7 @@ impl Sample {
                 ("/srv/data", 93),
             ]),
             interfaces: interfaces(),
+            tcp_states: Some(tcp_states()),
             gaps: Arc::new([]),
             watched: Arc::new([]),
             updates: None,
@@ -199,6 +200,7 @@ impl Sample {
         self.state.facts = None;
         self.state.filesystems = Arc::new([]);
         self.state.interfaces = Arc::new([]);
+        self.state.tcp_states = None;
         self.state.cpu_recent.clear();
         self.state.memory_recent.clear();
         self
@@ -314,6 +316,10 @@ fn filesystems(mounts: &[(&str, u64)]) -> Arc<[Filesystem]> {
         inodes_used: Some(52_428 * used / 2),
     };
     mounts.iter().enumerate().map(one).collect()
+}
+
+fn tcp_states() -> TcpStates {
+    TcpStates { listen: 12, established: 34, time_wait: 5, close_wait: 2, ..TcpStates::default() }
 }
 
 fn interfaces() -> Arc<[Interface]> {

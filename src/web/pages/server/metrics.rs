@@ -11,7 +11,7 @@ use super::super::{Chrome, Viewer};
 use super::{Head, Tab};
 
 /// The charts, in the order of the page: title and the metrics that share its axes (all of one unit).
-const CHARTS: [(&str, &[&str]); 30] = [
+const CHARTS: [(&str, &[&str]); 32] = [
     ("CPU", &["cpu_percent"]),
     (
         "CPU by mode",
@@ -55,6 +55,11 @@ const CHARTS: [(&str, &[&str]); 30] = [
     ),
     ("CPU by core", &["core_percent"]),
     ("TCP sockets", &["tcp_established", "tcp_time_wait", "tcp_in_use"]),
+    ("TCP sockets by state", &["tcp_close_wait", "tcp_listen", "tcp_syn_recv", "tcp_syn_sent"]),
+    (
+        "TCP sockets being closed",
+        &["tcp_fin_wait1", "tcp_fin_wait2", "tcp_last_ack", "tcp_closing", "tcp_close"],
+    ),
     ("Processes", &["processes", "threads"]),
     ("Waiting to run", &["processes_running", "processes_blocked"]),
     ("Context switches", &["context_switches"]),
@@ -70,6 +75,11 @@ const CHARTS: [(&str, &[&str]); 30] = [
     ("Uptime", &["uptime_seconds"]),
     ("Containers running", &["containers_running"]),
     ("Time of a reading", &["response_time_ms"]),
+];
+/// Of servers with an API that tells of its components.
+const COMPONENT_CHARTS: [(&str, &[&str]); 2] = [
+    ("Components: 1 up, 0.5 degraded, 0 down", &["component_up"]),
+    ("Answers of components", &["component_response_time_ms"]),
 ];
 /// Custom metrics that have a chart of their own; more are reached through the API and `/charts`.
 const CUSTOM_CHARTS: usize = 24;
@@ -117,12 +127,14 @@ impl MetricsPage {
     }
 }
 
-/// The charts of the catalogue, and one for each custom metric.
+/// The charts of the catalogue, those of components where there are any, and one for each custom metric.
 #[must_use]
 pub fn figures(names: &[MetricName]) -> Vec<Figure> {
     let custom = names.iter().filter(|name| metric::find(name.as_str()).is_none()).take(CUSTOM_CHARTS);
+    let known = |metrics: &[&str]| names.iter().any(|name| metrics.contains(&name.as_str()));
     CHARTS
         .into_iter()
+        .chain(COMPONENT_CHARTS.into_iter().filter(|(_, metrics)| known(metrics)))
         .filter_map(|(title, metrics)| Figure::new(title, metrics, Source::Servers))
         .chain(custom.filter_map(|name| Figure::new(name.as_str(), &[name.as_str()], Source::Servers)))
         .collect()
@@ -142,7 +154,8 @@ mod tests {
 
     #[test]
     fn every_metric_that_every_server_may_have_is_in_a_chart() {
-        let charted = |name: &str| CHARTS.iter().any(|(_, names)| names.contains(&name));
+        let all = || CHARTS.iter().chain(&COMPONENT_CHARTS);
+        let charted = |name: &str| all().any(|(_, names)| names.contains(&name));
         // Sizes that hardly change, of which the share is charted; the fullest filesystem is one of those charted;
         // containers have charts beside their table.
         let left_out = [
@@ -164,5 +177,12 @@ mod tests {
     fn a_custom_metric_has_a_chart_of_its_own() {
         let custom = [MetricName::custom("llm_cost_usd".to_owned()), MetricName::known("cpu_percent")];
         assert_eq!(figures(&custom).len(), CHARTS.len() + 1);
+    }
+
+    #[test]
+    fn components_have_charts_on_the_servers_that_have_components() {
+        let names = [MetricName::known("component_up"), MetricName::known("response_time_ms")];
+        assert_eq!(figures(&names).len(), CHARTS.len() + 1);
+        assert_eq!(figures(&names[1..]).len(), CHARTS.len());
     }
 }

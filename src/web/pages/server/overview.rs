@@ -4,8 +4,8 @@ use askama::Template;
 
 use crate::fleet::{ServerState, blind_spots};
 use crate::model::{
-    Component, Facts, Filesystem, Interface, Layer, Login, LoginMethod, Reachability, Role, Timestamp,
-    Transport,
+    Component, Facts, Filesystem, Interface, Layer, Login, LoginMethod, Reachability, Role, TcpStates,
+    Timestamp, Transport,
 };
 use crate::web::view::{self, Share, Spark, Value, When};
 
@@ -71,6 +71,9 @@ struct Overview {
     mounts_left_out: usize,
     links: Vec<Link>,
     links_left_out: usize,
+    /// State and count of TCP sockets; empty where they were not gone through.
+    sockets: Vec<Fact>,
+    sockets_every: String,
     facts: Vec<Fact>,
     facts_known: bool,
     reboot_required: bool,
@@ -166,6 +169,8 @@ impl Overview {
             mounts_left_out: state.filesystems.len().saturating_sub(ROWS_MAX),
             links: state.interfaces.iter().take(ROWS_MAX).map(Link::new).collect(),
             links_left_out: state.interfaces.len().saturating_sub(ROWS_MAX),
+            sockets: state.tcp_states.as_ref().map(sockets).unwrap_or_default(),
+            sockets_every: every(state.cadence.heavy_interval_ms),
             facts: facts.map(|facts| fact_list(state, facts)).unwrap_or_default(),
             facts_known: facts.is_some(),
             reboot_required: facts.and_then(|facts| facts.reboot_required).unwrap_or(false),
@@ -326,6 +331,18 @@ impl Link {
             has_errors: errors > 0,
         }
     }
+}
+
+/// What a person looks for always, and of the other states those that there are.
+fn sockets(states: &TcpStates) -> Vec<Fact> {
+    let shown = |(state, count): (&str, u64)| {
+        let is_asked_for = matches!(state, "established" | "listen" | "close_wait");
+        (is_asked_for || count > 0).then(|| Fact {
+            title: state.to_uppercase().replace('_', "-"),
+            value: Value::of(view::whole(count)),
+        })
+    };
+    states.named().into_iter().filter_map(shown).collect()
 }
 
 fn fact_list(state: &ServerState, facts: &Facts) -> Vec<Fact> {
