@@ -27,6 +27,9 @@ const WEB: &str = "8dfafdbc3a40e1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081
 const DB: &str = "9cd87474be90a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f607182930";
 const CONTAINERS: Sections = Sections { containers: true, ..Sections::BASE };
 
+/// In a mount namespace: this machine may run a Docker of its own, whose socket would be asked first.
+const HIDE_DOCKER: &str = "mount -t tmpfs none /run";
+
 fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/containers");
     fs::read(folder.join(name)).unwrap()
@@ -258,7 +261,7 @@ async fn the_shell_probe_asks_the_socket_and_reads_the_cgroups(#[case] shell: &s
     write_groups(&groups, 5_000_000);
     let asked = engine(&dir.path().join("docker.sock"), fixture("docker-list.json"));
     // A mount namespace of the test's own, in which the tree stands where cgroups are.
-    let script = format!("mount --bind {} /sys/fs/cgroup && exec {shell}", groups.display());
+    let script = format!("{HIDE_DOCKER} && mount --bind {} /sys/fs/cgroup && exec {shell}", groups.display());
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", &script]).env("XDG_RUNTIME_DIR", dir.path());
     let readings = shell_reading(&mut command, 2, || write_groups(&groups, 6_000_000)).await;
@@ -302,7 +305,9 @@ async fn where_there_is_no_socket_the_program_of_podman_is_asked() {
 async fn containers_of_a_server_are_on_its_page_in_the_api_and_in_history() {
     let dir = tempfile::tempdir().unwrap();
     engine(&dir.path().join("docker.sock"), fixture("docker-list.json"));
-    let sshd = Sshd::start_with(&format!("SetEnv XDG_RUNTIME_DIR={}", dir.path().display())).await;
+    let alone = format!("unshare -m sh -c '{HIDE_DOCKER} && eval \"$SSH_ORIGINAL_COMMAND\"'");
+    let options = format!("SetEnv XDG_RUNTIME_DIR={}\nForceCommand {alone}", dir.path().display());
+    let sshd = Sshd::start_with(&options).await;
     let app = TestApp::start().await;
     let server = app.with_server("docks", &sshd).await;
     app.until("docks", "seen with containers", |state| state.figures.containers_running == Some(1.0)).await;

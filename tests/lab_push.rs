@@ -145,7 +145,7 @@ async fn an_agent_reports_over_https_to_a_private_authority_and_sends_nothing_be
     assert!(central.try_get(&path).await.is_err(), "nobody has registered");
     // The authority comes to the host as to any other: nothing of the agent is touched.
     let pem = front.ca_pem.replace('\n', "\\n");
-    host.ssh(&format!("printf '{pem}' >{AUTHORITY} && update-ca-certificates >/dev/null 2>&1"));
+    host.ssh(&format!("printf '%b' '{pem}' >{AUTHORITY} && update-ca-certificates >/dev/null 2>&1"));
     until("it has registered and reports", async || {
         let server = central.try_get(&path).await.ok()?;
         (server["transport"] == "push" && server["current"]["cpu_percent"].is_number()).then_some(())

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::ProbeError;
 use super::shell::{BASE_TIME_LIMIT, FULL_TIME_LIMIT};
-use crate::model::{Sections, Snapshot};
+use crate::model::{Gap, Sections, Snapshot};
 use crate::quote::{CannotQuote, quote};
 use roundsman_agent::text::clean;
 
@@ -148,12 +148,12 @@ where
         if !std::mem::replace(&mut self.in_step, false) {
             return Err(ProbeError::Closed);
         }
-        let sections = Sections { sockets: sections.sockets && self.knows_sockets, ..sections };
         self.request += 1;
         let heavy = sections != Sections::BASE;
         let limit_bytes = if heavy { FULL_LIMIT_BYTES } else { BASE_LIMIT_BYTES };
         let time_limit = if heavy { FULL_TIME_LIMIT } else { BASE_TIME_LIMIT };
-        let request = format!("r {} -{}\n", self.request, letters(sections));
+        let known = Sections { sockets: sections.sockets && self.knows_sockets, ..sections };
+        let request = format!("r {} -{}\n", self.request, letters(known));
         let exchange = async {
             // What cannot be written has ended; reading then says so.
             let _ended = self.stream.write_all(request.as_bytes()).await;
@@ -219,7 +219,12 @@ fn answer(line: &[u8], request: u64, sections: Sections) -> Result<Snapshot, Pro
 
 /// The snapshot with what was asked for and can be borne.
 fn usable(snapshot: Snapshot, sections: Sections) -> Result<Snapshot, ProbeError> {
-    let snapshot = checked::checked(snapshot, sections);
+    let mut snapshot = checked::checked(snapshot, sections);
+    let is_told = snapshot.tcp_states.is_some() || snapshot.gaps.iter().any(|gap| gap.section == SOCKETS);
+    if sections.sockets && !is_told {
+        let reason = "the agent there is an older one that does not count TCP sockets by state; deploy it again to upgrade it";
+        snapshot.gaps.push(Gap { section: SOCKETS.to_owned(), reason: reason.to_owned() });
+    }
     if snapshot.cpu.is_none() && snapshot.memory.is_none() && snapshot.uptime_ms.is_none() {
         return Err(garbled("/proc says nothing: is this Linux, and is /proc mounted?"));
     }
@@ -307,6 +312,22 @@ mod tests {
         let asked = Sections { facts: true, ..Sections::BASE };
         assert_eq!(probe.read(asked).await, Ok(snapshot));
         assert_eq!(read(line).await.map(|snapshot| snapshot.facts), Ok(None), "nobody asked for facts");
+    }
+
+    #[tokio::test]
+    async fn an_older_agent_is_not_asked_for_sockets_and_the_page_is_told() {
+        let asked = Sections { sockets: true, ..Sections::BASE };
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let older = tokio::spawn(async move {
+            theirs.write_all(format!("{GREETING}\n").as_bytes()).await.unwrap();
+            let mut request = [0; 64];
+            let count = theirs.read(&mut request).await.unwrap();
+            theirs.write_all(b"{\"request\":1,\"snapshot\":{\"uptime_ms\":5}}\n").await.unwrap();
+            String::from_utf8_lossy(&request[..count]).into_owned()
+        });
+        let snapshot = AgentProbe::start(ours, SHA).await.unwrap().read(asked).await.unwrap();
+        assert_eq!(older.await.unwrap(), "r 1 -\n");
+        assert!(snapshot.gaps.iter().any(|gap| gap.reason.contains("older one")), "{:?}", snapshot.gaps);
     }
 
     #[tokio::test]

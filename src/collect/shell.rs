@@ -1,8 +1,8 @@
 //! The shell probe: one POSIX sh loop on one long-lived channel answers requests with framed text.
 //!
-//! Nothing is installed, and nothing is parsed on the server. Every line of the frame carries a random word
-//! that only this channel knows, so that no file content and no command line of a process can pass for one.
-//! The loop ends when its standard input does. Time limits of the channel's life are the caller's.
+//! Nothing is installed, and nothing is parsed on the server but the table of TCP sockets, which awk counts. Every line of
+//! the frame carries a random word that only this channel knows, so that no file content and no command line of a
+//! process can pass for one. The loop ends when its standard input does. Time limits of the channel's life are the caller's.
 
 mod forced;
 mod frames;

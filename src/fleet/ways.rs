@@ -2,76 +2,35 @@
 //!
 //! The one place that opens stored passwords, and hands them to SSH only.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::model::{ActionLogin, SecretKind};
 use crate::model::{
-    Caller, KeyId, Login, LoginMethod, OrganizationId, Port, ProxyAddress, ProxyScheme, Secret, ServerId,
-    Transport, WayIn,
+    ActionLogin, Caller, Login, LoginMethod, OrganizationId, Port, ProxyAddress, ProxyScheme, Secret,
+    SecretKind, ServerId, Transport, WayIn,
 };
 use crate::ssh::{
     Connection, Endpoint, HostKey, Identity, JumpHost, Proxy, ProxyKind, Route, SshError, Target, agent_keys,
 };
-use crate::store::{StoreError, Transaction, logins};
+use crate::store::logins;
 
 use super::input::{self, ActionLoginEdit, LoginEdit, WayEdit};
-use super::known::Marked;
 use super::registry::Entry;
 use super::{Fleet, FleetError};
+
+mod decided;
+mod once;
+
+pub(super) use decided::{DecidedWay, SealedSecrets, SecretChange, write_secrets};
+pub(super) use once::Common;
 
 /// Jump hosts in a row; more is a mistake, and each adds its round trip to every reading.
 const MAX_HOPS: usize = 8;
 /// How long those behind a jump host wait for its first attempt to begin, at the start of Roundsman or after an edit.
 const JUMP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What becomes of a kept secret.
-#[derive(Debug)]
-pub(super) enum SecretChange {
-    Set(Secret<String>),
-    Remove,
-}
-
-/// A way in as it is to be stored, with the secrets that change.
-#[derive(Debug, Default)]
-pub(super) struct DecidedWay {
-    pub way: WayIn,
-    pub secrets: Vec<(SecretKind, SecretChange)>,
-}
-
-impl DecidedWay {
-    pub(super) fn change(&mut self, kind: SecretKind, change: SecretChange) {
-        self.way.secrets.retain(|kept| *kept != kind);
-        if matches!(change, SecretChange::Set(_)) {
-            self.way.secrets.push(kind);
-            self.way.secrets.sort();
-        }
-        self.secrets.push((kind, change));
-    }
-
-    /// A secret that was given just now.
-    pub(super) fn given(&self, kind: SecretKind) -> Option<&Secret<String>> {
-        self.secrets.iter().rev().find_map(|(of, change)| match change {
-            SecretChange::Set(secret) if *of == kind => Some(secret),
-            _ => None,
-        })
-    }
-}
-
-/// Secrets sealed for a server, ready for a transaction. None: the secret goes.
-pub(super) type SealedSecrets = Vec<(SecretKind, Option<Vec<u8>>)>;
-
-pub(super) fn write_secrets(
-    tx: &Transaction<'_>,
-    server: ServerId,
-    sealed: &SealedSecrets,
-) -> Result<(), StoreError> {
-    sealed.iter().try_for_each(|(kind, bytes)| logins::set_secret(tx, server, *kind, bytes.as_deref()))
-}
 
 /// Whose login leads to a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,38 +52,6 @@ pub(super) struct Place {
     pub port: Port,
     pub user: String,
     pub trust: Trust,
-}
-
-/// What the ways to many servers have in common: read once for all of them, at the start, when nothing changes meanwhile.
-#[derive(Default)]
-pub(super) struct Common {
-    identities: HashMap<(OrganizationId, Option<KeyId>), Identity>,
-    marked: HashMap<OrganizationId, Marked>,
-}
-
-impl Common {
-    async fn identity(
-        &mut self,
-        fleet: &Fleet,
-        organization: OrganizationId,
-        key: Option<KeyId>,
-    ) -> Result<Identity, FleetError> {
-        if let Some(known) = self.identities.get(&(organization, key)) {
-            return Ok(known.clone());
-        }
-        let identity = fleet.identity(organization, key).await?;
-        self.identities.insert((organization, key), identity.clone());
-        Ok(identity)
-    }
-
-    async fn marked(&mut self, fleet: &Fleet, organization: OrganizationId) -> Result<Marked, FleetError> {
-        if let Some(known) = self.marked.get(&organization) {
-            return Ok(known.clone());
-        }
-        let marked = fleet.marked(organization).await?;
-        self.marked.insert(organization, marked.clone());
-        Ok(marked)
-    }
 }
 
 impl Fleet {

@@ -336,7 +336,7 @@ export function sideways(page) {
 
 /**
  * Texts that stand out too little from what is behind them, by the colours that the browser computed: WCAG 2.2, 1.4.3,
- * so 4.5 to 1, and 3 to 1 for large text. What is disabled may be faint.
+ * so 4.5 to 1, and 3 to 1 for large text. What is disabled or still being fetched may be faint.
  */
 export function faint(page) {
   return page.evaluate(() => {
@@ -366,7 +366,7 @@ export function faint(page) {
     while (texts.nextNode()) {
       const element = texts.currentNode.parentElement;
       const words = texts.currentNode.data.trim();
-      if (!words || element.closest("svg, script, .sr, :disabled") || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+      if (!words || element.closest("svg, script, .sr, :disabled, .is-loading") || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
       const { width, height } = element.getBoundingClientRect();
       if (width < 2 || height < 2) continue;
       const layers = [];

@@ -1,5 +1,5 @@
 # The loop of the shell probe, for any POSIX sh. What stands in CAPITALS is filled in before it is sent.
-# It prints parts ("@word name") and files ("==> path <==", as head does) and parses nothing.
+# It prints parts ("@word name") and files ("==> path <==", as head does) and parses nothing but the table of sockets.
 # It uses head, stat, cat where they are, else df and read. It ends when its standard input does.
 LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 export LC_ALL PATH

@@ -87,7 +87,10 @@ impl WatchPart {
                     .placeholder("pkill -f /opt/bot/bot.py"),
             ),
             choices: vec![
-                judged(Field::line("tags", "Servers with all these tags", &form.tags, LIST_CHARS)),
+                judged(
+                    Field::line("tags", "Servers with these tags", &form.tags, LIST_CHARS)
+                        .hint("All of them, separated by commas."),
+                ),
                 judged(Field::line("groups", "Servers of these groups", &form.groups, LIST_CHARS).hint("Separated by commas.")),
             ],
             sudo: form.sudo,
