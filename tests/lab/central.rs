@@ -54,8 +54,8 @@ impl Central {
 
     /// The set-up address that the start has printed.
     pub(crate) fn setup(&self) -> String {
-        let words = self.program.greeting.split_whitespace();
-        words.filter(|word| word.contains("/setup/")).last().unwrap().to_owned()
+        let mut words = self.program.greeting.split_whitespace();
+        words.rfind(|word| word.contains("/setup/")).unwrap().to_owned()
     }
 
     /// Where the command of a test keeps what it needs.
