@@ -190,7 +190,8 @@ async fn viewers_find_no_controls_and_are_refused() {
     let link = end_link(&app, &operator, sleeper.0.id()).await;
     for tab in ["processes", "services", "commands"] {
         let text = ok(&app, &format!("/servers/web-1/{tab}"), &viewer).await;
-        assert!(!text.contains("/act"), "{tab}");
+        // The processes of this machine may be called anything.
+        assert!(!text.contains("/servers/web-1/act"), "{tab}");
     }
     assert_eq!(page(&app, &link, &viewer).await.status, 403);
     let fields = [("action", "run_command"), ("command", "id")];

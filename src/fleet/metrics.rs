@@ -17,7 +17,7 @@ use crate::model::{Caller, Labels, MetricName, Role, ServerId, ServerNumber, Tim
 /// Servers of one question; more lines than this nobody tells apart.
 pub const SERVERS_A_QUERY: usize = 50;
 /// Metrics of one question: all charts of a page, with room.
-pub const METRICS_A_QUERY: usize = 64;
+pub const METRICS_A_QUERY: usize = 128;
 /// Points of one answer, and values that one metric of the fleet is folded from: 80 MB. Labels count, so this is known
 /// only while it is read.
 pub(super) const POINTS_MAX: usize = 2_000_000;

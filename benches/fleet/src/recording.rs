@@ -48,8 +48,8 @@ pub struct Letters {
 }
 
 impl Letters {
-    /// Reads `-dpsufc` or any part of it, in this order. None: it is nothing that the script knows. The machine that was
-    /// recorded has no containers, so to `c` it says nothing.
+    /// Reads `-dpsufckt` or any part of it, in this order. None: it is nothing that the script knows. The machine that was
+    /// recorded has no containers, so to `c` it says nothing, and nothing to `k` and `t`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut rest = text.strip_prefix('-')?;
@@ -69,6 +69,7 @@ impl Letters {
         };
         take('c');
         take('k');
+        take('t');
         rest.is_empty().then_some(letters)
     }
 
@@ -357,7 +358,7 @@ mod tests {
     #[test]
     fn only_letters_that_the_script_knows_are_a_request() {
         assert!(Letters::parse("-").is_some_and(|letters| !letters.filesystems));
-        assert!(Letters::parse("-dpsufc").is_some_and(|letters| letters.facts));
+        assert!(Letters::parse("-dpsufckt").is_some_and(|letters| letters.facts));
         for bad in ["", "d", "-x", "-fd", "-dd"] {
             assert_eq!(Letters::parse(bad), None, "{bad}");
         }

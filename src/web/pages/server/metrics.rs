@@ -180,6 +180,15 @@ mod tests {
     }
 
     #[test]
+    fn all_charts_of_a_page_are_one_question() {
+        let custom = (0..=CUSTOM_CHARTS).map(|number| MetricName::custom(format!("custom_{number}")));
+        let component = COMPONENT_CHARTS.iter().flat_map(|(_, names)| names.iter().copied());
+        let names: Vec<MetricName> = component.map(MetricName::known).chain(custom).collect();
+        let asked = figures(&names).iter().flat_map(Figure::metric_names).count();
+        assert!(asked <= crate::fleet::METRICS_A_QUERY, "{asked}");
+    }
+
+    #[test]
     fn components_have_charts_on_the_servers_that_have_components() {
         let names = [MetricName::known("component_up"), MetricName::known("response_time_ms")];
         assert_eq!(figures(&names).len(), CHARTS.len() + 1);
