@@ -1,5 +1,7 @@
 //! Goes on after an end: the targets of an operation that did not succeed, or were never sent, as a new operation.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{OperationError, OperationView, Operations, Order, Strategy};
@@ -19,7 +21,7 @@ pub struct Again {
     /// or whose end was not seen.
     pub states: Vec<TargetStatus>,
     /// Only these, by name or id. None given: all of the operation.
-    pub servers: Vec<String>,
+    pub servers: BTreeSet<String>,
 }
 
 impl Again {
@@ -27,15 +29,16 @@ impl Again {
     const REST: [TargetStatus; 2] = [TargetStatus::Cancelled, TargetStatus::Skipped];
 
     fn means(&self, target: &Target) -> bool {
-        let is_named = |name: &String| *name == target.server_name || *name == target.server.to_string();
+        let is_named = self.servers.contains(&target.server_name)
+            || (!self.servers.is_empty() && self.servers.contains(&target.server.to_string()));
         let states = match (self.states.as_slice(), self.servers.is_empty()) {
             ([], true) => &TRIED[..],
-            ([], false) => return self.servers.iter().any(is_named),
+            ([], false) => return is_named,
             (states, _) => states,
         };
         // What was cancelled while it ran was sent: by its state only what was not is meant.
         let is_left = !target.status.was_left_out() || target.record.is_none();
-        let is_meant = self.servers.is_empty() || self.servers.iter().any(is_named);
+        let is_meant = self.servers.is_empty() || is_named;
         states.contains(&target.status) && is_left && is_meant
     }
 }
@@ -102,7 +105,7 @@ impl Operations {
         auth::require(caller, Role::Operator)?;
         let view = self.get(caller, id).await?;
         if self.find_running(view.operation.id).is_none() {
-            let rest = Again { states: Again::REST.to_vec(), servers: Vec::new() };
+            let rest = Again { states: Again::REST.to_vec(), servers: BTreeSet::new() };
             return self.retry(caller, id, &rest).await;
         }
         self.set_paused(caller, &view, false).await?;
@@ -112,11 +115,10 @@ impl Operations {
 
 /// The new operation; what can be begun again is what was stored whole.
 fn again(view: &OperationView, wanted: &Again) -> Result<Order, OperationError> {
-    let is_target = |name: &String| {
-        let mut targets = view.targets.iter().map(|one| &one.target);
-        targets.any(|target| *name == target.server_name || *name == target.server.to_string())
-    };
-    if let Some(stranger) = wanted.servers.iter().find(|name| !is_target(name)) {
+    let targets = view.targets.iter().map(|one| &one.target);
+    let known: BTreeSet<String> =
+        targets.flat_map(|target| [target.server_name.clone(), target.server.to_string()]).collect();
+    if let Some(stranger) = wanted.servers.difference(&known).next() {
         return Err(OperationError::NoSuchTarget(printable::line(stranger.as_bytes(), NAME_CHARS)));
     }
     let servers: Vec<String> = view
@@ -176,7 +178,7 @@ mod tests {
             target("dddd", TargetStatus::Skipped),
         ];
         let meant = |states: &[TargetStatus], servers: &[&str]| -> Vec<&str> {
-            let servers = servers.iter().map(|name| (*name).to_owned()).collect();
+            let servers: BTreeSet<String> = servers.iter().map(|name| (*name).to_owned()).collect();
             let again = Again { states: states.to_vec(), servers };
             targets.iter().filter(|one| again.means(one)).map(|one| one.server_name.as_str()).collect()
         };

@@ -364,7 +364,7 @@ pub struct RetryInput {
 
 async fn retry(request: Request, services: Services) -> Result<Response, Failure> {
     let input: RetryInput = if request.body.is_empty() { RetryInput::default() } else { request.json()? };
-    let wanted = Again { states: input.states, servers: input.servers };
+    let wanted = Again { states: input.states, servers: input.servers.into_iter().collect() };
     let view = services.operations.retry(request.caller()?, request.param(0), &wanted).await?;
     json_reply(StatusCode::ACCEPTED, &OperationJson::of(&view, true))
 }
